@@ -1,0 +1,1 @@
+"""Questions about programs: regions, dependences, dataflow. Nothing here changes a program."""

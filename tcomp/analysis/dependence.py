@@ -1,0 +1,184 @@
+"""Dependences between iterations: which loops carry one, and which reorderings keep all of them.
+
+Two instances of blocks conflict when they touch the same element and at least one writes it. A loop carries a conflict
+when the two instances differ in that loop while all loops outside it agree. The accumulator of a reduction conflicts with
+itself along the reduce loops; such conflicts allow reordering (the combination is commutative) but not parallel execution.
+
+Cheap structural checks decide first; what they leave open is decided exactly with integer sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..ir.arith import Linear, dims_env, interval, linear
+from ..ir.expr import Buffer, Var, free_vars
+from ..ir.primfunc import PrimFunc
+from ..ir.stmt import Block, For
+from .regions import Access, accesses, blocks_under, loop_env, loops_around, resolve
+from .sets import NotAffineError, Space, sample
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two block instances that may not be exchanged.
+
+    Attributes:
+        text: the witness, in words.
+    """
+
+    source: Block
+    sink: Block
+    buffer: Buffer
+    text: str
+
+
+def private_buffers(func: PrimFunc, under: For) -> set[Buffer]:
+    """Intermediate buffers that nothing outside the loop touches: each iteration has its own."""
+    inside = {b.name for b in blocks_under(under.body)}
+    result = set(func.allocs)
+    for block in func.blocks.values():
+        if block.name not in inside:
+            result -= {a.buffer for a in accesses(block)}
+    return result
+
+
+def _shared_accesses(func: PrimFunc, loop: For) -> dict[Buffer, list[Access]]:
+    """Accesses under a loop to the buffers that are written there and outlive an iteration."""
+    found = [a for b in blocks_under(loop.body) for a in accesses(b)]
+    private = private_buffers(func, loop)
+    written = {a.buffer for a in found if a.is_write} - private
+    table: dict[Buffer, list[Access]] = {}
+    for a in found:
+        if a.buffer in written:
+            table.setdefault(a.buffer, []).append(a)
+    return table
+
+
+def carried(func: PrimFunc, loop: For) -> Conflict | None:
+    """A conflict that the loop carries, or None: then its iterations are independent."""
+    outer = loops_around(func, loop)
+    for group in _shared_accesses(func, loop).values():
+        if not _separated(func, group, loop, outer):
+            conflict = _first_conflict(func, group, loop, outer)
+            if conflict is not None:
+                return conflict
+    return None
+
+
+def _separated(func: PrimFunc, group: Sequence[Access], loop: For, outer: Sequence[For]) -> bool:
+    """Whether one dimension of the index already keeps the loop's iterations apart."""
+    outer_vars = {s.var for s in outer} | set(func.dims)
+    shapes: list[set[tuple]] = []
+    for a in group:
+        loops = loops_around(func, a.block)
+        env = {**dims_env(func.dims), **loop_env(loops)}
+        keys: set[tuple] = set()
+        for d, index in enumerate(resolve(a.block, a.indices)):
+            form = linear(index, env)
+            c = form.terms.get(loop.var, 0)
+            if not c or any(loop.var in free_vars(t) for t in form.terms if t is not loop.var):
+                continue
+            fixed = {t: k for t, k in form.terms.items() if t is not loop.var and free_vars(t) <= outer_vars}
+            inner = {t: k for t, k in form.terms.items() if t is not loop.var and t not in fixed}
+            low, high = interval(Linear(inner).expr(), env)
+            if low is not None and high is not None and high - low < abs(c):
+                base = (form.constant + low) // abs(c)
+                if base == (form.constant + high) // abs(c):
+                    keys.add((d, c, frozenset(fixed.items()), base))
+        shapes.append(keys)
+    return bool(set.intersection(*shapes)) if shapes else True
+
+
+def _first_conflict(func: PrimFunc, group: Sequence[Access], loop: For, outer: Sequence[For]) -> Conflict | None:
+    for x in group:
+        for y in group:
+            if x.is_write or y.is_write:
+                found = _pair(func, x, y, outer, [loop], None)
+                if found is not None:
+                    return found
+    return None
+
+
+def _pair(
+    func: PrimFunc, x: Access, y: Access, outer: Sequence[For], old: Sequence[For], new: Sequence[For] | None
+) -> Conflict | None:
+    """Instances p of x and q of y that touch one element, with p before q in the old order of some loops.
+
+    With `new` None they differ in the first of `old`; else the new order runs q before p.
+    """
+    params = [*func.dims, *(s.var for s in outer)]
+    xs = [s for s in loops_around(func, x.block) if s not in outer]
+    ys = [s for s in loops_around(func, y.block) if s not in outer]
+    space = Space(params, len(xs) + len(ys))
+    at_x = {s.var: i for i, s in enumerate(xs)}
+    at_y = {s.var: len(xs) + i for i, s in enumerate(ys)}
+    try:
+        points = space.universe()
+        for loops, at, block in ((xs, at_x, x.block), (ys, at_y, y.block)):
+            for s in loops:
+                v = space.dim(at[s.var])
+                points = points.intersect(v.ge_set(space.constant(0)))
+                points = points.intersect(v.lt_set(space.affine(s.extent, {})))
+            if block.where is not None:
+                points = points.intersect(space.condition(block.where, at))
+        for i, j in zip(resolve(x.block, x.indices), resolve(y.block, y.indices)):
+            points = points.intersect(space.affine(i, at_x).eq_set(space.affine(j, at_y)))
+        points = points.intersect(_before(space, old, at_x, at_y))
+        if new is not None:
+            points = points.intersect(_before(space, new, at_y, at_x))
+    except NotAffineError as error:
+        text = f"the index of {x.buffer.name} is not affine ({error}), so nothing can be proved about it"
+        return Conflict(x.block, y.block, x.buffer, text)
+    if points.is_empty():
+        return None
+    where = sample(points, len(xs) + len(ys))
+    shown = [", ".join(f"{s.var.name}={where[at[s.var]]}" for s in old) for at in (at_x, at_y)]
+    verbs = ["writes" if a.is_write else "reads" for a in (x, y)]
+    text = (
+        f"block {x.block.name} at {shown[0]} {verbs[0]} and block {y.block.name} at {shown[1]} {verbs[1]} "
+        f"the same element of {x.buffer.name}"
+    )
+    return Conflict(x.block, y.block, x.buffer, text)
+
+
+def _before(space: Space, loops: Sequence[For], first: dict[Var, int], second: dict[Var, int]) -> object:
+    """The points at which `first` comes before `second` in the lexicographic order of the loops."""
+    result = None
+    equal = space.universe()
+    for s in loops:
+        a, b = space.dim(first[s.var]), space.dim(second[s.var])
+        part = equal.intersect(a.lt_set(b))
+        result = part if result is None else result.union(part)
+        equal = equal.intersect(a.eq_set(b))
+    return result
+
+
+def reversed_by(func: PrimFunc, old: Sequence[For], new: Sequence[For]) -> Conflict | None:
+    """A conflict whose two instances change places when a chain of loops runs in another order.
+
+    Args:
+        old: the chain, outermost first; new: the same loops in the wanted order.
+    """
+    body = old[-1].body
+    blocks = blocks_under(body)
+    if len(blocks) == 1:
+        return None  # one block: its points are independent but for its reduction, which commutes
+    outer = loops_around(func, old[0])
+    group_by_buffer: dict[Buffer, list[Access]] = {}
+    for b in blocks:
+        for a in accesses(b):
+            group_by_buffer.setdefault(a.buffer, []).append(a)
+    private = private_buffers(func, old[-1])
+    for buffer, group in group_by_buffer.items():
+        if buffer in private or not any(a.is_write for a in group):
+            continue
+        for x in group:
+            for y in group:
+                reduction = x.block is y.block and x.block.is_reduction
+                if (x.is_write or y.is_write) and not reduction:
+                    found = _pair(func, x, y, outer, old, new)
+                    if found is not None:
+                        return found
+    return None

@@ -1,0 +1,167 @@
+"""Who reads and writes what: accesses of blocks, and the boxes that they cover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..ir.arith import Env, Linear, interval, linear, loop_range, simplify
+from ..ir.expr import Buffer, Const, Expr, Load, Max, Min, Var, const, free_vars
+from ..ir.node import substitute, walk
+from ..ir.primfunc import PrimFunc
+from ..ir.stmt import Block, For, Let, Stmt, Store, sub_statements, walk_statements
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One place where a block touches a buffer; indices in terms of the block's iterators."""
+
+    block: Block
+    buffer: Buffer
+    indices: tuple[Expr, ...]
+    is_write: bool
+
+
+def accesses(block: Block) -> list[Access]:
+    """Every access of a block, its init included."""
+    found = []
+    for s in walk_statements(block):
+        values: tuple[Expr, ...] = ()
+        if isinstance(s, Store):
+            found.append(Access(block, s.buffer, s.indices, True))
+            values = (*s.indices, s.value)
+        elif isinstance(s, Let):
+            values = (s.value,)
+        for value in values:
+            found.extend(Access(block, x.buffer, x.indices, False) for x in walk(value) if isinstance(x, Load))
+    return found
+
+
+def reads(block: Block) -> list[Buffer]:
+    """The buffers that a block reads, but for the accumulators of its own reduction."""
+    written = set(writes(block))
+    keep = (a.buffer for a in accesses(block) if not a.is_write and not (block.is_reduction and a.buffer in written))
+    return list(dict.fromkeys(keep))
+
+
+def writes(block: Block) -> list[Buffer]:
+    """The buffers that a block writes."""
+    return list(dict.fromkeys(a.buffer for a in accesses(block) if a.is_write))
+
+
+def producers(func: PrimFunc, buffer: Buffer) -> list[Block]:
+    """The blocks that write a buffer, in program order."""
+    return [b for b in func.blocks.values() if buffer in writes(b)]
+
+
+def consumers(func: PrimFunc, buffer: Buffer) -> list[Block]:
+    """The blocks that read a buffer, in program order."""
+    return [b for b in func.blocks.values() if buffer in reads(b)]
+
+
+def path_to(root: Stmt, target: Stmt) -> list[Stmt]:
+    """The statements from the root down to one, both included."""
+    stack: list[tuple[Stmt, tuple[Stmt, ...]]] = [(root, ())]
+    while stack:
+        s, above = stack.pop()
+        if s is target:
+            return [*above, s]
+        stack.extend((x, (*above, s)) for x in sub_statements(s))
+    raise KeyError("the statement is not in the program")
+
+
+def loops_around(func: PrimFunc, target: Stmt) -> list[For]:
+    """The loops around a statement, outermost first."""
+    return [s for s in path_to(func.body, target)[:-1] if isinstance(s, For)]
+
+
+def blocks_under(s: Stmt) -> list[Block]:
+    """The blocks in a subtree, in program order."""
+    return [x for x in walk_statements(s) if isinstance(x, Block)]
+
+
+def loop_env(loops: Iterable[For]) -> dict[Var, tuple[Expr, Expr]]:
+    """The ranges of loop variables."""
+    return {s.var: loop_range(s.extent) for s in loops}
+
+
+def resolve(block: Block, indices: Iterable[Expr]) -> tuple[Expr, ...]:
+    """Indices in terms of the loops around the block."""
+    bindings = block.bindings()
+    return tuple(substitute(i, bindings) for i in indices)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A product of intervals: for each dimension the least index and the number of indices."""
+
+    mins: tuple[Expr, ...]
+    extents: tuple[Expr, ...]
+
+
+def index_span(e: Expr, inner: Mapping[Var, tuple[Expr, Expr]], env: Env) -> tuple[Expr, Expr] | None:
+    """The least and greatest value of an index while the inner variables run, in terms of the others.
+
+    None where a non-linear term depends on an inner variable and has no constant bounds.
+    """
+    form = linear(e, {**env, **inner})
+    low, high = Linear(None, form.constant), Linear(None, form.constant)
+    for term, c in form.terms.items():
+        if not free_vars(term) & inner.keys():
+            low, high = low.add(Linear({term: c})), high.add(Linear({term: c}))
+            continue
+        ends = _term_span(term, inner, env)
+        if ends is None:
+            return None
+        first, last = ends if c > 0 else (ends[1], ends[0])
+        low, high = low.add(linear(first), c), high.add(linear(last), c)
+    return low.expr(), high.expr()
+
+
+def _term_span(term: Expr, inner: Mapping[Var, tuple[Expr, Expr]], env: Env) -> tuple[Expr, Expr] | None:
+    if isinstance(term, Var):
+        return inner[term]
+    both = {**env, **inner}
+    if type(term).__name__ in ("FloorDiv", "FloorMod") and isinstance(term.b, Const) and term.b.value > 0:
+        span = index_span(term.a, inner, env)
+        if span is not None and type(term).__name__ == "FloorDiv":
+            return simplify(span[0] // term.b, both), simplify(span[1] // term.b, both)
+        if span is not None:
+            # a remainder is monotonous while the quotient stays the same
+            first, last = simplify(span[0] // term.b, both), simplify(span[1] // term.b, both)
+            if first == last:
+                return simplify(span[0] % term.b, both), simplify(span[1] % term.b, both)
+    low, high = interval(term, both)
+    return None if low is None or high is None else (const(low), const(high))
+
+
+def box_of(
+    points: Iterable[tuple[Expr, ...]], inner: Mapping[Var, tuple[Expr, Expr]], env: Env, shape: tuple[Expr, ...]
+) -> Box:
+    """A box around all of some index tuples while the inner variables run; a dimension without bounds is taken whole."""
+    spans: list[tuple[Expr, Expr] | None] = [None] * len(shape)
+    whole = [False] * len(shape)
+    for indices in points:
+        for d, index in enumerate(indices):
+            span = index_span(index, inner, env)
+            if span is None:
+                whole[d] = True
+            elif spans[d] is None:
+                spans[d] = span
+            else:
+                spans[d] = (Min(spans[d][0], span[0]), Max(spans[d][1], span[1]))
+    mins, extents = [], []
+    for d, extent in enumerate(shape):
+        span = spans[d]
+        if whole[d] or span is None:
+            low, size = const(0), extent
+        else:
+            low = simplify(span[0], env)
+            size = simplify(span[1] - span[0] + 1, env)
+            if free_vars(size) & env.keys() - free_vars(extent):
+                bound = interval(size, env)[1]
+                size = const(bound) if bound is not None else extent
+                low = low if bound is not None else const(0)
+        mins.append(low)
+        extents.append(size)
+    return Box(tuple(mins), tuple(extents))

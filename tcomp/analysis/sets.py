@@ -1,0 +1,124 @@
+"""Integer sets (islpy) built from index expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..ir.expr import (
+    EQ,
+    LE,
+    LT,
+    NE,
+    Add,
+    And,
+    Call,
+    Const,
+    Expr,
+    FloorDiv,
+    FloorMod,
+    Max,
+    Min,
+    Mul,
+    Not,
+    Or,
+    Sub,
+    Var,
+)
+from ..lazy import lazy_module
+
+isl = lazy_module("islpy")
+
+
+class NotAffineError(Exception):
+    """An expression that integer sets cannot hold; the question has no proven answer."""
+
+
+class Space:
+    """A set space with some parameters and some dimensions.
+
+    Args:
+        params: variables whose value is fixed but unknown.
+        dims: number of dimensions.
+    """
+
+    def __init__(self, params: Sequence[Var], dims: int) -> None:
+        self.params = {v: i for i, v in enumerate(params)}
+        space = isl.Space.set_alloc(isl.DEFAULT_CONTEXT, len(params), dims)
+        for i, v in enumerate(params):
+            space = space.set_dim_name(isl.dim_type.param, i, f"p{i}_{v.name}")
+        self.space = space
+        self.local = isl.LocalSpace.from_space(space)
+
+    def universe(self) -> Any:
+        return isl.Set.universe(self.space)
+
+    def constant(self, value: int) -> Any:
+        return isl.PwAff.from_aff(
+            isl.Aff.zero_on_domain(self.local).add_constant_val(isl.Val.int_from_si(isl.DEFAULT_CONTEXT, value))
+        )
+
+    def dim(self, position: int) -> Any:
+        return isl.PwAff.from_aff(isl.Aff.var_on_domain(self.local, isl.dim_type.set, position))
+
+    def affine(self, e: Expr, positions: Mapping[Var, int]) -> Any:
+        """The expression as a piecewise affine function; `positions` places variables among the dimensions.
+
+        Raises:
+            NotAffineError: a product of variables, a value from memory...
+        """
+        match e:
+            case Const():
+                return self.constant(e.value)
+            case Var():
+                if e in positions:
+                    return self.dim(positions[e])
+                if e in self.params:
+                    return isl.PwAff.from_aff(isl.Aff.var_on_domain(self.local, isl.dim_type.param, self.params[e]))
+                raise NotAffineError(e.name)
+            case Add(a, b):
+                return self.affine(a, positions).add(self.affine(b, positions))
+            case Sub(a, b):
+                return self.affine(a, positions).sub(self.affine(b, positions))
+            case Mul(a, Const(value=k)) | Mul(Const(value=k), a):
+                return self.affine(a, positions).scale_val(isl.Val.int_from_si(isl.DEFAULT_CONTEXT, k))
+            case FloorDiv(a, Const(value=k)) if k > 0:
+                return self.affine(a, positions).scale_down_val(isl.Val.int_from_si(isl.DEFAULT_CONTEXT, k)).floor()
+            case FloorMod(a, Const(value=k)) if k > 0:
+                return self.affine(a, positions).mod_val(isl.Val.int_from_si(isl.DEFAULT_CONTEXT, k))
+            case Min(a, b):
+                return self.affine(a, positions).min(self.affine(b, positions))
+            case Max(a, b):
+                return self.affine(a, positions).max(self.affine(b, positions))
+            case Call(op="neg", args=(a,)):
+                return self.affine(a, positions).neg()
+            case _:
+                raise NotAffineError(type(e).__name__)
+
+    def condition(self, e: Expr, positions: Mapping[Var, int]) -> Any:
+        """The set of points at which a condition holds."""
+        match e:
+            case And(a, b):
+                return self.condition(a, positions).intersect(self.condition(b, positions))
+            case Or(a, b):
+                return self.condition(a, positions).union(self.condition(b, positions))
+            case Not(a):
+                return self.condition(a, positions).complement()
+            case LT(a, b):
+                return self.affine(a, positions).lt_set(self.affine(b, positions))
+            case LE(a, b):
+                return self.affine(a, positions).le_set(self.affine(b, positions))
+            case EQ(a, b):
+                return self.affine(a, positions).eq_set(self.affine(b, positions))
+            case NE(a, b):
+                return self.affine(a, positions).ne_set(self.affine(b, positions))
+            case Const():
+                return self.universe() if e.value else isl.Set.empty(self.space)
+            case _:
+                raise NotAffineError(type(e).__name__)
+
+
+def sample(points: Any, count: int) -> list[int]:
+    """The coordinates of one point of a set that is not empty."""
+    point = points.sample_point()
+    return [point.get_coordinate_val(isl.dim_type.set, i).to_python() for i in range(count)]

@@ -1,0 +1,57 @@
+"""Settings from the environment, read once.
+
+| variable | meaning | default |
+| --- | --- | --- |
+| `TCOMP_NUM_THREADS` | threads of a parallel loop | the cores this process may use |
+| `TCOMP_CACHE_DIR` | folder of cached object code | the user's cache folder |
+| `TCOMP_CACHE` | 0 switches the object cache off | 1 |
+| `TCOMP_DUMP` | folder that receives the program after each pass that changed it | none |
+| `TCOMP_VERIFY` | 0: check the final program; 1: after each pass; 2: also run it in the interpreter | 0 |
+| `TCOMP_SPIN` | turns a waiting thread spins before it yields (200-4000 are sensible) | 1000 |
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+from .errors import TcompError
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings; see the module's table."""
+
+    num_threads: int | None = None
+    cache_dir: str | None = None
+    use_cache: bool = True
+    dump: str | None = None
+    verify: int = 0
+    spin: int = 1000
+
+
+def _integer(name: str, default: int | None, low: int, high: int) -> int | None:
+    text = os.environ.get(name)
+    if text is None or text == "":
+        return default
+    if not text.isdigit() or not low <= int(text) <= high:
+        raise TcompError(f"bad setting {name}={text!r}", why=f"it must be an integer from {low} to {high}")
+    return int(text)
+
+
+@cache
+def config() -> Config:
+    """The settings of this process.
+
+    Raises:
+        TcompError: a variable holds something that it cannot mean.
+    """
+    return Config(
+        num_threads=_integer("TCOMP_NUM_THREADS", None, 1, 1024),
+        cache_dir=os.environ.get("TCOMP_CACHE_DIR") or None,
+        use_cache=bool(_integer("TCOMP_CACHE", 1, 0, 1)),
+        dump=os.environ.get("TCOMP_DUMP") or None,
+        verify=_integer("TCOMP_VERIFY", 0, 0, 2),
+        spin=_integer("TCOMP_SPIN", 1000, 0, 1_000_000),
+    )

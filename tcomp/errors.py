@@ -1,0 +1,102 @@
+"""What goes wrong, in two kinds that never mix.
+
+A *user's* error (`TcompError` and its kinds) says what was refused, why, where, and what would work.
+An *internal* error (`InternalError`) says which stage of the compiler broke and how to replay it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+
+
+class TcompError(Exception):
+    """Base of every error that tcomp raises on purpose.
+
+    Args:
+        what: what was refused, in one line.
+        why: why it cannot be, with the concrete witness where there is one.
+        excerpt: the program text with the offending place marked.
+        hint: what would work.
+    """
+
+    def __init__(self, what: str, *, why: str = "", excerpt: str = "", hint: str = "") -> None:
+        self.what = what
+        self.why = why
+        self.excerpt = excerpt
+        self.hint = hint
+        self.location = user_location()
+        super().__init__(self._render())
+
+    def _render(self) -> str:
+        lines = [f"{self.what}: {self.why}" if self.why else self.what]
+        if self.excerpt:
+            lines += ["    " + line for line in self.excerpt.splitlines()]
+        if self.location:
+            lines.append(f"requested at {self.location}")
+        if self.hint:
+            lines.append(f"try: {self.hint}")
+        return "\n".join(lines)
+
+
+class ExprError(TcompError, TypeError):
+    """A scalar or tensor expression that has no meaning (mismatched dtypes, a symbolic value used as a bool...)."""
+
+
+class ShapeError(TcompError, ValueError):
+    """An operator call whose argument types do not fit."""
+
+
+class ScheduleError(TcompError, ValueError):
+    """A schedule step that was refused; the schedule is unchanged."""
+
+
+class InputError(TcompError, ValueError):
+    """A compiled model was called with arguments that it does not accept."""
+
+
+class TargetError(TcompError, ValueError):
+    """A target description that tcomp does not know."""
+
+
+class UnsupportedError(TcompError, NotImplementedError):
+    """A construct that tcomp knows of but cannot compile."""
+
+
+class MissingExtraError(TcompError, ImportError):
+    """An optional package is needed and absent."""
+
+
+class VerifyError(TcompError):
+    """A tree that is not well formed; raised for IR made by hand as well as by a pass."""
+
+
+class InternalError(TcompError):
+    """A defect of tcomp itself: names the stage and, where one was written, the reproducer."""
+
+
+def user_location() -> str:
+    """`file:line` of the nearest caller outside this package, or an empty string."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not os.path.abspath(name).startswith(_PACKAGE) and not name.startswith("<"):
+            return f"{os.path.basename(name)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def mark_lines(lines: Sequence[str], marked: dict[int, str], context: int = 4) -> str:
+    """The lines around the marked ones; each mark becomes a `# <- note` behind its line."""
+    if not marked:
+        return "\n".join(lines)
+    first, last = max(min(marked) - context, 0), min(max(marked) + context + 1, len(lines))
+    width = min(max(len(line) for line in lines[first:last]), 72)
+    out = ["..."] if first else []
+    for index in range(first, last):
+        line = lines[index]
+        out.append(f"{line:<{width}}  # <- {marked[index]}" if index in marked else line)
+    return "\n".join([*out, "..."] if last < len(lines) else out)

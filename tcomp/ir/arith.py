@@ -1,0 +1,387 @@
+"""Simplification and bounds of integer expressions.
+
+An int64 expression is brought to *linear form*: a sum of integer coefficients times terms, plus a constant. A term is a
+variable or an expression that is not linear (a quotient, a remainder, a minimum...), itself simplified. Bounds come from
+the linear form by replacing each term by the end of its range that the sign of its coefficient asks for, so what cancels
+has cancelled before any range is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import gcd
+from typing import Any
+
+from .. import dtype as dt
+from .expr import (
+    EQ,
+    LE,
+    LT,
+    NE,
+    Add,
+    And,
+    Buffer,
+    Call,
+    Cast,
+    Const,
+    Expr,
+    FloorDiv,
+    FloorMod,
+    Load,
+    Max,
+    Min,
+    Mul,
+    Not,
+    Or,
+    Select,
+    Sub,
+    Var,
+    const,
+    is_const,
+)
+from .node import map_children
+
+Env = Mapping[Var, tuple[Expr, Expr]]
+"""The inclusive range of each variable; the ends may mention other variables."""
+
+TRUE, FALSE = Const(True, dt.bool_), Const(False, dt.bool_)
+_MAX_DEPTH = 24
+
+
+class Linear:
+    """coefficients . terms + constant."""
+
+    __slots__ = ("constant", "terms")
+
+    def __init__(self, terms: dict[Expr, int] | None = None, constant: int = 0) -> None:
+        self.terms = terms or {}
+        self.constant = constant
+
+    def add(self, other: Linear, scale: int = 1) -> Linear:
+        terms = dict(self.terms)
+        for t, c in other.terms.items():
+            new = terms.get(t, 0) + c * scale
+            if new:
+                terms[t] = new
+            else:
+                terms.pop(t, None)
+        return Linear(terms, self.constant + other.constant * scale)
+
+    def scale(self, k: int) -> Linear:
+        return Linear({t: c * k for t, c in self.terms.items()} if k else {}, self.constant * k)
+
+    def without(self, term: Expr) -> Linear:
+        return Linear({t: c for t, c in self.terms.items() if t is not term and t != term}, self.constant)
+
+    @property
+    def is_constant(self) -> bool:
+        return not self.terms
+
+    def expr(self) -> Expr:
+        """The expression, positive terms first so that it reads well."""
+        result: Expr | None = None
+        for term, c in sorted(self.terms.items(), key=lambda item: item[1] < 0):
+            if result is None:
+                result = term if c == 1 else Mul(term, const(c))
+            elif c < 0:
+                result = Sub(result, term if c == -1 else Mul(term, const(-c)))
+            else:
+                result = Add(result, term if c == 1 else Mul(term, const(c)))
+        if result is None:
+            return const(self.constant)
+        if self.constant > 0:
+            return Add(result, const(self.constant))
+        return Sub(result, const(-self.constant)) if self.constant < 0 else result
+
+
+def linear(e: Expr, env: Env | None = None) -> Linear:
+    """The linear form of an int64 expression."""
+    return _linear(e, env or {}, 0)
+
+
+def _linear(e: Expr, env: Env, depth: int) -> Linear:
+    kind = type(e)
+    if kind is Const:
+        return Linear(None, e.value)
+    if kind is Var:
+        bounds = env.get(e)
+        if bounds is not None and is_const(bounds[0]) and bounds[0] == bounds[1]:
+            return Linear(None, bounds[0].value)
+        return Linear({e: 1})
+    if kind is Add:
+        return _linear(e.a, env, depth).add(_linear(e.b, env, depth))
+    if kind is Sub:
+        return _linear(e.a, env, depth).add(_linear(e.b, env, depth), -1)
+    if kind is Mul:
+        a, b = _linear(e.a, env, depth), _linear(e.b, env, depth)
+        if b.is_constant:
+            return a.scale(b.constant)
+        if a.is_constant:
+            return b.scale(a.constant)
+        return Linear({Mul(*sorted((a.expr(), b.expr()), key=_order)): 1})
+    if kind in (FloorDiv, FloorMod):
+        return _divide(kind, _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
+    if kind in (Min, Max):
+        return _extremum(kind, _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
+    if kind is Call and e.op == "neg":
+        return _linear(e.args[0], env, depth).scale(-1)
+    return Linear({map_children(e, lambda x: simplify(x, env)): 1})
+
+
+def _order(e: Expr) -> str:
+    return f"{type(e).__name__}{getattr(e, 'name', '')}{id(e) if isinstance(e, Var) else ''}"
+
+
+def _divide(kind: type, a: Linear, b: Linear, env: Env, depth: int) -> Linear:
+    if not b.is_constant or b.constant == 0:
+        if len(a.terms) == 1 and not a.constant and not b.is_constant and a.terms == b.terms:
+            return Linear(None, 1 if kind is FloorDiv else 0)
+        low, high = _range(a, env, depth + 1)
+        if low is not None and low >= 0 and _minimum(b.add(a, -1).add(Linear(None, -1)), env, depth + 1, 0) is not None:
+            return Linear() if kind is FloorDiv else a
+        return Linear({kind(a.expr(), b.expr()): 1})
+    c = b.constant
+    if c < 0:
+        return Linear({kind(a.expr(), const(c)): 1})
+    if c == 1:
+        return a if kind is FloorDiv else Linear()
+    # whole multiples of c leave the quotient; what remains is reduced to coefficients in [0, c)
+    whole = Linear({t: q * c for t, k in a.terms.items() if (q := k // c)}, a.constant // c * c)
+    rest = a.add(whole, -1)
+    low, high = _range(rest, env, depth + 1)
+    if low is None or low < 0 or high is None or high >= c:
+        # the other split keeps negative coefficients: i*8 - j with j in [0, 8) reads better as it stands
+        trimmed = Linear({t: (k // c if k >= 0 else -(-k // c)) * c for t, k in a.terms.items()}, a.constant // c * c)
+        whole = Linear({t: k for t, k in trimmed.terms.items() if k}, trimmed.constant)
+        rest = a.add(whole, -1)
+        low, high = _range(rest, env, depth + 1)
+    quotient = Linear({t: k // c for t, k in whole.terms.items()}, whole.constant // c)
+    if low is not None and high is not None and low // c == high // c:
+        q = low // c
+        return quotient.add(Linear(None, q)) if kind is FloorDiv else rest.add(Linear(None, -q * c))
+    if len(rest.terms) == 1 and rest.constant == 0:
+        (term, k), *_ = rest.terms.items()
+        if type(term) is FloorDiv and k == 1 and is_const(term.b) and term.b.value > 0 and kind is FloorDiv:
+            return quotient.add(_linear(FloorDiv(term.a, const(term.b.value * c)), env, depth + 1))
+        if type(term) is FloorMod and k == 1 and is_const(term.b) and term.b.value % c == 0 and kind is FloorMod:
+            return _linear(FloorMod(term.a, const(c)), env, depth + 1)
+    common = gcd(c, *rest.terms.values())
+    if common > 1:
+        # rest = common * inner + r with 0 <= r < common, and common divides c: r cannot reach the next multiple
+        inner = Linear({t: k // common for t, k in rest.terms.items()}, rest.constant // common)
+        r = rest.constant % common
+        if kind is FloorDiv:
+            return quotient.add(_divide(kind, inner, Linear(None, c // common), env, depth + 1))
+        return _divide(kind, inner, Linear(None, c // common), env, depth + 1).scale(common).add(Linear(None, r))
+    return (quotient if kind is FloorDiv else Linear()).add(Linear({kind(rest.expr(), const(c)): 1}))
+
+
+def _extremum(kind: type, a: Linear, b: Linear, env: Env, depth: int) -> Linear:
+    difference = a.add(b, -1)
+    if depth < _MAX_DEPTH:
+        if _minimum(difference, env, depth + 1, 0) is not None:
+            return b if kind is Min else a
+        if _minimum(difference.scale(-1), env, depth + 1, 0) is not None:
+            return a if kind is Min else b
+    return Linear({kind(a.expr(), b.expr()): 1})
+
+
+def _merge_quotients(form: Linear, env: Env) -> Linear:
+    """(x // c) * c + x % c is x."""
+    for term, k in form.terms.items():
+        if type(term) is FloorMod and is_const(term.b):
+            c = term.b.value
+            partner = FloorDiv(term.a, term.b)
+            if form.terms.get(partner) == k * c:
+                rest = form.without(term).without(partner)
+                return _merge_quotients(rest.add(_linear(term.a, env, 0), k), env)
+    return form
+
+
+def _range(form: Linear, env: Env, depth: int = 0) -> tuple[int | None, int | None]:
+    low = _minimum(form, env, depth)
+    high = _minimum(form.scale(-1), env, depth)
+    return low, None if high is None else -high
+
+
+def _minimum(form: Linear, env: Env, depth: int, at_least: int | None = None) -> int | None:
+    """A lower bound, or None; with `at_least`, None unless the bound reaches it."""
+    bound = _lower(form, env, depth)
+    return None if bound is None or (at_least is not None and bound < at_least) else bound
+
+
+def _lower(form: Linear, env: Env, depth: int) -> int | None:
+    if form.is_constant:
+        return form.constant
+    if depth > _MAX_DEPTH:
+        return None
+    symbolic = None
+    total = form.constant
+    for term, c in form.terms.items():
+        bound = _term_bound(term, c > 0, env, depth)
+        if bound is None:
+            symbolic = None
+            break
+        total += c * bound
+    else:
+        return total
+    # some term is bounded only by other variables: eliminate one such term and try again
+    for term, c in form.terms.items():
+        end = _symbolic_bound(term, c > 0, env)
+        if end is not None:
+            symbolic = form.without(term).add(_linear(end, {}, depth + 1), c)
+            result = _lower(symbolic, env, depth + 1)
+            if result is not None:
+                return result
+    return None
+
+
+def _term_bound(term: Expr, lower: bool, env: Env, depth: int) -> int | None:
+    """The constant lower (or upper) end of a term's range."""
+    kind = type(term)
+    if kind is Var:
+        ends = env.get(term)
+        end = None if ends is None else ends[0 if lower else 1]
+        return end.value if isinstance(end, Const) else None
+    if depth > _MAX_DEPTH:
+        return None
+    if kind is FloorMod and is_const(term.b) and term.b.value > 0:
+        if lower:
+            return 0
+        high = _range(_linear(term.a, env, depth), env, depth + 1)
+        inside = high[0] is not None and high[0] >= 0 and high[1] is not None and high[1] < term.b.value
+        return high[1] if inside else term.b.value - 1
+    if kind is FloorDiv and is_const(term.b) and term.b.value > 0:
+        ends = _range(_linear(term.a, env, depth), env, depth + 1)
+        end = ends[0 if lower else 1]
+        return None if end is None else end // term.b.value
+    if kind in (Min, Max):
+        ends_ = [_range(_linear(x, env, depth), env, depth + 1)[0 if lower else 1] for x in (term.a, term.b)]
+        known = [x for x in ends_ if x is not None]
+        pick = min if kind is Min else max
+        if len(known) == 2:
+            return pick(known)
+        loose = (kind is Min and not lower) or (kind is Max and lower)
+        return known[0] if known and loose else None
+    if kind is Mul:
+        ends_a, ends_b = (_range(_linear(x, env, depth), env, depth + 1) for x in (term.a, term.b))
+        if ends_a[0] is not None and ends_b[0] is not None and ends_a[0] >= 0 and ends_b[0] >= 0:
+            if lower:
+                return ends_a[0] * ends_b[0]
+            return None if ends_a[1] is None or ends_b[1] is None else ends_a[1] * ends_b[1]
+    if kind is Select:
+        both = [_range(_linear(x, env, depth), env, depth + 1)[0 if lower else 1] for x in (term.then, term.orelse)]
+        return None if None in both else (min if lower else max)(both)
+    return None
+
+
+def _symbolic_bound(term: Expr, lower: bool, env: Env) -> Expr | None:
+    kind = type(term)
+    if kind is Var:
+        ends = env.get(term)
+        if ends is None:
+            return None
+        end = ends[0 if lower else 1]
+        return end if not isinstance(end, Const) or not lower or end.value != 0 else end
+    if kind is FloorMod and not is_const(term.b):
+        return const(0) if lower else Sub(term.b, const(1))
+    if kind in (Min, Max) and (kind is Min) != lower:
+        return term.a if not is_const(term.a) else term.b
+    return None
+
+
+def simplify(e: Expr, env: Env | None = None) -> Expr:
+    """An equal expression, usually smaller. Integer index arithmetic is normalised; floating point is left alone."""
+    env = env or {}
+    kind = e.dtype
+    if kind == dt.int64:
+        if isinstance(e, (Const, Var)) and e not in env:
+            return e
+        result = _merge_quotients(_linear(e, env, 0), env)
+        return result.expr()
+    if kind.is_bool and kind.lanes == 1:
+        return _simplify_condition(e, env)
+    new = map_children(e, lambda x: simplify(x, env) if isinstance(x, Expr) else x)
+    if isinstance(new, Select) and isinstance(new.cond, Const):
+        return new.then if new.cond.value else new.orelse
+    return new
+
+
+def _simplify_condition(e: Expr, env: Env) -> Expr:
+    match e:
+        case And(a, b):
+            a, b = simplify(a, env), simplify(b, env)
+            if is_const(a) or is_const(b):
+                fixed, other = (a, b) if is_const(a) else (b, a)
+                return other if fixed.value else FALSE
+            return a if a == b else And(a, b)
+        case Or(a, b):
+            a, b = simplify(a, env), simplify(b, env)
+            if is_const(a) or is_const(b):
+                fixed, other = (a, b) if is_const(a) else (b, a)
+                return TRUE if fixed.value else other
+            return a if a == b else Or(a, b)
+        case Not(a):
+            a = simplify(a, env)
+            return Const(not a.value, dt.bool_) if is_const(a) else Not(a)
+        case LT() | LE() | EQ() | NE() if e.a.dtype == dt.int64:
+            return _simplify_comparison(e, env)
+        case _:
+            return map_children(e, lambda x: simplify(x, env) if isinstance(x, Expr) else x)
+
+
+def _simplify_comparison(e: Expr, env: Env) -> Expr:
+    a, b = simplify(e.a, env), simplify(e.b, env)
+    low, high = _range(_merge_quotients(_linear(b, env, 0).add(_linear(a, env, 0), -1), env), env)  # of b - a
+    match e:
+        case LT() | LE():
+            edge = 1 if isinstance(e, LT) else 0
+            if low is not None and low >= edge:
+                return TRUE
+            if high is not None and high < edge:
+                return FALSE
+        case _:
+            apart = (low is not None and low > 0) or (high is not None and high < 0)
+            if apart or (low == high == 0):
+                return TRUE if apart == isinstance(e, NE) else FALSE
+    return e if a is e.a and b is e.b else type(e)(a, b)
+
+
+def interval(e: Expr, env: Env | None = None) -> tuple[int | None, int | None]:
+    """Constant inclusive bounds of an int64 expression; None where there is none."""
+    env = env or {}
+    return _range(_merge_quotients(_linear(e, env, 0), env), env)
+
+
+def can_prove(condition: Expr, env: Env | None = None) -> bool:
+    """Whether a condition certainly holds for all values in the ranges."""
+    return is_const(simplify(condition, env), True)
+
+
+def loop_range(extent: Expr) -> tuple[Expr, Expr]:
+    """The range of a loop variable of that extent."""
+    return const(0), simplify(extent - 1)
+
+
+def dims_env(variables: Any) -> dict[Var, tuple[Expr, Expr]]:
+    """Symbolic extents are at least 1 (and below 2**31)."""
+    return {v: (const(1), const(2**31)) for v in variables}
+
+
+def contains_load(e: Expr) -> bool:
+    """Whether a value depends on memory."""
+    from_memory = (Load, Buffer)
+    stack = [e]
+    while stack:
+        x = stack.pop()
+        if isinstance(x, from_memory):
+            return True
+        if isinstance(x, Cast):
+            stack.append(x.value)
+        else:
+            for name in ("a", "b", "cond", "then", "orelse", "base", "value"):
+                child = getattr(x, name, None)
+                if isinstance(child, Expr):
+                    stack.append(child)
+            stack.extend(getattr(x, "args", ()))
+    return False

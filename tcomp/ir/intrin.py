@@ -1,0 +1,40 @@
+"""Scalar functions that an expression may call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Intrinsic:
+    """A pure scalar function.
+
+    Attributes:
+        name: as written in an expression.
+        arity: number of arguments, all of one dtype.
+        domain: "float", "int", "any": which dtypes it takes.
+        result: "same" or "bool".
+    """
+
+    name: str
+    arity: int
+    domain: str = "float"
+    result: str = "same"
+
+
+INTRINSICS = {
+    i.name: i
+    for i in (
+        *(Intrinsic(n, 1) for n in ("exp", "exp2", "log", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin")),
+        *(Intrinsic(n, 1) for n in ("cos", "floor", "ceil", "round", "trunc")),
+        Intrinsic("pow", 2),
+        Intrinsic("fma", 3),
+        Intrinsic("neg", 1, "any"),
+        Intrinsic("abs", 1, "any"),
+        Intrinsic("isnan", 1, "float", "bool"),
+        Intrinsic("isinf", 1, "float", "bool"),
+        Intrinsic("bitcast", 1, "any", "other"),
+        *(Intrinsic(n, 2, "int") for n in ("bitand", "bitor", "bitxor", "shl", "shr")),
+    )
+}
+"""Every intrinsic by name. `round` rounds halves to even; `shr` is arithmetic for signed integers."""

@@ -1,0 +1,50 @@
+"""PrimFunc: one kernel, as loops and blocks over buffers."""
+
+from __future__ import annotations
+
+from .expr import Buffer, Var
+from .node import Node, identity_node
+from .stmt import Attrs, Block, For, Stmt, walk_statements
+
+
+@identity_node
+class PrimFunc(Node):
+    """A function over buffers.
+
+    Attributes:
+        params: input buffers, then output buffers, then the symbolic extents (int64 Vars) that their shapes mention.
+        num_outputs: how many of the buffers, the last ones, are written.
+        allocs: intermediate buffers; lowering finds the place that each lives in.
+    """
+
+    name: str
+    params: tuple[Buffer | Var, ...]
+    body: Stmt
+    num_outputs: int = 1
+    allocs: tuple[Buffer, ...] = ()
+    attrs: Attrs = Attrs()
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        return tuple(p for p in self.params if isinstance(p, Buffer))
+
+    @property
+    def inputs(self) -> tuple[Buffer, ...]:
+        return self.buffers[: len(self.buffers) - self.num_outputs]
+
+    @property
+    def outputs(self) -> tuple[Buffer, ...]:
+        return self.buffers[len(self.buffers) - self.num_outputs :]
+
+    @property
+    def dims(self) -> tuple[Var, ...]:
+        """The symbolic extents."""
+        return tuple(p for p in self.params if isinstance(p, Var))
+
+    @property
+    def blocks(self) -> dict[str, Block]:
+        return {s.name: s for s in walk_statements(self.body) if isinstance(s, Block)}
+
+    @property
+    def loops(self) -> dict[Var, For]:
+        return {s.var: s for s in walk_statements(self.body) if isinstance(s, For)}

@@ -1,0 +1,261 @@
+"""Programs as text for people, and excerpts with places marked, for messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import mark_lines
+from .expr import (
+    Add,
+    And,
+    BinaryExpr,
+    Broadcast,
+    Buffer,
+    Call,
+    Cast,
+    Const,
+    Expr,
+    Load,
+    Max,
+    Min,
+    Not,
+    Or,
+    Ramp,
+    Select,
+    Sub,
+    Var,
+    conjuncts,
+)
+from .graph import Binding, ConstRef, FuncCall, Function, OpCall, Value
+from .module import IRModule
+from .node import Node
+from .primfunc import PrimFunc
+from .stmt import Allocate, Block, For, If, Let, Seq, Stmt, Store
+
+_PRECEDENCE = {"or": 1, "and": 2, "==": 4, "!=": 4, "<": 4, "<=": 4, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}
+_INFIX = {"bitand": "&", "bitor": "|", "bitxor": "^", "shl": "<<", "shr": ">>"}
+
+
+class Printer:
+    """Collects the lines of a program and which node each line shows.
+
+    Names that clash are told apart by a number behind them.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.nodes: dict[int, int] = {}
+        self._names: dict[Any, str] = {}
+        self._taken: set[str] = set()
+
+    def name(self, x: Any) -> str:
+        known = self._names.get(x)
+        if known is None:
+            known, number = x.name, 0
+            while known in self._taken:
+                number += 1
+                known = f"{x.name}_{number}"
+            self._taken.add(known)
+            self._names[x] = known
+        return known
+
+    def emit(self, depth: int, line: str, *nodes: Any) -> None:
+        for n in nodes:
+            self.nodes.setdefault(id(n), len(self.lines))
+        self.lines.append("  " * depth + line)
+
+    # expressions
+
+    def expr(self, e: Expr, outer: int = 0) -> str:
+        match e:
+            case Const():
+                return self._const(e)
+            case Var():
+                return self.name(e)
+            case Min() | Max():
+                return f"{e.symbol}({self.expr(e.a)}, {self.expr(e.b)})"
+            case BinaryExpr():
+                level = _PRECEDENCE[e.symbol]
+                tight = level + (0 if isinstance(e, (Add, Sub, And, Or)) and not isinstance(e, Sub) else 1)
+                text = f"{self.expr(e.a, level)} {e.symbol} {self.expr(e.b, tight)}"
+                return f"({text})" if level < outer else text
+            case Load():
+                mask = f" if {self.expr(e.mask)}" if e.mask is not None else ""
+                return f"{self.name(e.buffer)}[{self._indices(e.indices)}{mask}]"
+            case Call() if e.op in _INFIX:
+                return f"({self.expr(e.args[0], 7)} {_INFIX[e.op]} {self.expr(e.args[1], 7)})"
+            case Call():
+                target = f", {e.dtype}" if e.op == "bitcast" else ""
+                return f"{e.op}({', '.join(map(self.expr, e.args))}{target})"
+            case Cast():
+                return f"{e.dtype}({self.expr(e.value)})"
+            case Select():
+                return f"select({self.expr(e.cond)}, {self.expr(e.then)}, {self.expr(e.orelse)})"
+            case Not():
+                return f"not ({self.expr(e.a)})"
+            case Ramp():
+                return f"ramp({self.expr(e.base)}, {self.expr(e.stride)}, {e.lanes})"
+            case Broadcast():
+                return f"broadcast({self.expr(e.value)}, {e.lanes})"
+            case _:
+                return self._foreign(e)
+
+    def _foreign(self, e: Any) -> str:
+        """Expressions of other rooms bring their own text: `__text__(expr -> str)`."""
+        show = getattr(e, "__text__", None)
+        return show(self.expr) if show else repr(e)
+
+    def _const(self, e: Const) -> str:
+        if e.dtype.is_bool:
+            return "True" if e.value else "False"
+        if e.dtype.is_float:
+            digits = f"{e.value:.9g}" if e.dtype.bits <= 32 else repr(e.value)
+            digits += ".0" if digits.lstrip("-").isdigit() else ""
+            return digits if e.dtype.name == "float32" else f"{e.dtype}({digits})"
+        return str(e.value) if e.dtype.name == "int64" else f"{e.dtype}({e.value})"
+
+    def _indices(self, indices: tuple[Expr, ...]) -> str:
+        return ", ".join(map(self.expr, indices))
+
+    def buffer_type(self, b: Buffer) -> str:
+        extra = "" if b.scope == "global" else f", {b.scope}"
+        strides = "" if b.strides is None else f", strides=({self._indices(b.strides)})"
+        return f"{b.dtype}[{self._indices(b.shape)}]{extra}{strides}"
+
+    # statements
+
+    def stmt(self, s: Stmt, depth: int) -> None:
+        match s:
+            case For():
+                kind = "" if s.kind == "serial" else f"{s.kind}: "
+                notes = "".join(f"  # {k}={v}" for k, v in s.annotations.items())
+                self.emit(depth, f"for {self.name(s.var)} in {kind}range({self.expr(s.extent)}):{notes}", s, s.var)
+                self.stmt(s.body, depth + 1)
+            case Block():
+                self._block(s, depth)
+            case Store():
+                mask = f" if {self.expr(s.mask)}" if s.mask is not None else ""
+                self.emit(
+                    depth,
+                    f"{self.name(s.buffer)}[{self._indices(s.indices)}] = {self.expr(s.value)}{mask}",
+                    s,
+                    s.buffer,
+                )
+            case Seq():
+                for x in s.stmts:
+                    self.stmt(x, depth)
+                if not s.stmts:
+                    self.emit(depth, "pass", s)
+            case If():
+                self.emit(depth, f"if {self.expr(s.cond)}:", s)
+                self.stmt(s.then, depth + 1)
+                if s.orelse is not None:
+                    self.emit(depth, "else:")
+                    self.stmt(s.orelse, depth + 1)
+            case Let():
+                self.emit(depth, f"{self.name(s.var)} = {self.expr(s.value)}", s, s.var)
+                self.stmt(s.body, depth)
+            case Allocate():
+                self.emit(depth, f"{self.name(s.buffer)} = alloc({self.buffer_type(s.buffer)})", s, s.buffer)
+                self.stmt(s.body, depth)
+            case _:
+                raise TypeError(f"not a statement: {s!r}")
+
+    def _block(self, s: Block, depth: int) -> None:
+        iters = []
+        for it in s.iters:
+            kind = "reduce" if it.kind == "reduce" else "over"
+            iters.append(f"{self.name(it.var)} {kind} {self.expr(it.extent)} = {self.expr(it.binding)}")
+        where = f" where {' and '.join(self.expr(c, 3) for c in conjuncts(s.where))}" if s.where is not None else ""
+        notes = "".join(f"  # {k}={v}" for k, v in s.annotations.items())
+        self.emit(depth, f"block {s.name}({'; '.join(iters)}){where}:{notes}", s, s.name, *(it.var for it in s.iters))
+        if s.init is not None:
+            self.emit(depth + 1, "init:")
+            self.stmt(s.init, depth + 2)
+        self.stmt(s.body, depth + 1)
+
+    # functions
+
+    def primfunc(self, f: PrimFunc) -> None:
+        outputs = set(f.outputs)
+        params = []
+        for p in f.params:
+            if isinstance(p, Var):
+                params.append(f"{self.name(p)}: {p.dtype}")
+            else:
+                params.append(f"{'out ' if p in outputs else ''}{self.name(p)}: {self.buffer_type(p)}")
+        self.emit(0, f"def {f.name}({', '.join(params)}):", f)
+        for b in f.allocs:
+            self.emit(1, f"{self.name(b)} = alloc({self.buffer_type(b)})", b)
+        self.stmt(f.body, 1)
+
+    def function(self, f: Function) -> None:
+        params = ", ".join(f"{self.name(p)}: {p.type}" for p in f.params)
+        results = ", ".join(str(r.type) for r in f.results)
+        self.emit(0, f"graph {f.name}({params}) -> {results}:", f)
+        for b in f.bindings:
+            self.binding(b)
+        self.emit(1, f"return {', '.join(self._operand(r) for r in f.results)}")
+
+    def binding(self, b: Binding) -> None:
+        args = [self._operand(a) for a in b.call.args]
+        if isinstance(b.call, OpCall):
+            args += [f"{k}={v!r}" if not hasattr(v, "lanes") else f"{k}={v}" for k, v in b.call.attrs.items()]
+        head = b.call.op if isinstance(b.call, OpCall) else f"@{b.call.callee}"
+        names = ", ".join(f"{self.name(r)}: {r.type}" for r in b.results)
+        self.emit(1, f"{names} = {head}({', '.join(args)})", b, *b.results)
+
+    def _operand(self, a: Value | ConstRef) -> str:
+        return f"const {a.name}" if isinstance(a, ConstRef) else self.name(a)
+
+    def module(self, m: IRModule) -> None:
+        for name, array in m.constants.items():
+            self.emit(0, f"const {name}: {array.dtype}{list(array.shape)}")
+        for f in m.functions.values():
+            if self.lines:
+                self.emit(0, "")
+            inner = Printer()
+            inner.node(f)
+            self.lines += inner.lines
+
+    def node(self, x: Node) -> None:
+        match x:
+            case PrimFunc():
+                self.primfunc(x)
+            case Function():
+                self.function(x)
+            case IRModule():
+                self.module(x)
+            case Binding():
+                self.binding(x)
+            case Stmt():
+                self.stmt(x, 0)
+            case OpCall() | FuncCall():
+                self.emit(0, f"{getattr(x, 'op', None) or x.callee}({', '.join(self._operand(a) for a in x.args)})")
+            case Buffer():
+                self.emit(0, f"{x.name}: {self.buffer_type(x)}")
+            case Value():
+                self.emit(0, f"{x.name}: {x.type}")
+            case Expr():
+                self.emit(0, self.expr(x))
+            case _:
+                self.emit(0, repr(x))
+
+
+def text(x: Node) -> str:
+    """A program, a part of one, or an expression as text for people."""
+    printer = Printer()
+    printer.node(x)
+    return "\n".join(printer.lines)
+
+
+def excerpt(x: Node, marks: dict[Any, str], context: int = 4) -> str:
+    """The lines of a program around some nodes, each with its note behind a `# <-`.
+
+    Args:
+        marks: notes by node: a statement, a loop variable, a buffer, a block name's Block.
+    """
+    printer = Printer()
+    printer.node(x)
+    lines = {printer.nodes[id(n)]: note for n, note in marks.items() if id(n) in printer.nodes}
+    return mark_lines(printer.lines, lines, context)

@@ -1,0 +1,168 @@
+"""The record of a schedule: a list of steps that prints as Python, saves as JSON and replays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ScheduleError
+from ..ir.expr import Buffer, Var
+from .primitives import BlockRef
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A name that stands for a loop or a block within a trace."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of a method of Schedule.
+
+    Attributes:
+        method: its name.
+        args: handles, numbers, strings, or lists of these.
+        results: the names that its results received.
+        shape: "none", "one" or "many": how the results were returned.
+    """
+
+    method: str
+    args: tuple[Any, ...]
+    results: tuple[str, ...] = ()
+    shape: str = "none"
+
+    def as_python(self) -> str:
+        call = f"sch.{self.method}({', '.join(map(_show, self.args))})"
+        if not self.results:
+            return call
+        names = ", ".join(self.results)
+        return f"{names}{',' if self.shape == 'many' and len(self.results) == 1 else ''} = {call}"
+
+
+def _show(arg: Any) -> str:
+    if isinstance(arg, Handle):
+        return arg.name
+    if isinstance(arg, (list, tuple)):
+        return f"[{', '.join(map(_show, arg))}]"
+    return repr(arg)
+
+
+@dataclass(slots=True)
+class Trace:
+    """Steps in order. `str()` gives runnable Python over a Schedule named `sch`."""
+
+    steps: list[Step] = field(default_factory=list)
+    _names: dict[Any, str] = field(default_factory=dict)
+
+    def copy(self) -> Trace:
+        return Trace(list(self.steps), dict(self._names))
+
+    def as_python(self) -> str:
+        """The steps as Python text."""
+        return "\n".join(step.as_python() for step in self.steps)
+
+    __str__ = as_python
+
+    def record(self, method: str, args: Sequence[Any], results: Any) -> Step:
+        """Append a step; its results receive names."""
+        many = isinstance(results, (list, tuple))
+        values = list(results) if many else [] if results is None else [results]
+        step = Step(
+            method,
+            tuple(self._encode(a) for a in args),
+            tuple(self._name(v) for v in values),
+            "many" if many else "one" if values else "none",
+        )
+        self.steps.append(step)
+        return step
+
+    def _name(self, value: Any) -> str:
+        known = self._names.get(value)
+        if known is not None:
+            return known
+        base = value.name if isinstance(value, Var) else f"block_{value.name}"
+        base = "".join(c if c.isalnum() or c == "_" else "_" for c in base)
+        name, number, taken = base, 0, set(self._names.values())
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        self._names[value] = name
+        return name
+
+    def _encode(self, arg: Any) -> Any:
+        if isinstance(arg, (Var, BlockRef)):
+            return Handle(self._name(arg))
+        if isinstance(arg, Buffer):
+            return arg.name
+        if isinstance(arg, (list, tuple)):
+            return tuple(self._encode(a) for a in arg)
+        return arg
+
+    def as_json(self) -> str:
+        """The steps as JSON text, with a version."""
+
+        def encode(arg: Any) -> Any:
+            if isinstance(arg, Handle):
+                return {"handle": arg.name}
+            return [encode(a) for a in arg] if isinstance(arg, tuple) else arg
+
+        steps = [[s.method, [encode(a) for a in s.args], list(s.results), s.shape] for s in self.steps]
+        return json.dumps({"version": VERSION, "steps": steps}, indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Trace:
+        """The trace that `as_json` wrote.
+
+        Raises:
+            ScheduleError: the text is no trace, or one of another version.
+        """
+
+        def decode(arg: Any) -> Any:
+            if isinstance(arg, dict):
+                return Handle(arg["handle"])
+            return tuple(decode(a) for a in arg) if isinstance(arg, list) else arg
+
+        try:
+            data = json.loads(text)
+            if data["version"] != VERSION:
+                raise ScheduleError(f"a trace of version {data['version']}", why=f"this tcomp reads version {VERSION}")
+            return Trace(
+                [Step(m, tuple(decode(a) for a in args), tuple(r), shape) for m, args, r, shape in data["steps"]]
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, ScheduleError):
+                raise
+            raise ScheduleError("the text is not a schedule trace", why=str(error)) from error
+
+    def replay(self, sch: Any) -> Any:
+        """Run the steps on a schedule of the same computation (of another shape, where each step is legal there).
+
+        Returns:
+            The schedule.
+
+        Raises:
+            ScheduleError: a step is refused or unknown.
+        """
+        known: dict[str, Any] = {}
+
+        def decode(arg: Any) -> Any:
+            if isinstance(arg, Handle):
+                return known[arg.name]
+            return [decode(a) for a in arg] if isinstance(arg, tuple) else arg
+
+        for step in self.steps:
+            method = getattr(sch, step.method, None)
+            if method is None or step.method.startswith("_"):
+                raise ScheduleError(f"the trace calls {step.method!r}, which this tcomp's Schedule does not have")
+            result = method(*(decode(a) for a in step.args))
+            values = list(result) if step.shape == "many" else [result]
+            if step.shape != "none" and len(values) != len(step.results):
+                raise ScheduleError(f"cannot replay {step.as_python()}", why=f"it gave {len(values)} results here")
+            known.update(zip(step.results, values))
+        return sch

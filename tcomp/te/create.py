@@ -1,0 +1,173 @@
+"""Tensor expressions -> PrimFunc: one block a computation, loops in the order of its axes, reductions innermost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ExprError
+from ..ir.expr import Buffer, Expr, Load, Var, free_vars
+from ..ir.node import rewrite
+from ..ir.primfunc import PrimFunc
+from ..ir.stmt import EMPTY, Attrs, Block, For, IterVar, Let, Stmt, Store, seq
+from .tensor import Compute, Reduce, Tensor, TensorLoad
+
+
+def create_prim_func(tensors: Sequence[Tensor], name: str = "main", attrs: Attrs | None = None) -> PrimFunc:
+    """A kernel that computes some tensors from others.
+
+    Args:
+        tensors: the kernel's parameters: placeholders, then the tensors to compute. Whatever lies between becomes an
+            intermediate buffer. Symbolic extents of the shapes become int64 parameters behind the buffers.
+        name: of the function.
+
+    Raises:
+        ExprError: no tensor to compute, an input follows an output, or a placeholder that is needed is not listed.
+    """
+    outputs = [t for t in tensors if t.op is not None]
+    if not outputs:
+        raise ExprError(f"{name}: nothing to compute: every tensor is a placeholder")
+    if any(t.op is not None for t in tensors[: len(tensors) - len(outputs)]):
+        raise ExprError(f"{name}: placeholders come first, computed tensors after them")
+    stages = _stages(outputs)
+    buffers = {t: _buffer(t) for t in tensors}
+    allocs = []
+    for op, results in stages:
+        for t in results:
+            if t not in buffers:
+                buffers[t] = _buffer(t)
+                allocs.append(buffers[t])
+    _check_inputs(stages, buffers, name)
+    names: set[str] = set()
+    body = seq([_stage(op, [buffers[t] for t in results], buffers, names) for op, results in stages]) or EMPTY
+    dims = _dims([buffers[t] for t in tensors], allocs)
+    return PrimFunc(name, (*(buffers[t] for t in tensors), *dims), body, len(outputs), tuple(allocs), attrs or Attrs())
+
+
+def _buffer(t: Tensor) -> Buffer:
+    return Buffer(t.name, t.shape, t.dtype)
+
+
+def _dims(params: Sequence[Buffer], allocs: Sequence[Buffer]) -> list[Var]:
+    found: dict[Var, None] = {}
+    for b in (*params, *allocs):
+        for e in b.shape:
+            for v in sorted(free_vars(e), key=lambda v: v.name):
+                found[v] = None
+    return list(found)
+
+
+def _loads(e: Any) -> list[TensorLoad]:
+    found: list[TensorLoad] = []
+
+    def note(x: Any) -> Any:
+        if isinstance(x, TensorLoad):
+            found.append(x)
+        return x
+
+    rewrite(e, note)
+    return found
+
+
+def _stages(outputs: Sequence[Tensor]) -> list[tuple[Compute, list[Tensor]]]:
+    """The computations behind the outputs, producers first, with the tensors that each defines."""
+    order: list[Compute] = []
+    tensors: dict[Compute, dict[int, Tensor]] = {}
+    done: set[Compute] = set()
+    stack: list[tuple[Tensor, bool]] = [(t, False) for t in reversed(outputs)]
+    while stack:
+        t, ready = stack.pop()
+        if t.op is None:
+            continue
+        tensors.setdefault(t.op, {})[t.index] = t
+        if ready:
+            if t.op not in done:
+                done.add(t.op)
+                order.append(t.op)
+        elif t.op not in done:
+            stack.append((t, True))
+            stack.extend((load.tensor, False) for body in t.op.bodies for load in reversed(_loads(body)))
+    result = []
+    for op in order:
+        known = tensors[op]
+        suffix = lambda i, op=op: op.name if len(op.bodies) == 1 else f"{op.name}_{i}"
+        result.append(
+            (op, [known.get(i) or Tensor(suffix(i), op.shape, b.dtype, op, i) for i, b in enumerate(op.bodies)])
+        )
+    return result
+
+
+def _check_inputs(stages: list[tuple[Compute, list[Tensor]]], buffers: dict[Tensor, Buffer], name: str) -> None:
+    for op, _ in stages:
+        for body in op.bodies:
+            for load in _loads(body):
+                if load.tensor not in buffers:
+                    raise ExprError(
+                        f"{name}: {op.name} reads placeholder {load.tensor.name}, which is no parameter",
+                        hint=f"list {load.tensor.name} among the tensors",
+                    )
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, number = name, 0
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate
+
+
+def _stage(op: Compute, out: list[Buffer], buffers: dict[Tensor, Buffer], names: set[str]) -> Stmt:
+    """The loop nest of one computation."""
+    spatial = [(axis, extent, "spatial") for axis, extent in zip(op.axes, op.shape)]
+    axes = spatial + [(axis, axis.extent, "reduce") for axis in op.reduce_axes]
+    loops = [Var(axis.name) for axis, _, _ in axes]
+    iters = [Var(f"v{axis.name}") for axis, _, _ in axes]
+    inner = dict(zip((axis for axis, _, _ in axes), iters))
+
+    def lower(e: Any) -> Any:
+        if isinstance(e, TensorLoad):
+            return Load(buffers[e.tensor], e.indices)
+        return inner.get(e, e) if isinstance(e, Var) else e
+
+    index = tuple(iters[: len(op.axes)])
+    init = None
+    if op.reduce_axes:
+        init, body = _reduction(op, out, index, lower)
+    else:
+        body = seq([Store(b, index, rewrite(e, lower)) for b, e in zip(out, op.bodies)])
+    block = Block(
+        _unique(op.name, names),
+        tuple(IterVar(v, extent, kind, loop) for v, (_, extent, kind), loop in zip(iters, axes, loops)),
+        body,
+        init,
+    )
+    nest: Stmt = block
+    for loop, (_, extent, _) in reversed(list(zip(loops, axes))):
+        nest = For(loop, extent, nest)
+    return nest
+
+
+def _reduction(op: Compute, out: list[Buffer], index: tuple[Expr, ...], lower: Any) -> tuple[Stmt, Stmt]:
+    """The init and the update of a reduction."""
+    first = op.bodies[0]
+    assert isinstance(first, Reduce)
+    sources = tuple(rewrite(e, lower) for e in first.sources)
+    types = tuple(e.dtype for e in sources)
+    identity = first.reducer.identity(types)
+    order = [b.index for b in op.bodies if isinstance(b, Reduce)]
+    init = seq([Store(out[n], index, identity[i]) for n, i in enumerate(order)])
+    held = tuple(Load(b, index) for b in out)
+    if len(out) == 1:
+        return init, Store(out[0], index, first.reducer.combine(held, sources)[0])
+    if order != list(range(len(sources))):
+        raise ExprError(f"compute {op.name}: return all {len(sources)} results of {first.reducer.name}, in order")
+    # all results are computed from the old accumulators before any is stored
+    old = tuple(Var(f"old{i}", t) for i, t in enumerate(types))
+    values = tuple(Var(f"new{i}", t) for i, t in enumerate(types))
+    combined = first.reducer.combine(old, tuple(values))
+    results = tuple(Var(f"acc{i}", t) for i, t in enumerate(types))
+    body: Stmt = seq([Store(b, index, v) for b, v in zip(out, results)])
+    for v, e in [*zip(results, combined)][::-1] + [*zip(values, sources)][::-1] + [*zip(old, held)][::-1]:
+        body = Let(v, e, body)
+    return init, body

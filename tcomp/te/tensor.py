@@ -1,0 +1,201 @@
+"""Tensor expressions: what to compute, element by element, with no word on how.
+
+A = te.placeholder((n, k), name="A")
+B = te.placeholder((k, m), name="B")
+r = te.reduce_axis(k, "r")
+C = te.compute((n, m), lambda i, j: te.sum(A[i, r] * B[r, j], axis=r), name="C")
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..dtype import DType, dtype, float32
+from ..errors import ExprError
+from ..ir.expr import Expr, Var, as_expr, as_index
+from ..ir.node import atom, identity_node, node
+from .reducers import Reducer
+
+
+@identity_node
+class ReduceAxis(Var):
+    """A variable that a reduction runs over 0 <= var < extent."""
+
+    extent: Expr = None
+
+
+@identity_node
+class Tensor:
+    """An input, or one output of a computation. Index it to use an element in an expression.
+
+    Attributes:
+        op: None for a placeholder, else the Compute that defines it.
+        index: which output of the Compute it is.
+    """
+
+    name: str
+    shape: tuple[Expr, ...]
+    dtype: DType
+    op: Compute | None = None
+    index: int = 0
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, indices: Any) -> Expr:
+        indices = indices if isinstance(indices, tuple) else (indices,)
+        if len(indices) != self.ndim:
+            raise ExprError(f"tensor {self.name} has {self.ndim} dimensions, got {len(indices)} indices")
+        return TensorLoad(self, tuple(as_index(i) for i in indices))
+
+    def __call__(self, *indices: Any) -> Expr:
+        return self[indices]
+
+    def __expr__(self) -> Expr:
+        if self.ndim:
+            raise ExprError(
+                f"tensor {self.name} of {self.ndim} dimensions stands for a scalar", hint=f"index it: {self.name}[...]"
+            )
+        return self[()]
+
+
+@node
+class TensorLoad(Expr):
+    """An element of a tensor; create_prim_func turns it into a load of the tensor's buffer."""
+
+    tensor: Tensor = atom()
+    indices: tuple[Expr, ...]
+
+    @property
+    def dtype(self) -> DType:
+        return self.tensor.dtype
+
+    def __text__(self, show: Callable[[Expr], str]) -> str:
+        return f"{self.tensor.name}[{', '.join(map(show, self.indices))}]"
+
+
+@node
+class Reduce(Expr):
+    """The `index`-th result of combining `sources` over all values of the axes."""
+
+    reducer: Reducer = atom()
+    sources: tuple[Expr, ...]
+    axes: tuple[ReduceAxis, ...] = atom()
+    index: int = 0
+
+    @property
+    def dtype(self) -> DType:
+        return self.sources[self.index].dtype
+
+    def __text__(self, show: Callable[[Expr], str]) -> str:
+        axes = ", ".join(a.name for a in self.axes)
+        return f"{self.reducer.name}({', '.join(map(show, self.sources))}, over {axes})"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Compute:
+    """A computation: at each point of `axes`, one value for each output tensor."""
+
+    name: str
+    axes: tuple[Var, ...]
+    shape: tuple[Expr, ...]
+    bodies: tuple[Expr, ...]
+
+    @property
+    def reduce_axes(self) -> tuple[ReduceAxis, ...]:
+        body = self.bodies[0]
+        return body.axes if isinstance(body, Reduce) else ()
+
+
+def _shape(shape: Any, where: str) -> tuple[Expr, ...]:
+    extents = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    out = tuple(as_index(e) for e in extents)
+    for e in out:
+        if getattr(e, "value", 1) < 0:
+            raise ExprError(f"{where}: a negative extent in the shape {tuple(extents)}")
+    return out
+
+
+def var(name: str = "n") -> Var:
+    """A symbolic extent: an int64 that is known only when the compiled kernel is called."""
+    return Var(name)
+
+
+def placeholder(shape: Any, dtype: Any = float32, name: str = "A") -> Tensor:
+    """An input tensor.
+
+    Args:
+        shape: extents; ints or int64 expressions of symbolic Vars.
+        dtype: element type.
+    """
+    return Tensor(name, _shape(shape, f"placeholder {name}"), _dtype(dtype))
+
+
+_dtype = dtype
+
+
+def reduce_axis(extent: Any, name: str = "k") -> ReduceAxis:
+    """An axis to reduce over: 0 <= axis < extent."""
+    return ReduceAxis(name, extent=as_index(extent))
+
+
+def compute(shape: Any, f: Callable[..., Any], name: str = "compute") -> Any:
+    """A tensor whose element at (i, j, ...) is f(i, j, ...).
+
+    Args:
+        shape: extents of the result.
+        f: gets one Var an axis (named as its own parameters) and returns an expression, or a tuple of expressions for
+            several tensors of one shape computed together.
+
+    Returns:
+        A Tensor, or a tuple of them.
+
+    Raises:
+        ExprError: `f` takes another number of axes, or a reduction stands inside a larger expression.
+    """
+    extents = _shape(shape, f"compute {name}")
+    axes = tuple(Var(n) for n in _axis_names(f, len(extents), name))
+    raw = f(*axes)
+    bodies = tuple(as_expr(b) for b in (raw if isinstance(raw, tuple) else (raw,)))
+    for body in bodies:
+        _check_body(body, name)
+    if len({type(b) is Reduce and b.axes for b in bodies}) > 1:
+        raise ExprError(f"compute {name}: tensors computed together must share one reduction")
+    op = Compute(name, axes, extents, bodies)
+    suffix = [""] if len(bodies) == 1 else [f"_{i}" for i in range(len(bodies))]
+    tensors = tuple(Tensor(name + s, extents, b.dtype, op, i) for i, (s, b) in enumerate(zip(suffix, bodies)))
+    return tensors if isinstance(raw, tuple) else tensors[0]
+
+
+def _axis_names(f: Callable[..., Any], ndim: int, name: str) -> Sequence[str]:
+    params = list(inspect.signature(f).parameters.values())
+    if any(p.kind is p.VAR_POSITIONAL for p in params):
+        fixed = [p.name for p in params if p.kind is not p.VAR_POSITIONAL]
+        return fixed + [f"i{d}" for d in range(len(fixed), ndim)]
+    required = [p for p in params if p.default is p.empty]
+    if len(required) != ndim:
+        raise ExprError(f"compute {name}: the shape has {ndim} axes but the function takes {len(required)}")
+    return [p.name for p in required]
+
+
+def _check_body(body: Expr, name: str) -> None:
+    from_reduce = body.sources if isinstance(body, Reduce) else (body,)
+    stack = list(from_reduce)
+    while stack:
+        e = stack.pop()
+        if isinstance(e, Reduce):
+            raise ExprError(
+                f"compute {name}: a reduction stands inside a larger expression",
+                why="each reduction is a stage of its own",
+                hint="compute the reduction as its own tensor and use that tensor's elements",
+            )
+        for field in ("a", "b", "cond", "then", "orelse", "value"):
+            child = getattr(e, field, None)
+            if isinstance(child, Expr):
+                stack.append(child)
+        stack.extend(getattr(e, "args", ()))
+        stack.extend(getattr(e, "indices", ()))
