@@ -39,7 +39,7 @@ from .expr import (
     const,
     is_const,
 )
-from .node import map_children
+from .node import map_children, with_fields
 
 Env = Mapping[Var, tuple[Expr, Expr]]
 """The inclusive range of each variable; the ends may mention other variables."""
@@ -304,6 +304,8 @@ def simplify(e: Expr, env: Env | None = None) -> Expr:
     new = map_children(e, lambda x: simplify(x, env) if isinstance(x, Expr) else x)
     if isinstance(new, Select) and isinstance(new.cond, Const):
         return new.then if new.cond.value else new.orelse
+    if isinstance(new, Load) and is_const(new.mask):
+        return with_fields(new, mask=None) if new.mask.value else const(0, new.dtype)
     return new
 
 

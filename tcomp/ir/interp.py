@@ -122,6 +122,7 @@ _EXACT = {
     "ceil": np.ceil,
     "round": np.rint,
     "trunc": np.trunc,
+    "any": np.any,
     "isnan": np.isnan,
     "isinf": np.isinf,
     "bitand": np.bitwise_and,

@@ -136,7 +136,10 @@ def check_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | No
             else f"nothing reads {buffer.name}"
         )
         return Refusal(
-            what, why, {s: "the loop", **dict.fromkeys(outside, "reads it here")}, "choose a loop around all its readers"
+            what,
+            why,
+            {s: "the loop", **dict.fromkeys(outside, "reads it here")},
+            "choose a loop around all its readers",
         )
     vector = next((x for x in [*loops_around(func, s), s] if x.kind == "vectorized"), None)
     if vector is not None:

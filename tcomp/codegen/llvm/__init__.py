@@ -1,0 +1,1 @@
+"""PrimFunc -> LLVM IR -> object code."""

@@ -1,0 +1,318 @@
+"""Expressions -> LLVM values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from ...dtype import DType, float32
+from ...errors import InternalError
+from ...ir.expr import (
+    And,
+    BinaryExpr,
+    Broadcast,
+    Call,
+    Cast,
+    CompareExpr,
+    Const,
+    Expr,
+    FloorDiv,
+    FloorMod,
+    Load,
+    Max,
+    Min,
+    Not,
+    Or,
+    Ramp,
+    Select,
+    Var,
+)
+from .. import mathfuncs
+from .memory import MemoryEmitter
+from .types import FLOAT, I32, element_type, mangled, value_type
+
+_INTEGER = {"+": "add", "-": "sub", "*": "mul"}
+_FLOAT = {"+": "fadd", "-": "fsub", "*": "fmul", "/": "fdiv"}
+_DIRECT = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "roundeven", "trunc": "trunc", "abs": "fabs"}
+_LIBM = {"exp", "exp2", "log", "log1p", "tanh", "erf", "sin", "cos", "pow"}
+_BITS = {"bitand": "and_", "bitor": "or_", "bitxor": "xor", "shl": "shl"}
+
+
+def is_narrow(d: DType) -> bool:
+    """Whether arithmetic happens in float32."""
+    return d.is_float and d.bits == 16
+
+
+class ExprEmitter(MemoryEmitter):
+    """Emits expressions at a builder's place. A shared subexpression (the same object) is emitted once a statement."""
+
+    def value(self, e: Expr) -> ir.Value:
+        known = self.memo.get(id(e))
+        if known is not None:
+            return known[1]
+        result = self._value(e)
+        self.memo[id(e)] = (e, result)
+        return result
+
+    def _value(self, e: Expr) -> ir.Value:
+        match e:
+            case Var():
+                return self.variables[e]
+            case Const():
+                return self.constant(e.value, e.dtype)
+            case Load():
+                return self.load(e)
+            case Ramp():
+                return self.ramp(e)
+            case Broadcast():
+                return self.splat(self.value(e.value), e.lanes)
+            case Cast():
+                return self.convert(self.value(e.value), e.value.dtype, e.dtype)
+            case Select():
+                return self.builder.select(self.value(e.cond), self.value(e.then), self.value(e.orelse))
+            case Not():
+                return self.builder.not_(self.value(e.a))
+            case And():
+                return self.builder.and_(self.value(e.a), self.value(e.b))
+            case Or():
+                return self.builder.or_(self.value(e.a), self.value(e.b))
+            case Call():
+                return self.call(e)
+            case CompareExpr():
+                return self.compare(e.symbol, self.value(e.a), self.value(e.b), e.a.dtype)
+            case BinaryExpr():
+                return self.arithmetic(e)
+            case _:
+                raise InternalError(f"no LLVM code for {type(e).__name__}")
+
+    # leaves
+
+    def constant(self, value: Any, d: DType) -> ir.Value:
+        t = value_type(d)
+        if d.kind == "bfloat":
+            value = int(d.numpy.type(value).view("uint16"))
+        elif d.is_float:
+            value = float(d.numpy.type(value))
+        elif d.is_bool:
+            value = int(bool(value))
+        return ir.Constant(t, value) if d.lanes == 1 else ir.Constant(t, [value] * d.lanes)
+
+    def ramp(self, e: Ramp) -> ir.Value:
+        base = self.splat(self.value(e.base), e.lanes)
+        if isinstance(e.stride, Const):
+            steps = ir.Constant(base.type, [e.stride.value * i for i in range(e.lanes)])
+        else:
+            counts = ir.Constant(base.type, list(range(e.lanes)))
+            steps = self.builder.mul(self.splat(self.value(e.stride), e.lanes), counts)
+        return self.builder.add(base, steps)
+
+    # arithmetic
+
+    def arithmetic(self, e: BinaryExpr) -> ir.Value:
+        d = e.dtype
+        a, b = self.value(e.a), self.value(e.b)
+        if is_narrow(d):
+            wide = float32.with_lanes(d.lanes)
+            result = self.binary(e, self.convert(a, d, wide), self.convert(b, d, wide), wide)
+            return self.convert(result, wide, d)
+        return self.binary(e, a, b, d)
+
+    def binary(self, e: BinaryExpr, a: ir.Value, b: ir.Value, d: DType) -> ir.Value:
+        if isinstance(e, (Min, Max)):
+            literal = e.b.value if isinstance(e.b, Broadcast) else e.b
+            is_number = isinstance(literal, Const) and literal.value == literal.value
+            return self.extremum(isinstance(e, Max), a, b, d, is_number)
+        if d.is_float:
+            return getattr(self.builder, _FLOAT[e.symbol])(a, b, flags=("contract",))
+        if isinstance(e, (FloorDiv, FloorMod)):
+            return self.floor_divide(e, a, b, d)
+        if d.is_bool:  # sums and products of bools are or and and
+            return self.builder.and_(a, b) if e.symbol == "*" else self.builder.or_(a, b)
+        flags = ("nsw",) if d.kind == "int" and d.bits == 64 else ()
+        return getattr(self.builder, _INTEGER[e.symbol])(a, b, flags=flags)
+
+    def extremum(self, greater: bool, a: ir.Value, b: ir.Value, d: DType, b_is_number: bool) -> ir.Value:
+        """Maximum or minimum; NaN where either side is NaN. One instruction where one side is a literal."""
+        if not d.is_float:
+            return self.builder.select(self.compare("<", b, a, d) if greater else self.compare("<", a, b, d), a, b)
+        op = ">" if greater else "<"
+        if b_is_number:
+            return self.builder.select(self.builder.fcmp_ordered(op, b, a), b, a)
+        picked = self.builder.select(self.builder.fcmp_ordered(op, a, b), a, b)
+        return self.builder.select(self.builder.fcmp_unordered("uno", a, a), a, picked)
+
+    def compare(self, op: str, a: ir.Value, b: ir.Value, d: DType) -> ir.Value:
+        if is_narrow(d):
+            wide = float32.with_lanes(d.lanes)
+            a, b, d = self.convert(a, d, wide), self.convert(b, d, wide), wide
+        if d.is_float:
+            return self.builder.fcmp_unordered(op, a, b) if op == "!=" else self.builder.fcmp_ordered(op, a, b)
+        return (self.builder.icmp_signed if d.kind == "int" else self.builder.icmp_unsigned)(op, a, b)
+
+    def floor_divide(self, e: BinaryExpr, a: ir.Value, b: ir.Value, d: DType) -> ir.Value:
+        """Rounded toward minus infinity. A divisor of 0 gives 0; the least integer divided by -1 wraps."""
+        quotient_wanted = isinstance(e, FloorDiv)
+        divisor = e.b.value if isinstance(e.b, Broadcast) else e.b
+        known = divisor.value if isinstance(divisor, Const) else None
+        if known is not None and known > 0 and known & (known - 1) == 0:
+            if quotient_wanted:
+                shift = self.constant(known.bit_length() - 1, d)
+                return (self.builder.ashr if d.kind == "int" else self.builder.lshr)(a, shift)
+            return self.builder.and_(a, self.constant(known - 1, d))
+        zero = self.constant(0, d)
+        bad = None
+        if known in (None, 0, -1):
+            bad = self.builder.icmp_signed("==", b, zero)
+            unsafe = bad
+            if d.kind == "int":
+                unsafe = self.builder.or_(bad, self.builder.icmp_signed("==", b, self.constant(-1, d)))
+            negated = self.builder.sub(zero, a) if d.kind == "int" else zero
+            special = self.builder.select(bad, zero, negated if quotient_wanted else zero)
+            b = self.builder.select(unsafe, self.constant(1, d), b)
+        if d.kind == "uint":
+            result = self.builder.udiv(a, b) if quotient_wanted else self.builder.urem(a, b)
+            return result if bad is None else self.builder.select(unsafe, special, result)
+        quotient, remainder = self.builder.sdiv(a, b), self.builder.srem(a, b)
+        inexact = self.builder.icmp_signed("!=", remainder, zero)
+        signs_differ = self.builder.icmp_signed("<", self.builder.xor(remainder, b), zero)
+        adjust = self.builder.and_(inexact, signs_differ)
+        if quotient_wanted:
+            result = self.builder.select(adjust, self.builder.sub(quotient, self.constant(1, d)), quotient)
+        else:
+            result = self.builder.select(adjust, self.builder.add(remainder, b), remainder)
+        return result if bad is None else self.builder.select(unsafe, special, result)
+
+    # conversions
+
+    def convert(self, v: ir.Value, source: DType, target: DType) -> ir.Value:
+        if source == target:
+            return v
+        if source.kind == "bfloat":
+            return self.convert(self.from_bfloat(v, source), float32.with_lanes(source.lanes), target)
+        if target.kind == "bfloat":
+            wide = float32.with_lanes(target.lanes)
+            return self.to_bfloat(self.convert(v, source, wide), target)
+        t = value_type(target)
+        if target.is_bool:
+            return self.compare("!=", v, self.constant(0, source), source)
+        if source.is_bool:
+            return self.builder.select(v, self.constant(1, target), self.constant(0, target))
+        if source.is_float and target.is_float:
+            return self.builder.fpext(v, t) if target.bits > source.bits else self.builder.fptrunc(v, t)
+        if source.is_float:
+            if is_narrow(source):
+                return self.convert(
+                    self.convert(v, source, float32.with_lanes(source.lanes)), float32.with_lanes(source.lanes), target
+                )
+            name = "llvm.fptosi.sat" if target.kind == "int" else "llvm.fptoui.sat"
+            return self.intrinsic(f"{name}.{mangled(target)}.{mangled(source)}", t, [v])
+        if target.is_float:
+            return (self.builder.sitofp if source.kind == "int" else self.builder.uitofp)(v, t)
+        if target.bits < source.bits:
+            return self.builder.trunc(v, t)
+        if target.bits == source.bits:
+            return v
+        return (self.builder.sext if source.kind == "int" else self.builder.zext)(v, t)
+
+    def from_bfloat(self, v: ir.Value, d: DType) -> ir.Value:
+        bits = self.builder.zext(v, self._like(I32, d.lanes))
+        bits = self.builder.shl(bits, self._int(16, d.lanes))
+        return self.builder.bitcast(bits, self._like(FLOAT, d.lanes))
+
+    def to_bfloat(self, v: ir.Value, d: DType) -> ir.Value:
+        """Round to nearest even; a NaN stays a NaN."""
+        b, n = self.builder, d.lanes
+        bits = b.bitcast(v, self._like(I32, n))
+        odd = b.and_(b.lshr(bits, self._int(16, n)), self._int(1, n))
+        rounded = b.lshr(b.add(bits, b.add(odd, self._int(0x7FFF, n))), self._int(16, n))
+        quiet = b.or_(b.lshr(bits, self._int(16, n)), self._int(0x40, n))
+        nan = b.fcmp_unordered("uno", v, v)
+        return b.trunc(b.select(nan, quiet, rounded), self._like(ir.IntType(16), n))
+
+    def _like(self, element: ir.Type, lanes: int) -> ir.Type:
+        return element if lanes == 1 else ir.VectorType(element, lanes)
+
+    def _int(self, value: int, lanes: int) -> ir.Value:
+        return ir.Constant(self._like(I32, lanes), value if lanes == 1 else [value] * lanes)
+
+    # calls
+
+    def call(self, e: Call) -> ir.Value:
+        d = e.args[0].dtype
+        if e.op == "any":
+            return self.any_lane(self.value(e.args[0]), d.lanes)
+        if e.op == "bitcast":
+            return self.builder.bitcast(self.value(e.args[0]), value_type(e.dtype))
+        if e.op in _BITS or e.op == "shr":
+            a, b = (self.value(x) for x in e.args)
+            if e.op == "shr":
+                return (self.builder.ashr if d.kind == "int" else self.builder.lshr)(a, b)
+            return getattr(self.builder, _BITS[e.op])(a, b)
+        if not d.is_float:
+            return self.integer_call(e)
+        if is_narrow(d):
+            return self.narrow_call(e, d)
+        return self.float_call(e, d)
+
+    def any_lane(self, v: ir.Value, lanes: int) -> ir.Value:
+        if lanes == 1:
+            return v
+        return self.builder.icmp_unsigned(
+            "!=", self.builder.bitcast(v, ir.IntType(lanes)), ir.Constant(ir.IntType(lanes), 0)
+        )
+
+    def integer_call(self, e: Call) -> ir.Value:
+        (v,) = (self.value(x) for x in e.args)
+        d = e.dtype
+        negated = self.builder.sub(self.constant(0, d), v)
+        if e.op == "neg":
+            return negated
+        if e.op == "abs":
+            return (
+                v if d.kind == "uint" else self.builder.select(self.compare("<", v, self.constant(0, d), d), negated, v)
+            )
+        raise InternalError(f"no LLVM code for {e.op} of {d}")
+
+    def narrow_call(self, e: Call, d: DType) -> ir.Value:
+        wide = float32.with_lanes(d.lanes)
+        args = tuple(Cast(wide, a) for a in e.args)
+        result = Call(e.op, args, wide if e.dtype.is_float else e.dtype)
+        return self.convert(self.value(result), result.dtype, e.dtype)
+
+    def float_call(self, e: Call, d: DType) -> ir.Value:
+        if e.op in mathfuncs.FUNCTIONS and d.bits == 32:
+            return self.value(mathfuncs.FUNCTIONS[e.op](*e.args))
+        args = [self.value(a) for a in e.args]
+        t = value_type(d)
+        if e.op == "isnan":
+            return self.builder.fcmp_unordered("uno", args[0], args[0])
+        if e.op == "isinf":
+            size = self.intrinsic(f"llvm.fabs.{mangled(d)}", t, args)
+            return self.builder.fcmp_ordered("==", size, self.constant(float("inf"), d))
+        if e.op == "neg":
+            return self.builder.fneg(args[0])
+        if e.op == "fma":
+            return self.intrinsic(f"llvm.fma.{mangled(d)}", t, args)
+        if e.op in _DIRECT:
+            return self.intrinsic(f"llvm.{_DIRECT[e.op]}.{mangled(d)}", t, args)
+        if e.op == "rsqrt":
+            return self.builder.fdiv(self.constant(1.0, d), self.intrinsic(f"llvm.sqrt.{mangled(d)}", t, args))
+        if e.op == "sigmoid":
+            return self.value(mathfuncs.sigmoid(e.args[0]))
+        if e.op in _LIBM:
+            return self.libm(e.op, args, d)
+        raise InternalError(f"no LLVM code for {e.op} of {d}")
+
+    def libm(self, op: str, args: list[ir.Value], d: DType) -> ir.Value:
+        """Double precision goes to the C library, lane by lane."""
+        t = element_type(d)
+        f = self.declare(op, ir.FunctionType(t, [t] * len(args)))
+        if d.lanes == 1:
+            return self.builder.call(f, args)
+        result: ir.Value = ir.Constant(value_type(d), ir.Undefined)
+        for lane in range(d.lanes):
+            at = ir.Constant(I32, lane)
+            one = self.builder.call(f, [self.builder.extract_element(a, at) for a in args])
+            result = self.builder.insert_element(result, one, at)
+        return result

@@ -1,0 +1,144 @@
+"""Loads and stores: contiguous, strided, masked; and what the emitters share."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from ...dtype import DType
+from ...ir.expr import Buffer, Const, Expr, Load, Ramp, Var
+from ...ir.stmt import Store
+from .types import I1, I8, I32, I64, PTR, mangled, memory_type, opaque
+
+
+def is_contiguous(index: Expr) -> bool:
+    """Whether a vector of offsets is a run of neighbours."""
+    return isinstance(index, Ramp) and isinstance(index.stride, Const) and index.stride.value == 1
+
+
+class MemoryEmitter:
+    """State of one LLVM function being written, and its memory accesses.
+
+    Attributes:
+        variables: LLVM values of IR variables; buffers: base pointers.
+        memo: values of expressions already emitted in the current statement, by identity.
+    """
+
+    def __init__(self, module: ir.Module, builder: ir.IRBuilder) -> None:
+        self.module = module
+        self.builder = builder
+        self.variables: dict[Var, ir.Value] = {}
+        self.buffers: dict[Buffer, ir.Value] = {}
+        self.memo: dict[int, tuple[Expr, ir.Value]] = {}
+
+    def value(self, e: Expr) -> ir.Value:
+        raise NotImplementedError
+
+    def constant(self, value: object, d: DType) -> ir.Value:
+        raise NotImplementedError
+
+    def declare(self, name: str, t: ir.FunctionType) -> ir.Function:
+        known = self.module.globals.get(name)
+        return known if known is not None else ir.Function(self.module, t, name)
+
+    def intrinsic(self, name: str, result: ir.Type, args: list[ir.Value]) -> ir.Value:
+        return self.builder.call(self.declare(name, ir.FunctionType(result, [a.type for a in args])), args)
+
+    def splat(self, v: ir.Value, lanes: int) -> ir.Value:
+        """A scalar in all lanes."""
+        if isinstance(v.type, ir.VectorType):
+            return v
+        t = ir.VectorType(v.type, lanes)
+        if isinstance(v, ir.Constant) and v.constant is not ir.Undefined:
+            return ir.Constant(t, [v.constant] * lanes)
+        one = self.builder.insert_element(ir.Constant(t, ir.Undefined), v, ir.Constant(I32, 0))
+        return self.builder.shuffle_vector(
+            one, ir.Constant(t, ir.Undefined), ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+        )
+
+    def address(self, buffer: Buffer, index: ir.Value) -> ir.Value:
+        """Pointer(s) to the element(s) at an offset."""
+        t = memory_type(buffer.dtype)
+        return self.builder.gep(self.buffers[buffer], [index], source_etype=t)
+
+    def load(self, e: Load) -> ir.Value:
+        (index,) = e.indices
+        d = e.dtype
+        mask = None if e.mask is None else self.value(e.mask)
+        if d.lanes == 1:
+            return self.from_memory(self.load_scalar(e, mask), d)
+        t = memory_type(d)
+        align = ir.Constant(I32, d.itemsize)
+        if is_contiguous(index):
+            at = self.address(e.buffer, self.value(index.base))
+            if mask is None:
+                return self.from_memory(self.builder.load(at, align=d.itemsize, typ=t), d)
+            args = [at, align, self.splat(mask, d.lanes), self.zero(t)]
+            return self.from_memory(self.intrinsic(f"llvm.masked.load.{mangled(d)}.p0", t, args), d)
+        pointers = self.pointers(e.buffer, self.value(index), d.lanes)
+        lanes = self.lanes_on(mask, d.lanes)
+        name = f"llvm.masked.gather.{mangled(d)}.v{d.lanes}p0"
+        return self.from_memory(self.intrinsic(name, t, [pointers, align, lanes, self.zero(t)]), d)
+
+    def load_scalar(self, e: Load, mask: ir.Value | None) -> ir.Value:
+        t = memory_type(e.dtype)
+        at = self.address(e.buffer, self.value(e.indices[0]))
+        if mask is None:
+            return self.builder.load(at, align=e.dtype.itemsize, typ=t)
+        # without a branch: where the mask is off, a zero is read instead
+        safe = self.builder.select(mask, at, self.zeros())
+        return self.builder.load(safe, align=e.dtype.itemsize, typ=t)
+
+    def zeros(self) -> ir.Value:
+        """A constant of 16 zero bytes."""
+        name = "tcomp.zeros"
+        if name not in self.module.globals:
+            g = ir.GlobalVariable(self.module, ir.ArrayType(I8, 16), name)
+            g.linkage, g.global_constant, g.align = "internal", True, 16
+            g.initializer = ir.Constant(g.value_type, bytearray(16))
+        return opaque(self.builder, self.module.globals[name])
+
+    def store(self, s: Store) -> None:
+        (index,) = s.indices
+        d = s.value.dtype
+        value = self.to_memory(self.value(s.value), d)
+        if index.dtype.lanes == 1:
+            self.builder.store(value, self.address(s.buffer, self.value(index)), align=d.itemsize)
+            return
+        mask = None if s.mask is None else self.value(s.mask)
+        align = ir.Constant(I32, d.itemsize)
+        if is_contiguous(index):
+            at = self.address(s.buffer, self.value(index.base))
+            if mask is None:
+                self.builder.store(value, at, align=d.itemsize)
+            else:
+                args = [value, at, align, self.splat(mask, d.lanes)]
+                self.intrinsic(f"llvm.masked.store.{mangled(d)}.p0", ir.VoidType(), args)
+            return
+        pointers = self.pointers(s.buffer, self.value(index), d.lanes)
+        args = [value, pointers, align, self.lanes_on(mask, d.lanes)]
+        self.intrinsic(f"llvm.masked.scatter.{mangled(d)}.v{d.lanes}p0", ir.VoidType(), args)
+
+    def pointers(self, buffer: Buffer, index: ir.Value, lanes: int) -> ir.Value:
+        """A vector of pointers; through integers, since llvmlite's GEP knows scalar bases only."""
+        base = self.splat(self.builder.ptrtoint(self.buffers[buffer], I64), lanes)
+        size = ir.Constant(base.type, [buffer.dtype.itemsize] * lanes)
+        offset = self.builder.mul(self.splat(index, lanes), size)
+        return self.builder.inttoptr(self.builder.add(base, offset), ir.VectorType(PTR, lanes))
+
+    def lanes_on(self, mask: ir.Value | None, lanes: int) -> ir.Value:
+        if mask is None:
+            return ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
+        return self.splat(mask, lanes)
+
+    def zero(self, t: ir.Type) -> ir.Value:
+        return ir.Constant(
+            t, [0.0 if isinstance(t.element, (ir.FloatType, ir.DoubleType, ir.HalfType)) else 0] * t.count
+        )
+
+    def from_memory(self, v: ir.Value, d: DType) -> ir.Value:
+        if not d.is_bool:
+            return v
+        return self.builder.icmp_unsigned("!=", v, ir.Constant(v.type, 0 if d.lanes == 1 else [0] * d.lanes))
+
+    def to_memory(self, v: ir.Value, d: DType) -> ir.Value:
+        return self.builder.zext(v, memory_type(d)) if d.is_bool else v

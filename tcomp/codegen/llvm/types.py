@@ -1,0 +1,56 @@
+"""How dtypes look in LLVM: as values in registers and as elements in memory.
+
+A bool is an i1 in a register and a byte in memory. A bfloat16 is its 16 bits in both; arithmetic on 16-bit floats happens
+in float32, rounding each result.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from ...dtype import DType
+
+PTR = ir.PointerType()
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
+
+
+def element_type(d: DType) -> ir.Type:
+    """The type of one lane in a register."""
+    if d.is_bool:
+        return I1
+    if d.kind == "bfloat":
+        return ir.IntType(16)
+    if d.kind == "float":
+        return {16: ir.HalfType(), 32: FLOAT, 64: DOUBLE}[d.bits]
+    return ir.IntType(d.bits)
+
+
+def value_type(d: DType) -> ir.Type:
+    """The type of a value in a register."""
+    element = element_type(d)
+    return element if d.lanes == 1 else ir.VectorType(element, d.lanes)
+
+
+def memory_type(d: DType) -> ir.Type:
+    """The type of a value in memory."""
+    element = I8 if d.is_bool else element_type(d)
+    return element if d.lanes == 1 else ir.VectorType(element, d.lanes)
+
+
+def mangled(d: DType, memory: bool = True) -> str:
+    """The suffix of an overloaded intrinsic's name."""
+    if d.is_bool:
+        base = "i8" if memory else "i1"
+    elif d.kind == "float":
+        base = f"f{d.bits}"
+    else:
+        base = f"i{d.bits}"
+    return base if d.lanes == 1 else f"v{d.lanes}{base}"
+
+
+def opaque(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
+    """A pointer without llvmlite's idea of what it points to: a GEP by nothing, which costs nothing."""
+    result = builder.gep(pointer, [ir.Constant(I32, 0)], source_etype=I8)
+    result.type = PTR
+    return result

@@ -1,0 +1,118 @@
+"""Blocks -> plain statements: iterators become their bindings, init and conditions become ifs."""
+
+from __future__ import annotations
+
+from ...analysis.regions import accesses, writes
+from ...ir.arith import dims_env, linear, simplify
+from ...ir.expr import EQ, LT, Buffer, Const, Expr, Load, Select, Var, all_of, conjuncts, const
+from ...ir.node import rewrite, substitute, with_fields
+from ...ir.primfunc import PrimFunc
+from ...ir.stmt import EMPTY, Block, For, If, Let, Stmt, Store, map_statements, seq
+from .common import Env, extend
+
+
+def lower_blocks(func: PrimFunc) -> PrimFunc:
+    """Replace every block by its body.
+
+    A block's `where` becomes an If around it. Its init runs under the condition that all reduce iterators are 0.
+    A load in one side of a Select is masked by the Select's condition wherever it might leave its buffer otherwise.
+    """
+    scratch = set(func.allocs)
+
+    def visit(s: Stmt, env: Env) -> Stmt:
+        if isinstance(s, For):
+            inner = extend(env, s)
+            return map_statements(s, lambda x: visit(x, inner))
+        if isinstance(s, Block):
+            return _lower(_relax(s, scratch, env), env)
+        return map_statements(s, lambda x: visit(x, env))
+
+    return with_fields(func, body=visit(func.body, dims_env(func.dims)))
+
+
+def _relax(b: Block, scratch: set[Buffer], env: Env) -> Block:
+    """Let a block that fills a scratch buffer run over whole tiles, past the buffer's edge.
+
+    Storage will make the buffer as large as the tiles. What lies past the edge is never read, so the condition is needed
+    only for the loads of other memory; there it becomes a mask, and the padding reads as zero.
+    """
+    if b.where is None or not all(x in scratch for x in writes(b)):
+        return b
+    write = next(a.indices for a in accesses(b) if a.is_write)
+    edges = {}
+    for it in b.iters:
+        binding = simplify(it.binding, env)
+        if it.kind == "spatial" and it.var in write and all(isinstance(t, Var) for t in linear(binding).terms):
+            edges[LT(binding, it.extent)] = it
+    parts = [simplify(c, env) for c in conjuncts(b.where)]
+    dropped = [c for c in parts if c in edges]
+    if not dropped:
+        return b
+    # in terms of the iterators, so that it stays with the body
+    mask = all_of([edges[c].var < edges[c].extent for c in dropped])
+
+    def post(e: object) -> object:
+        if isinstance(e, Load) and (e.buffer not in scratch or any(not isinstance(i, Var) for i in e.indices)):
+            return with_fields(e, mask=mask if e.mask is None else mask & e.mask)
+        return e
+
+    kept = all_of([c for c in parts if c not in edges])
+    return with_fields(b, body=rewrite(b.body, post), where=kept)
+
+
+def _lower(b: Block, env: Env) -> Stmt:
+    bindings = {it.var: simplify(it.binding, env) for it in b.iters}
+    body = _guard(substitute(b.body, bindings), env)
+    if b.init is not None:
+        first = [EQ(bindings[it.var], const(0)) for it in b.iters if it.kind == "reduce"]
+        condition = simplify(all_of(first), env)
+        init = _guard(substitute(b.init, bindings), env)
+        body = seq([init if isinstance(condition, Const) else If(condition, init), body])
+    if b.where is not None:
+        for condition in reversed(conjuncts(simplify(b.where, env))):
+            # one If a condition, so that each keeps to the loops that it is about
+            if not isinstance(condition, Const):
+                body = If(condition, body)
+            elif not condition.value:
+                return EMPTY
+    return body
+
+
+def _guard(s: Stmt, env: Env) -> Stmt:
+    if isinstance(s, Store):
+        value = guard_loads(s.value, env)
+        return s if value is s.value else with_fields(s, value=value)
+    if isinstance(s, Let):
+        s = with_fields(s, value=guard_loads(s.value, env))
+    return map_statements(s, lambda x: _guard(x, env))
+
+
+def guard_loads(e: Expr, env: Env) -> Expr:
+    """Mask the loads behind each Select that are not certainly inside their buffers."""
+    if isinstance(e, Select):
+        cond = guard_loads(e.cond, env)
+        then = _mask_loads(guard_loads(e.then, env), cond, env)
+        orelse = _mask_loads(guard_loads(e.orelse, env), ~cond, env)
+        return e if (cond, then, orelse) == (e.cond, e.then, e.orelse) else Select(cond, then, orelse)
+
+    def pre(x: object) -> Expr | None:
+        return guard_loads(x, env) if isinstance(x, Select) else None
+
+    return rewrite(e, lambda x: x, pre)
+
+
+def _mask_loads(e: Expr, condition: Expr, env: Env) -> Expr:
+    def post(x: object) -> object:
+        if isinstance(x, Load) and not _inside(x.buffer, x.indices, env):
+            return with_fields(x, mask=condition if x.mask is None else condition & x.mask)
+        return x
+
+    return rewrite(e, post)
+
+
+def _inside(buffer: Buffer, indices: tuple[Expr, ...], env: Env) -> bool:
+    for index, extent in zip(indices, buffer.shape):
+        inside = simplify((const(0) <= index) & (index < extent), env)
+        if not (isinstance(inside, Const) and inside.value):
+            return False
+    return True

@@ -1,0 +1,71 @@
+"""What the lowering steps share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...ir.arith import loop_range, simplify
+from ...ir.expr import Buffer, Const, Expr, Var
+from ...ir.node import map_children, substitute, with_fields
+from ...ir.stmt import EMPTY, Allocate, For, If, Let, Seq, Stmt, Store, map_statements
+
+Env = dict[Var, tuple[Expr, Expr]]
+
+
+def extend(env: Env, loop: For) -> Env:
+    """The ranges inside a loop."""
+    return {**env, loop.var: loop_range(loop.extent)}
+
+
+def map_expressions(s: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
+    """A statement with `f` applied to the expressions that it holds directly."""
+    return map_children(s, lambda x: f(x) if isinstance(x, Expr) else x)
+
+
+def simplify_statements(s: Stmt, env: Env) -> Stmt:
+    """Simplify every expression for the ranges of the loops; drop branches and loops that cannot run."""
+    match s:
+        case For():
+            if isinstance(s.extent, Const) and s.extent.value == 1 and s.kind != "vectorized":
+                zero = Const(0, s.var.dtype)
+                return simplify_statements(substitute(s.body, {s.var: zero}), env)
+            if isinstance(s.extent, Const) and s.extent.value <= 0:
+                return EMPTY
+            body = simplify_statements(s.body, extend(env, s))
+            return s if body is s.body else EMPTY if _empty(body) else with_fields(s, body=body)
+        case If():
+            cond = simplify(s.cond, env)
+            if isinstance(cond, Const):
+                taken = s.then if cond.value else s.orelse
+                return EMPTY if taken is None else simplify_statements(taken, env)
+            then = simplify_statements(s.then, env)
+            orelse = None if s.orelse is None else simplify_statements(s.orelse, env)
+            if _empty(then) and (orelse is None or _empty(orelse)):
+                return EMPTY
+            return with_fields(s, cond=cond, then=then, orelse=orelse)
+        case Store():
+            return map_expressions(s, lambda e: simplify(e, env))
+        case Let():
+            return with_fields(s, value=simplify(s.value, env), body=simplify_statements(s.body, env))
+        case _:
+            return map_statements(s, lambda x: simplify_statements(x, env))
+
+
+def _empty(s: Stmt) -> bool:
+    return isinstance(s, Seq) and not s.stmts
+
+
+def own_binders(body: Stmt) -> Stmt:
+    """A copy of a statement that binds variables and allocates buffers of its own."""
+    fresh: dict[Var | Buffer, Expr | Buffer] = {}
+
+    def visit(s: Stmt) -> Stmt:
+        if isinstance(s, (For, Let)):
+            fresh[s.var] = Var(s.var.name, s.var.dtype)
+            s = with_fields(s, var=fresh[s.var])
+        elif isinstance(s, Allocate):
+            fresh[s.buffer] = with_fields(s.buffer)
+        return map_statements(s, visit)
+
+    new = visit(body)
+    return substitute(new, fresh) if fresh else body

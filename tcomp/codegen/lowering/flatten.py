@@ -1,0 +1,63 @@
+"""Buffers of several dimensions -> one-dimensional ones with computed offsets."""
+
+from __future__ import annotations
+
+from ...ir.arith import dims_env, simplify
+from ...ir.expr import Buffer, Expr, Load, const
+from ...ir.node import rewrite, with_fields
+from ...ir.primfunc import PrimFunc
+from ...ir.stmt import Allocate, For, If, Let, Stmt, Store, map_statements
+from .common import Env, extend
+
+
+def flatten_buffers(func: PrimFunc) -> PrimFunc:
+    """Give every access one index, the offset in elements, simplified for the ranges of the loops around it."""
+    flat: dict[Buffer, Buffer] = {}
+
+    def flat_of(b: Buffer) -> Buffer:
+        if b not in flat:
+            size: Expr = const(1)
+            for extent in b.shape:
+                size = size * extent
+            flat[b] = with_fields(b, shape=(simplify(size, {}),), strides=None)
+        return flat[b]
+
+    def offset(b: Buffer, indices: tuple[Expr, ...], env: Env) -> Expr:
+        result: Expr = const(0)
+        if b.strides is not None:
+            for index, stride in zip(indices, b.strides):
+                result = result + index * stride
+        else:
+            for index, extent in zip(indices, b.shape):
+                result = result * extent + index
+        return simplify(result, env)
+
+    def expr(e: Expr, env: Env) -> Expr:
+        def post(x: object) -> object:
+            if isinstance(x, Load):
+                return with_fields(x, buffer=flat_of(x.buffer), indices=(offset(x.buffer, x.indices, env),))
+            return x
+
+        return rewrite(e, post)
+
+    def visit(s: Stmt, env: Env) -> Stmt:
+        match s:
+            case For():
+                inner = extend(env, s)
+                return map_statements(s, lambda x: visit(x, inner))
+            case Store():
+                index = offset(s.buffer, s.indices, env)
+                return with_fields(s, buffer=flat_of(s.buffer), indices=(index,), value=expr(s.value, env))
+            case Let():
+                return with_fields(s, value=expr(s.value, env), body=visit(s.body, env))
+            case If():
+                s = with_fields(s, cond=expr(s.cond, env))
+                return map_statements(s, lambda x: visit(x, env))
+            case Allocate():
+                return with_fields(s, buffer=flat_of(s.buffer), body=visit(s.body, env))
+            case _:
+                return map_statements(s, lambda x: visit(x, env))
+
+    body = visit(func.body, dims_env(func.dims))
+    params = tuple(flat_of(p) if isinstance(p, Buffer) else p for p in func.params)
+    return with_fields(func, params=params, body=body)

@@ -1,0 +1,109 @@
+"""Where each intermediate buffer lives, and how small it can be.
+
+A buffer is allocated in the innermost place that holds all its uses, so that what is used inside one iteration is private
+to it. There it keeps only the region that one iteration touches: a tile, a panel, a row.
+"""
+
+from __future__ import annotations
+
+from ...analysis.regions import box_of, loop_env
+from ...ir.arith import dims_env, simplify
+from ...ir.expr import Buffer, Expr, Load
+from ...ir.node import rewrite, walk, with_fields
+from ...ir.primfunc import PrimFunc
+from ...ir.stmt import Allocate, For, If, Seq, Stmt, Store, map_statements, replace_statements, sub_statements
+from .common import Env
+
+ALIGN = 64
+
+
+def place_storage(func: PrimFunc) -> PrimFunc:
+    """Turn `PrimFunc.allocs` into Allocate statements, each as far in and as small as its uses permit."""
+    body = func.body
+    for buffer in func.allocs:
+        body = _place(body, buffer, dims_env(func.dims))
+    return with_fields(func, body=body, allocs=())
+
+
+def _touches(s: Stmt, buffer: Buffer, memo: dict[int, bool]) -> bool:
+    known = memo.get(id(s))
+    if known is None:
+        known = (isinstance(s, Store) and s.buffer is buffer) or any(
+            isinstance(e, Load) and e.buffer is buffer for e in _direct_loads(s)
+        )
+        known = known or any(_touches(x, buffer, memo) for x in sub_statements(s))
+        memo[id(s)] = known
+    return known
+
+
+def _direct_loads(s: Stmt) -> list[Load]:
+    roots: list[Expr] = []
+    if isinstance(s, Store):
+        roots = [*s.indices, s.value]
+    elif hasattr(s, "value"):
+        roots = [s.value]
+    elif isinstance(s, If):
+        roots = [s.cond]
+    return [x for e in roots for x in walk(e) if isinstance(x, Load)]
+
+
+def _place(body: Stmt, buffer: Buffer, env: Env) -> Stmt:
+    memo: dict[int, bool] = {}
+    if not _touches(body, buffer, memo):
+        return body
+    site, loops = body, []
+    while True:
+        if isinstance(site, For) and site.kind != "vectorized" and not any(x.kind == "vectorized" for x in loops):
+            loops.append(site)
+            site = site.body
+            continue
+        users = [x for x in sub_statements(site) if _touches(x, buffer, memo)]
+        if isinstance(site, Seq) and len(users) == 1 and isinstance(users[0], (For, Seq)) and _may_enter(users[0]):
+            site = users[0]
+            continue
+        break
+    outer = {**env, **loop_env(loops)}
+    compact, inside = _compact(site, buffer, outer)
+    return replace_statements(body, {site: Allocate(compact, inside)})
+
+
+def _may_enter(s: Stmt) -> bool:
+    return not (isinstance(s, For) and s.kind == "vectorized")
+
+
+def _compact(site: Stmt, buffer: Buffer, outer: Env) -> tuple[Buffer, Stmt]:
+    points: list[tuple[Expr, ...]] = []
+    inner: Env = {}
+
+    def collect(s: Stmt) -> None:
+        if isinstance(s, For):
+            inner.update(loop_env([s]))
+        if isinstance(s, Store) and s.buffer is buffer:
+            points.append(s.indices)
+        points.extend(x.indices for x in _direct_loads(s) if x.buffer is buffer)
+        for x in sub_statements(s):
+            collect(x)
+
+    collect(site)
+    box = box_of(points, inner, outer, buffer.shape)
+    compact = with_fields(buffer, shape=box.extents, align=max(buffer.align, ALIGN))
+    env = {**outer, **inner}
+
+    def move(indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        return tuple(simplify(i - low, env) for i, low in zip(indices, box.mins))
+
+    def loads(e: object) -> object:
+        return (
+            with_fields(e, buffer=compact, indices=move(e.indices)) if isinstance(e, Load) and e.buffer is buffer else e
+        )
+
+    def visit(s: Stmt) -> Stmt:
+        if isinstance(s, Store):
+            s = rewrite(s, loads)
+            return with_fields(s, buffer=compact, indices=move(s.indices)) if s.buffer is buffer else s
+        s = map_statements(s, visit)
+        if hasattr(s, "value"):
+            s = with_fields(s, value=rewrite(s.value, loads))
+        return s
+
+    return compact, visit(site)

@@ -1,0 +1,159 @@
+"""Vectorized loops -> vector expressions: ramps, broadcasts and masks."""
+
+from __future__ import annotations
+
+from ...errors import InternalError
+from ...ir.arith import dims_env, interval, linear
+from ...ir.expr import (
+    BinaryExpr,
+    Broadcast,
+    Call,
+    Cast,
+    Const,
+    Expr,
+    Load,
+    Not,
+    Ramp,
+    Select,
+    Var,
+    const,
+    free_vars,
+)
+from ...ir.node import rewrite, with_fields
+from ...ir.primfunc import PrimFunc
+from ...ir.stmt import Allocate, For, If, Let, Seq, Stmt, Store, map_statements, seq
+from .common import Env, extend
+
+
+def vectorize_loops(func: PrimFunc) -> PrimFunc:
+    """Run each vectorized loop's iterations in the lanes of vectors.
+
+    An offset that is linear in the loop variable becomes a ramp (contiguous where the stride is 1); conditions on the
+    loop variable become masks of the loads and stores that they guard.
+    """
+
+    def visit(s: Stmt, env: Env) -> Stmt:
+        if isinstance(s, For):
+            inner = extend(env, s)
+            if s.kind == "vectorized":
+                return _Vectorizer(s.var, s.extent.value, inner).stmt(s.body, None)
+            return map_statements(s, lambda x: visit(x, inner))
+        return map_statements(s, lambda x: visit(x, env))
+
+    return with_fields(func, body=visit(func.body, dims_env(func.dims)))
+
+
+class _Vectorizer:
+    def __init__(self, var: Var, lanes: int, env: Env) -> None:
+        self.env = env
+        self.var = var
+        self.lanes = lanes
+        self.vectors: dict[Var, Var] = {}
+
+    def varies(self, e: Expr) -> bool:
+        used = free_vars(e)
+        return self.var in used or bool(used & self.vectors.keys())
+
+    def wide(self, e: Expr, mask: Expr | None) -> Expr:
+        """The expression in all lanes."""
+        v = self.expr(e, mask)
+        return v if v.dtype.lanes == self.lanes else Broadcast(v, self.lanes)
+
+    def expr(self, e: Expr, mask: Expr | None) -> Expr:
+        """The expression: a vector where it varies between lanes, else the scalar itself."""
+        if not self.varies(e):
+            return e if mask is None else self.uniform(e, mask)
+        if e.dtype.is_int and e.dtype.bits == 64:
+            form = linear(e)
+            stride = form.terms.get(self.var, 0)
+            rest = form.without(self.var).expr()
+            if stride and not self.varies(rest):
+                return Ramp(rest, const(stride), self.lanes)
+        match e:
+            case Var():
+                return self.vectors[e]
+            case Load():
+                return self.load(e, mask)
+            case BinaryExpr():
+                return type(e)(self.wide(e.a, mask), self.wide(e.b, mask))
+            case Not():
+                return Not(self.wide(e.a, mask))
+            case Select():
+                return Select(self.wide(e.cond, mask), self.wide(e.then, mask), self.wide(e.orelse, mask))
+            case Cast():
+                return Cast(e.dtype.with_lanes(self.lanes), self.wide(e.value, mask))
+            case Call():
+                return Call(e.op, tuple(self.wide(a, mask) for a in e.args), e.dtype.with_lanes(self.lanes))
+            case _:
+                raise InternalError(f"vectorize: cannot widen {type(e).__name__}")
+
+    def uniform(self, e: Expr, mask: Expr) -> Expr:
+        """What all lanes share. A load that might leave its buffer happens only where some lane is on."""
+
+        def post(x: object) -> object:
+            if isinstance(x, Load):
+                low, high = interval(x.indices[0], self.env)
+                size = x.buffer.shape[0]
+                if low is None or low < 0 or high is None or not isinstance(size, Const) or high >= size.value:
+                    on = _any_lane(mask)
+                    return with_fields(x, mask=on if x.mask is None else on & x.mask)
+            return x
+
+        return rewrite(e, post)
+
+    def load(self, e: Load, mask: Expr | None) -> Expr:
+        own = None if e.mask is None else self.wide(e.mask, None)
+        (index,) = e.indices
+        both = own if mask is None else mask if own is None else own & mask
+        return with_fields(e, indices=(self.wide(index, mask),), mask=both)
+
+    def stmt(self, s: Stmt, mask: Expr | None) -> Stmt:
+        match s:
+            case Seq(stmts):
+                return seq(self.stmt(x, mask) for x in stmts)
+            case Store():
+                return self.store(s, mask)
+            case For():
+                self.env = extend(self.env, s)
+                return with_fields(s, body=self.stmt(s.body, mask))
+            case Allocate():
+                return with_fields(s, body=self.stmt(s.body, mask))
+            case If():
+                return self.branch(s, mask)
+            case Let():
+                if not self.varies(s.value):
+                    return with_fields(s, body=self.stmt(s.body, mask))
+                wide = Var(s.var.name, s.var.dtype.with_lanes(self.lanes))
+                value = self.wide(s.value, mask)
+                self.vectors[s.var] = wide
+                return Let(wide, value, self.stmt(s.body, mask))
+            case _:
+                raise InternalError(f"vectorize: unexpected {type(s).__name__}")
+
+    def store(self, s: Store, mask: Expr | None) -> Stmt:
+        (index,) = s.indices
+        if not self.varies(index):
+            if self.varies(s.value):
+                raise InternalError(f"vectorize: the lanes of {self.var.name} all store to one element")
+            return s if mask is None else If(_any_lane(mask), s)
+        return with_fields(s, indices=(self.wide(index, mask),), value=self.wide(s.value, mask), mask=mask)
+
+    def branch(self, s: If, mask: Expr | None) -> Stmt:
+        if not self.varies(s.cond):
+            then = self.stmt(s.then, mask)
+            return with_fields(s, then=then, orelse=None if s.orelse is None else self.stmt(s.orelse, mask))
+        cond = self.wide(s.cond, mask)
+        then = self.stmt(s.then, cond if mask is None else mask & cond)
+        if s.orelse is None:
+            return then
+        return seq([then, self.stmt(s.orelse, ~cond if mask is None else mask & ~cond)])
+
+
+def _any_lane(mask: Expr) -> Expr:
+    """Whether some lane is on: what does not vary between lanes is stored where any of them would."""
+    return Call("any", (mask,), mask.dtype.element)
+
+
+def is_contiguous(index: Expr) -> bool:
+    """Whether a vector of offsets is a run of neighbours."""
+    return isinstance(index, Ramp) and isinstance(index.stride, Const) and index.stride.value == 1

@@ -1,0 +1,1 @@
+"""What a compiled module needs to run."""

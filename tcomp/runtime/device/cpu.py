@@ -1,0 +1,71 @@
+"""Loading object code into this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ...errors import TcompError
+from ...lazy import lazy_module
+from ..threads import install_pool, installed_pool, pool_source
+
+llvm = lazy_module("llvmlite.binding")
+
+_POOL_FUNCTIONS = (
+    "tcomp_parallel_for", "tcomp_set_num_threads", "tcomp_get_num_threads", "tcomp_set_spin", "tcomp_after_fork",
+)  # fmt: skip
+
+
+class Library:
+    """Object files linked into this process; the code stays loaded as long as this object lives."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def address(self, symbol: str) -> int:
+        """Where a function starts.
+
+        Raises:
+            TcompError: no object defines it.
+        """
+        at = self._engine.get_function_address(symbol)
+        if not at:
+            raise TcompError(f"the object code has no function {symbol!r}", why="the module is damaged")
+        return at
+
+
+def _engine(text: str) -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(opt=2, codemodel="jitdefault")
+    module = llvm.parse_assembly(text, llvm.create_context())
+    return llvm.create_mcjit_compiler(module, machine)
+
+
+def ensure_pool() -> None:
+    """Load the thread pool, once a process."""
+    if installed_pool() is None:
+        engine = _engine(pool_source())
+        engine.finalize_object()
+        library = Library(engine)
+        install_pool(library, {name: library.address(name) for name in _POOL_FUNCTIONS})
+        llvm.add_symbol("tcomp_parallel_for", installed_pool().parallel_for_address)
+
+
+def load_objects(objects: Iterable[bytes], symbols: Sequence[str] = ()) -> Library:
+    """Link object files; those of `symbols` must be defined.
+
+    Raises:
+        TcompError: an object is damaged or lacks a symbol.
+    """
+    ensure_pool()
+    engine = _engine("")
+    for data in objects:
+        if data[:4] not in (b"\x7fELF", b"\xcf\xfa\xed\xfe"):
+            raise TcompError("the object code is damaged", why="it does not start as an object file")
+        engine.add_object_file(llvm.ObjectFileRef.from_data(data))
+    engine.finalize_object()
+    library = Library(engine)
+    for symbol in symbols:
+        library.address(symbol)
+    return library

@@ -1,0 +1,277 @@
+; The thread pool behind parallel loops.
+;
+;   tcomp_parallel_for(n, body, context) runs body(context, begin, end) over ranges that cover 0..n, and returns when all
+;   of them have run. One region uses the pool at a time: a nested or concurrent call finds it busy and runs serially in
+;   the caller, so nothing waits for a thread that waits for it.
+;
+; Each worker has a slot of its own with a ticket number. The caller publishes the job, then adds one to the ticket of
+; each worker it wants; a worker waits for its ticket to change by spinning a while, then yielding, then sleeping on a
+; condition variable. Exactly the workers that were called take part, and the caller waits for all of them, so a job's
+; fields never change under a worker that reads them.
+;
+; Lost wake-ups cannot happen: a worker announces that it sleeps, under its mutex, before it looks at its ticket once
+; more; the caller changes the ticket before it looks whether the worker sleeps (both sequentially consistent).
+
+; slot: ticket, sleeping, padding to a cache line, mutex, condition
+%slot = type { i32, i32, [56 x i8], [128 x i8], [128 x i8] }
+
+@slots = internal global [256 x %slot] zeroinitializer, align 64
+@busy = internal global i32 0, align 64
+@started = internal global i32 0
+@limit = internal global i32 1
+@spin_turns = internal global i32 1000
+@yield_turns = internal constant i32 64
+
+@job_next = internal global i64 0, align 64
+@job_open = internal global i32 0, align 64
+@job_count = internal global i64 0, align 64
+@job_grain = internal global i64 1
+@job_body = internal global ptr null
+@job_context = internal global ptr null
+
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_detach(i64)
+declare i32 @pthread_mutex_init(ptr, ptr)
+declare i32 @pthread_mutex_lock(ptr)
+declare i32 @pthread_mutex_unlock(ptr)
+declare i32 @pthread_cond_init(ptr, ptr)
+declare i32 @pthread_cond_wait(ptr, ptr)
+declare i32 @pthread_cond_signal(ptr)
+declare i32 @sched_yield()
+declare i64 @llvm.smin.i64(i64, i64)
+{declare_pause}
+
+define internal void @pause() alwaysinline {
+  {pause}
+  ret void
+}
+
+; take ranges of the current job until none is left
+define internal void @work() {
+entry:
+  %n = load i64, ptr @job_count
+  %grain = load i64, ptr @job_grain
+  %body = load ptr, ptr @job_body
+  %context = load ptr, ptr @job_context
+  br label %next
+next:
+  %begin = atomicrmw add ptr @job_next, i64 %grain monotonic
+  %more = icmp slt i64 %begin, %n
+  br i1 %more, label %run, label %done
+run:
+  %far = add i64 %begin, %grain
+  %end = call i64 @llvm.smin.i64(i64 %far, i64 %n)
+  call void %body(ptr %context, i64 %begin, i64 %end)
+  br label %next
+done:
+  ret void
+}
+
+; wait until a slot's ticket differs from %seen; returns the new ticket
+define internal i32 @await(ptr %slot, i32 %seen) {
+entry:
+  %spins = load atomic i32, ptr @spin_turns monotonic, align 4
+  %yields = load i32, ptr @yield_turns
+  %sleeping = getelementptr %slot, ptr %slot, i32 0, i32 1
+  %mutex = getelementptr %slot, ptr %slot, i32 0, i32 3
+  %condition = getelementptr %slot, ptr %slot, i32 0, i32 4
+  br label %spin
+spin:
+  %i = phi i32 [ 0, %entry ], [ %i1, %spin.again ]
+  %a = load atomic i32, ptr %slot acquire, align 4
+  %a.new = icmp ne i32 %a, %seen
+  br i1 %a.new, label %found.spin, label %spin.more
+spin.more:
+  %i.left = icmp slt i32 %i, %spins
+  br i1 %i.left, label %spin.again, label %yield
+spin.again:
+  call void @pause()
+  %i1 = add i32 %i, 1
+  br label %spin
+yield:
+  %j = phi i32 [ 0, %spin.more ], [ %j1, %yield.again ]
+  %b = load atomic i32, ptr %slot acquire, align 4
+  %b.new = icmp ne i32 %b, %seen
+  br i1 %b.new, label %found.yield, label %yield.more
+yield.more:
+  %j.left = icmp slt i32 %j, %yields
+  br i1 %j.left, label %yield.again, label %sleep
+yield.again:
+  %ignored = call i32 @sched_yield()
+  %j1 = add i32 %j, 1
+  br label %yield
+sleep:
+  %l = call i32 @pthread_mutex_lock(ptr %mutex)
+  store atomic i32 1, ptr %sleeping seq_cst, align 4
+  br label %check
+check:
+  %c = load atomic i32, ptr %slot seq_cst, align 4
+  %c.new = icmp ne i32 %c, %seen
+  br i1 %c.new, label %awake, label %block
+block:
+  %w = call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
+  br label %check
+awake:
+  store atomic i32 0, ptr %sleeping seq_cst, align 4
+  %u = call i32 @pthread_mutex_unlock(ptr %mutex)
+  ret i32 %c
+found.spin:
+  ret i32 %a
+found.yield:
+  ret i32 %b
+}
+
+define internal ptr @worker(ptr %slot) {
+entry:
+  ; the ticket is still what it was when the thread was made, or one more: the maker wrote the former into `sleeping`
+  %hint = getelementptr %slot, ptr %slot, i32 0, i32 1
+  %first = load atomic i32, ptr %hint acquire, align 4
+  store atomic i32 0, ptr %hint seq_cst, align 4
+  br label %loop
+loop:
+  %seen = phi i32 [ %first, %entry ], [ %ticket, %loop ]
+  %ticket = call i32 @await(ptr %slot, i32 %seen)
+  call void @work()
+  %left = atomicrmw sub ptr @job_open, i32 1 acq_rel
+  br label %loop
+}
+
+; start threads until %wanted exist; returns how many there are
+define internal i32 @start(i32 %wanted) {
+entry:
+  %thread = alloca i64
+  br label %next
+next:
+  %have = load i32, ptr @started
+  %enough = icmp sge i32 %have, %wanted
+  br i1 %enough, label %done, label %make
+make:
+  %slot = getelementptr [256 x %slot], ptr @slots, i32 0, i32 %have
+  %hint = getelementptr %slot, ptr %slot, i32 0, i32 1
+  %mutex = getelementptr %slot, ptr %slot, i32 0, i32 3
+  %condition = getelementptr %slot, ptr %slot, i32 0, i32 4
+  %m = call i32 @pthread_mutex_init(ptr %mutex, ptr null)
+  %c = call i32 @pthread_cond_init(ptr %condition, ptr null)
+  store i32 0, ptr %slot
+  store atomic i32 0, ptr %hint seq_cst, align 4
+  %error = call i32 @pthread_create(ptr %thread, ptr null, ptr @worker, ptr %slot)
+  %failed = icmp ne i32 %error, 0
+  br i1 %failed, label %done, label %made
+made:
+  %id = load i64, ptr %thread
+  %d = call i32 @pthread_detach(i64 %id)
+  %more = add i32 %have, 1
+  store i32 %more, ptr @started
+  br label %next
+done:
+  %count = load i32, ptr @started
+  ret i32 %count
+}
+
+define internal void @call(i32 %index) {
+entry:
+  %slot = getelementptr [256 x %slot], ptr @slots, i32 0, i32 %index
+  %sleeping = getelementptr %slot, ptr %slot, i32 0, i32 1
+  %old = atomicrmw add ptr %slot, i32 1 seq_cst
+  %s = load atomic i32, ptr %sleeping seq_cst, align 4
+  %is.asleep = icmp ne i32 %s, 0
+  br i1 %is.asleep, label %wake, label %done
+wake:
+  %mutex = getelementptr %slot, ptr %slot, i32 0, i32 3
+  %condition = getelementptr %slot, ptr %slot, i32 0, i32 4
+  %l = call i32 @pthread_mutex_lock(ptr %mutex)
+  %w = call i32 @pthread_cond_signal(ptr %condition)
+  %u = call i32 @pthread_mutex_unlock(ptr %mutex)
+  br label %done
+done:
+  ret void
+}
+
+define void @tcomp_parallel_for(i64 %n, ptr %body, ptr %context) {
+entry:
+  %limit = load atomic i32, ptr @limit monotonic, align 4
+  %limit64 = sext i32 %limit to i64
+  %threads = call i64 @llvm.smin.i64(i64 %n, i64 %limit64)
+  %alone = icmp sle i64 %threads, 1
+  br i1 %alone, label %serial, label %enter
+enter:
+  %claim = cmpxchg ptr @busy, i32 0, i32 1 acquire monotonic
+  %got = extractvalue { i32, i1 } %claim, 1
+  br i1 %got, label %prepare, label %serial
+serial:
+  call void %body(ptr %context, i64 0, i64 %n)
+  ret void
+prepare:
+  %helpers64 = sub i64 %threads, 1
+  %helpers = trunc i64 %helpers64 to i32
+  %have = call i32 @start(i32 %helpers)
+  %few = icmp slt i32 %have, %helpers
+  %called = select i1 %few, i32 %have, i32 %helpers
+  ; four ranges a thread: enough to even out threads of unequal speed
+  %parts = shl i64 %threads, 2
+  %round = sub i64 %parts, 1
+  %sum = add i64 %n, %round
+  %grain = udiv i64 %sum, %parts
+  store i64 %n, ptr @job_count
+  store i64 %grain, ptr @job_grain
+  store ptr %body, ptr @job_body
+  store ptr %context, ptr @job_context
+  store atomic i64 0, ptr @job_next monotonic, align 8
+  store atomic i32 %called, ptr @job_open release, align 4
+  br label %ring
+ring:
+  %i = phi i32 [ 0, %prepare ], [ %i1, %ring.one ]
+  %left = icmp slt i32 %i, %called
+  br i1 %left, label %ring.one, label %own
+ring.one:
+  call void @call(i32 %i)
+  %i1 = add i32 %i, 1
+  br label %ring
+own:
+  call void @work()
+  %spins = load atomic i32, ptr @spin_turns monotonic, align 4
+  br label %wait
+wait:
+  %turn = phi i32 [ 0, %own ], [ %turn1, %wait.again ]
+  %open = load atomic i32, ptr @job_open acquire, align 4
+  %finished = icmp eq i32 %open, 0
+  br i1 %finished, label %release, label %wait.more
+wait.more:
+  %patient = icmp slt i32 %turn, %spins
+  br i1 %patient, label %wait.pause, label %wait.yield
+wait.pause:
+  call void @pause()
+  br label %wait.again
+wait.yield:
+  %y = call i32 @sched_yield()
+  br label %wait.again
+wait.again:
+  %turn1 = add i32 %turn, 1
+  br label %wait
+release:
+  store atomic i32 0, ptr @busy release, align 4
+  ret void
+}
+
+; how many threads a region may use, the caller among them
+define void @tcomp_set_num_threads(i32 %count) {
+  store atomic i32 %count, ptr @limit monotonic, align 4
+  ret void
+}
+
+define i32 @tcomp_get_num_threads() {
+  %count = load atomic i32, ptr @limit monotonic, align 4
+  ret i32 %count
+}
+
+define void @tcomp_set_spin(i32 %turns) {
+  store atomic i32 %turns, ptr @spin_turns monotonic, align 4
+  ret void
+}
+
+; in a child process, where no worker exists any more
+define void @tcomp_after_fork() {
+  store i32 0, ptr @started
+  store atomic i32 0, ptr @busy seq_cst, align 4
+  ret void
+}

@@ -1,0 +1,86 @@
+"""The thread pool that compiled parallel loops run in (threadpool.ll says how it works)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import threading
+from pathlib import Path
+
+from ..config import config
+from ..errors import TcompError
+
+MAX_THREADS = 256
+_PAUSE = {
+    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
+}
+_lock = threading.Lock()
+_pool: _Pool | None = None
+
+
+def pool_source(machine: str | None = None) -> str:
+    """The pool as LLVM IR for a machine (by default this one)."""
+    name = {"amd64": "x86_64", "arm64": "aarch64"}.get(
+        (machine or platform.machine()).lower(), machine or platform.machine()
+    )
+    declare, pause = _PAUSE.get(name, ("", ""))
+    text = (Path(__file__).parent / "threadpool.ll").read_text(encoding="utf-8")
+    return text.replace("{declare_pause}", declare).replace("{pause}", pause)
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_num_threads() -> int:
+    """TCOMP_NUM_THREADS, else the cores that this process may use."""
+    return config().num_threads or usable_cores()
+
+
+class _Pool:
+    """The one pool of this process. Its code is never unloaded: sleeping workers stand in it."""
+
+    def __init__(self, library: object, addresses: dict[str, int]) -> None:
+        self.library = library
+        self.parallel_for_address = addresses["tcomp_parallel_for"]
+        void, i32 = ctypes.CFUNCTYPE(None), ctypes.c_int32
+        self.set_num_threads = ctypes.CFUNCTYPE(None, i32)(addresses["tcomp_set_num_threads"])
+        self.get_num_threads = ctypes.CFUNCTYPE(i32)(addresses["tcomp_get_num_threads"])
+        self.set_spin = ctypes.CFUNCTYPE(None, i32)(addresses["tcomp_set_spin"])
+        self.after_fork = void(addresses["tcomp_after_fork"])
+        self.set_num_threads(default_num_threads())
+        self.set_spin(config().spin)
+        os.register_at_fork(after_in_child=self.after_fork)
+
+
+def install_pool(library: object, addresses: dict[str, int]) -> None:
+    """Make loaded code the process's pool; the first call wins."""
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = _Pool(library, addresses)
+
+
+def installed_pool() -> _Pool | None:
+    return _pool
+
+
+def set_num_threads(count: int) -> None:
+    """How many threads parallel loops use from now on, in the whole process.
+
+    Raises:
+        TcompError: not between 1 and 256, or no compiled code is loaded yet.
+    """
+    if not isinstance(count, int) or not 1 <= count <= MAX_THREADS:
+        raise TcompError(f"cannot use {count!r} threads", why=f"it must be an integer from 1 to {MAX_THREADS}")
+    if _pool is None:
+        raise TcompError("no thread pool yet", why="it starts with the first compiled module", hint="TCOMP_NUM_THREADS")
+    _pool.set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """How many threads parallel loops use."""
+    return _pool.get_num_threads() if _pool is not None else default_num_threads()
