@@ -1,0 +1,78 @@
+"""Building graph functions call by call, with types inferred on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..dtype import dtype as as_dtype
+from ..errors import ShapeError
+from ..ir.graph import Binding, ConstRef, Function, OpCall, Operand, TensorType, Value
+from ..ir.module import IRModule
+from .registry import OPERATORS, infer
+
+
+class GraphBuilder:
+    """Collects the bindings of a function.
+
+        g = GraphBuilder()
+        x = g.input("x", (1, 784))
+        y = g.relu(g.matmul(x, g.constant(weights)))
+        module = g.build(y)
+
+    Every operator is a method; its attributes are keyword arguments.
+    """
+
+    def __init__(self, name: str = "main") -> None:
+        self.name = name
+        self.params: list[Value] = []
+        self.bindings: list[Binding] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self._known: dict[int, tuple[Any, ConstRef]] = {}
+
+    def input(self, name: str, shape: tuple[int, ...], dtype: Any = "float32") -> Value:
+        """A parameter of the function."""
+        if any(p.name == name for p in self.params):
+            raise ShapeError(f"two inputs are named {name!r}")
+        self.params.append(Value(name, TensorType(tuple(shape), as_dtype(dtype))))
+        return self.params[-1]
+
+    def constant(self, array: Any, name: str | None = None) -> ConstRef:
+        """A constant tensor; the array is not copied and must not change any more."""
+        known = self._known.get(id(array))
+        if known is not None:
+            return known[1]
+        values = np.asarray(array)
+        values = values if values.flags.c_contiguous else np.ascontiguousarray(values)
+        base = name or f"c{len(self.constants)}"
+        unique, number = base, 0
+        while unique in self.constants:
+            number += 1
+            unique = f"{base}_{number}"
+        self.constants[unique] = values
+        ref = ConstRef(unique, TensorType(values.shape, as_dtype(values.dtype)))
+        self._known[id(array)] = (array, ref)
+        return ref
+
+    def op(self, name: str, *args: Operand, **attrs: Any) -> Value:
+        """A call of an operator.
+
+        Raises:
+            UnsupportedError: no such operator. ShapeError: the arguments do not fit.
+        """
+        result_type, complete = infer(name, [a.type for a in args], attrs)
+        result = Value(f"{name}{len(self.bindings)}", result_type)
+        self.bindings.append(Binding((result,), OpCall(name, tuple(args), complete)))
+        return result
+
+    def __getattr__(self, name: str) -> Callable[..., Value]:
+        if name not in OPERATORS:
+            raise AttributeError(f"GraphBuilder has no operator {name!r}")
+        return lambda *args, **attrs: self.op(name, *args, **attrs)
+
+    def build(self, *results: Operand) -> IRModule:
+        """The module whose entry computes the results."""
+        main = Function(self.name, tuple(self.params), tuple(self.bindings), tuple(results))
+        return IRModule({self.name: main}, dict(self.constants), frozenset({"typed"}))

@@ -1,0 +1,262 @@
+"""Convolution and pooling over images, in NCHW or NHWC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import te
+from ..errors import ShapeError
+from ..ir.expr import Expr, as_expr, const
+from ..ir.graph import TensorType
+from ..ir.stmt import Attrs
+from .common import float_only, pair, rank, same_dtype
+from .movement import pad_tensor
+from .registry import Operator, mismatch, register
+
+_IMAGE = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)}
+_KERNEL = {"OIHW": (0, 1, 2, 3), "HWIO": (3, 2, 0, 1)}
+
+
+def _order(name: str, table: dict[str, tuple[int, ...]], layout: str) -> tuple[int, ...]:
+    if layout not in table:
+        raise ShapeError(f"{name}: unknown layout {layout!r}", hint=f"one of {', '.join(table)}")
+    return table[layout]
+
+
+def _from_canonical(order: tuple[int, ...], values: Sequence[Any]) -> tuple[Any, ...]:
+    """Values named (n, c, h, w) or (o, i, h, w), in the order that a layout has them."""
+    out: list[Any] = [None] * len(order)
+    for position, value in zip(order, values):
+        out[position] = value
+    return tuple(out)
+
+
+def padding_of(name: str, value: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """((top, bottom), (left, right)) of p, (vertical, horizontal) or (top, left, bottom, right)."""
+    if not isinstance(value, int) and len(value) == 4:
+        if any(not isinstance(v, int) or v < 0 for v in value):
+            raise ShapeError(f"{name}: padding must be non-negative integers, got {value!r}")
+        top, left, bottom, right = value
+        return (top, bottom), (left, right)
+    h, w = pair(name, value, "padding")
+    return (h, h), (w, w)
+
+
+def _windows(name: str, extent: int, kernel: int, stride: int, pad: tuple[int, int], dilation: int = 1) -> int:
+    count = (extent + sum(pad) - dilation * (kernel - 1) - 1) // stride + 1
+    if count < 1:
+        raise ShapeError(
+            f"{name}: a window of {dilation * (kernel - 1) + 1} does not fit {extent} + {sum(pad)} elements"
+        )
+    return count
+
+
+_CONV_DEFAULTS = {
+    "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "layout": "NCHW", "kernel_layout": "OIHW",
+}  # fmt: skip
+
+
+def _conv_parts(args: Sequence[TensorType], attrs: Attrs) -> tuple[Any, ...]:
+    x, w = args
+    n, c, h, width = (x.shape[a] for a in _order("conv2d", _IMAGE, attrs["layout"]))
+    o, i, kh, kw = (w.shape[a] for a in _order("conv2d", _KERNEL, attrs["kernel_layout"]))
+    return n, c, h, width, o, i, kh, kw
+
+
+def _infer_conv(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    x, w = args
+    same_dtype("conv2d", args)
+    rank("conv2d", x, 4, "image")
+    rank("conv2d", w, 4, "kernel")
+    n, c, h, width, o, i, kh, kw = _conv_parts(args, attrs)
+    groups = attrs["groups"]
+    if groups < 1 or c % groups or o % groups or i != c // groups:
+        raise mismatch(
+            "conv2d", f"{c} channels in {groups} groups need kernels of {c / groups:g} channels, not {i}; "
+            f"{o} outputs must divide by {groups}", x, w
+        )  # fmt: skip
+    (sh, sw), (dh, dw) = pair("conv2d", attrs["stride"], "stride"), pair("conv2d", attrs["dilation"], "dilation")
+    if min(sh, sw, dh, dw) < 1:
+        raise ShapeError("conv2d: stride and dilation are at least 1")
+    vertical, horizontal = padding_of("conv2d", attrs["padding"])
+    shape = (n, o, _windows("conv2d", h, kh, sh, vertical, dh), _windows("conv2d", width, kw, sw, horizontal, dw))
+    return TensorType(_from_canonical(_order("conv2d", _IMAGE, attrs["layout"]), shape), x.dtype)
+
+
+def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    x, w = args
+    image, kernel = _IMAGE[attrs["layout"]], _KERNEL[attrs["kernel_layout"]]
+    o, i, kh, kw = (w.shape[a] for a in kernel)
+    (sh, sw), (dh, dw) = pair("conv2d", attrs["stride"], "stride"), pair("conv2d", attrs["dilation"], "dilation")
+    vertical, horizontal = padding_of("conv2d", attrs["padding"])
+    if any((*vertical, *horizontal)):
+        x = pad_tensor(x, _from_canonical(image, ((0, 0), (0, 0), vertical, horizontal)), 0)
+    ry, rx, rc = te.reduce_axis(kh, "ry"), te.reduce_axis(kw, "rx"), te.reduce_axis(i, "rc")
+    groups = attrs["groups"]
+    per_group = o.value // groups
+
+    def at(*index: Expr) -> Expr:
+        n, c, y, z = (index[a] for a in image)
+        channel = rc if groups == 1 else c if per_group == i.value == 1 else c // per_group * i.value + rc
+        value = x[_from_canonical(image, (n, channel, y * sh + ry * dh, z * sw + rx * dw))]
+        return te.sum(value * w[_from_canonical(kernel, (c, rc, ry, rx))], axis=[ry, rx, rc])
+
+    return te.compute(out.shape, at, name="conv2d")
+
+
+def _conv_reference(
+    x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int, layout: str, kernel_layout: str
+) -> Any:
+    x, w = x.transpose(_IMAGE[layout]), w.transpose(_KERNEL[kernel_layout])
+    (sh, sw), (dh, dw) = pair("conv2d", stride, "stride"), pair("conv2d", dilation, "dilation")
+    x = np.pad(x, ((0, 0), (0, 0), *padding_of("conv2d", padding)))
+    o, i, kh, kw = w.shape
+    view = np.lib.stride_tricks.sliding_window_view(x, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), (2, 3))
+    view = view[:, :, ::sh, ::sw, ::dh, ::dw]
+    n, _, oh, ow = view.shape[:4]
+    view = view.reshape(n, groups, i, oh, ow, kh, kw)
+    kernels = w.reshape(groups, o // groups, i, kh, kw)
+    y = np.einsum("ngihwyx,goiyx->ngohw", view, kernels, optimize=True).reshape(n, o, oh, ow).astype(x.dtype)
+    return np.ascontiguousarray(y.transpose(np.argsort(_IMAGE[layout])))
+
+
+def _conv_flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
+    *_, i, kh, kw = _conv_parts(args, attrs)
+    return 2 * out.size * i * kh * kw
+
+
+register(Operator("conv2d", _infer_conv, _conv, _conv_reference, "anchor", 2, _CONV_DEFAULTS, _conv_flops))
+
+_POOL_DEFAULTS = {"kernel": ..., "stride": None, "padding": 0, "layout": "NCHW"}
+
+
+def _pool_geometry(name: str, attrs: Attrs) -> tuple[Any, ...]:
+    kh, kw = pair(name, attrs["kernel"], "kernel")
+    sh, sw = (kh, kw) if attrs["stride"] is None else pair(name, attrs["stride"], "stride")
+    if min(kh, kw, sh, sw) < 1:
+        raise ShapeError(f"{name}: kernel and stride are at least 1")
+    vertical, horizontal = padding_of(name, attrs["padding"])
+    return kh, kw, sh, sw, vertical, horizontal
+
+
+def _infer_pool(name: str, args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    (x,) = args
+    rank(name, x, 4, "image")
+    if name == "avg_pool2d":
+        float_only(name, x)
+    order = _order(name, _IMAGE, attrs["layout"])
+    n, c, h, w = (x.shape[a] for a in order)
+    kh, kw, sh, sw, vertical, horizontal = _pool_geometry(name, attrs)
+    if max(vertical) >= kh or max(horizontal) >= kw:
+        raise ShapeError(f"{name}: padding {attrs['padding']} is not smaller than the window ({kh}, {kw})")
+    shape = (n, c, _windows(name, h, kh, sh, vertical), _windows(name, w, kw, sw, horizontal))
+    return TensorType(_from_canonical(order, shape), x.dtype)
+
+
+def _pool(name: str, args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    (x,) = args
+    image = _IMAGE[attrs["layout"]]
+    kh, kw, sh, sw, vertical, horizontal = _pool_geometry(name, attrs)
+    h, w = x.shape[image[2]], x.shape[image[3]]
+    is_max = name == "max_pool2d"
+    if any((*vertical, *horizontal)):
+        border = x.dtype.lowest if is_max else 0
+        x = pad_tensor(x, _from_canonical(image, ((0, 0), (0, 0), vertical, horizontal)), border)
+    ry, rx = te.reduce_axis(kh, "ry"), te.reduce_axis(kw, "rx")
+
+    def at(*index: Expr) -> Expr:
+        n, c, y, z = (index[a] for a in image)
+        value = x[_from_canonical(image, (n, c, y * sh + ry, z * sw + rx))]
+        return (te.max if is_max else te.sum)(value, axis=[ry, rx])
+
+    pooled = te.compute(out.shape, at, name=name)
+    if is_max:
+        return pooled
+
+    def mean(*index: Expr) -> Expr:
+        if attrs["count_include_pad"] or not any((*vertical, *horizontal)):
+            return pooled[index] * as_expr(1.0 / (kh * kw), out.dtype)
+        rows = _covered(index[image[2]] * sh - vertical[0], kh, h)
+        columns = _covered(index[image[3]] * sw - horizontal[0], kw, w)
+        return pooled[index] / te.cast(rows * columns, out.dtype)
+
+    return te.compute(out.shape, mean, name=f"{name}_mean")
+
+
+def _covered(start: Expr, size: int, extent: Expr) -> Expr:
+    """How many of `size` positions from `start` lie in [0, extent)."""
+    return te.minimum(start + size, extent) - te.maximum(start, const(0))
+
+
+def _pool_reference(
+    name: str, x: Any, kernel: Any, stride: Any, padding: Any, layout: str, count_include_pad: bool = True
+) -> Any:
+    attrs = Attrs.of(kernel=kernel, stride=stride, padding=padding)
+    kh, kw, sh, sw, vertical, horizontal = _pool_geometry(name, attrs)
+    x = x.transpose(_IMAGE[layout])
+    widths = ((0, 0), (0, 0), vertical, horizontal)
+
+    def windows(values: Any, border: float) -> Any:
+        padded = np.pad(values, widths, constant_values=border)
+        return np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), (2, 3))[:, :, ::sh, ::sw]
+
+    if name == "max_pool2d":
+        lowest = -np.inf if x.dtype.kind not in "iub" else np.iinfo(x.dtype).min
+        y = windows(x, lowest).max(axis=(4, 5))
+    else:
+        total = windows(x, 0).sum(axis=(4, 5))
+        count = kh * kw if count_include_pad else windows(np.ones_like(x), 0).sum(axis=(4, 5))
+        y = total / count
+    return np.ascontiguousarray(y.astype(x.dtype).transpose(np.argsort(_IMAGE[layout])))
+
+
+for _name in ("max_pool2d", "avg_pool2d"):
+    _more = {} if _name == "max_pool2d" else {"count_include_pad": True}
+    register(
+        Operator(
+            _name,
+            lambda args, attrs, n=_name: _infer_pool(n, args, attrs),
+            lambda args, attrs, out, n=_name: _pool(n, args, attrs, out),
+            lambda x, n=_name, **attrs: _pool_reference(n, x, **attrs),
+            "anchor",
+            1,
+            _POOL_DEFAULTS | _more,
+            lambda args, out, attrs, n=_name: out.size * int(np.prod(pair(n, attrs["kernel"], "kernel"))),
+        )
+    )
+
+
+def _infer_global(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    (x,) = args
+    rank("global_avg_pool2d", x, 4, "image")
+    float_only("global_avg_pool2d", x)
+    n, c, _, _ = (x.shape[a] for a in _order("global_avg_pool2d", _IMAGE, attrs["layout"]))
+    return TensorType(_from_canonical(_IMAGE[attrs["layout"]], (n, c, 1, 1)), x.dtype)
+
+
+def _global(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    (x,) = args
+    image = _IMAGE[attrs["layout"]]
+    h, w = x.shape[image[2]], x.shape[image[3]]
+    ry, rx = te.reduce_axis(h, "ry"), te.reduce_axis(w, "rx")
+    total = te.compute(
+        out.shape,
+        lambda *i: te.sum(x[_from_canonical(image, (i[image[0]], i[image[1]], ry, rx))], axis=[ry, rx]),
+        name="global_sum",
+    )
+    return te.compute(
+        out.shape, lambda *i: total[i] * as_expr(1.0 / (h.value * w.value), out.dtype), name="global_avg_pool2d"
+    )
+
+
+def _global_reference(x: Any, layout: str) -> Any:
+    return x.mean(axis=_IMAGE[layout][2:], keepdims=True).astype(x.dtype)
+
+
+register(
+    Operator("global_avg_pool2d", _infer_global, _global, _global_reference, "anchor", 1, {"layout": "NCHW"},
+             lambda args, out, attrs: args[0].size)
+)  # fmt: skip

@@ -1,0 +1,83 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import te
+from ..ir.expr import Expr
+from ..ir.graph import TensorType
+from ..ir.stmt import Attrs
+from .common import broadcast_shape, element, same_dtype, same_extent
+from .registry import Operator, mismatch, register
+
+
+def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    a, b = args
+    same_dtype("matmul", args)
+    if a.ndim < 2 or b.ndim < 2:
+        raise mismatch("matmul", "both arguments need at least two dimensions", a, b, hint="reshape the vector")
+    if not same_extent(a.shape[-1], b.shape[-2]):
+        raise mismatch("matmul", f"the inner extents {a.shape[-1]} and {b.shape[-2]} differ", a, b)
+    batch = broadcast_shape("matmul", [TensorType(a.shape[:-2], a.dtype), TensorType(b.shape[:-2], b.dtype)])
+    return TensorType((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+
+
+def _matmul(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    a, b = args
+    k = te.reduce_axis(a.shape[-1], "k")
+
+    def at(*index: Expr) -> Expr:
+        *batch, i, j = index
+        return te.sum(_row(a, batch, i, k) * _row(b, batch, k, j), axis=k)
+
+    return te.compute(out.shape, at, name="matmul")
+
+
+def _row(t: te.Tensor, batch: Sequence[Expr], i: Expr, j: Expr) -> Expr:
+    """An element of one matrix of a (broadcast) stack."""
+    if t.ndim == 2:
+        return t[i, j]
+    stack = batch[len(batch) - (t.ndim - 2) :]
+    zero = [e * 0 if getattr(s, "value", 0) == 1 else e for e, s in zip(stack, t.shape)]
+    return t[(*zero, i, j)]
+
+
+def matmul_flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
+    return 2 * out.size * args[0].shape[-1]
+
+
+register(Operator("matmul", _infer_matmul, _matmul, np.matmul, "anchor", 2, {}, matmul_flops))
+
+
+def _infer_linear(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    x, w = args[:2]
+    same_dtype("linear", args)
+    if w.ndim != 2 or x.ndim < 1 or not same_extent(x.shape[-1], w.shape[1]):
+        raise mismatch("linear", "the weight must be (out, in) with as many inputs as the last axis", *args)
+    if len(args) > 3 or (len(args) == 3 and (args[2].ndim != 1 or not same_extent(args[2].shape[0], w.shape[0]))):
+        raise mismatch("linear", "the bias must be (out,)", *args)
+    return TensorType((*x.shape[:-1], w.shape[0]), x.dtype)
+
+
+def _linear(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    x, w = args[:2]
+    k = te.reduce_axis(x.shape[-1], "k")
+    y = te.compute(out.shape, lambda *i: te.sum(x[(*i[:-1], k)] * w[i[-1], k], axis=k), name="linear")
+    if len(args) == 2:
+        return y
+    return te.compute(out.shape, lambda *i: y[i] + element(args[2], i), name="linear_bias")
+
+
+def _linear_reference(x: Any, w: Any, b: Any = None) -> Any:
+    y = x @ w.T
+    return y if b is None else y + b
+
+
+register(
+    Operator("linear", _infer_linear, _linear, _linear_reference, "anchor", None, {},
+             lambda args, out, attrs: 2 * out.size * args[0].shape[-1])
+)  # fmt: skip

@@ -1,0 +1,269 @@
+"""Operators that move elements without changing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .. import te
+from ..errors import ShapeError
+from ..ir.expr import Expr, Select, all_of, as_expr, const
+from ..ir.graph import TensorType
+from ..ir.stmt import Attrs
+from .common import element, normal_axis, same_dtype, same_extent
+from .registry import Operator, mismatch, register
+
+
+def _infer_reshape(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    (t,) = args
+    shape = list(attrs["shape"])
+    unknown = [i for i, s in enumerate(shape) if s == -1]
+    known = prod(s for s in shape if s != -1)
+    if len(unknown) > 1 or any(not isinstance(s, int) or s < -1 for s in shape):
+        raise mismatch("reshape", f"{shape} is no shape: at most one extent may be -1", t)
+    if unknown:
+        if known == 0 or t.size % known:
+            raise mismatch("reshape", f"{t.size} elements do not fill {shape}", t)
+        shape[unknown[0]] = t.size // known
+    if prod(shape) != t.size:
+        raise mismatch("reshape", f"{t.size} elements do not fill {shape}, which has {prod(shape)}", t)
+    return TensorType(tuple(shape), t.dtype)
+
+
+def _reshape(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    (x,) = args
+
+    def at(*index: Expr) -> Expr:
+        flat: Expr = const(0)
+        for i, s in zip(index, out.shape):
+            flat = flat * s + i
+        found: list[Expr] = []
+        for s in reversed(x.shape):
+            found.append(flat % s)
+            flat = flat // s
+        return x[tuple(reversed(found))]
+
+    return te.compute(out.shape, at, name="reshape")
+
+
+register(
+    Operator("reshape", _infer_reshape, _reshape, lambda x, shape: x.reshape(shape), "view", 1, {"shape": ...},
+             lambda args, out, attrs: 0)
+)  # fmt: skip
+
+
+def _infer_transpose(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    (t,) = args
+    axes = attrs["axes"]
+    if sorted(axes) != list(range(t.ndim)):
+        raise mismatch("transpose", f"{axes} is no permutation of {t.ndim} axes", t)
+    return TensorType(tuple(t.shape[a] for a in axes), t.dtype)
+
+
+def _transpose(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    (x,) = args
+    inverse = np.argsort(attrs["axes"])
+    return te.compute(out.shape, lambda *i: x[tuple(i[int(a)] for a in inverse)], name="transpose")
+
+
+register(
+    Operator("transpose", _infer_transpose, _transpose, lambda x, axes: x.transpose(axes), "injective", 1, {"axes": ...},
+             lambda args, out, attrs: 0)
+)  # fmt: skip
+
+
+def _infer_broadcast(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    (t,) = args
+    shape = attrs["shape"]
+    fits = len(shape) >= t.ndim and all(
+        a == 1 or same_extent(a, b) for a, b in zip(t.shape, shape[len(shape) - t.ndim :])
+    )
+    if not fits:
+        raise mismatch("broadcast_to", f"it does not broadcast to {list(shape)}", t)
+    return TensorType(tuple(shape), t.dtype)
+
+
+register(
+    Operator(
+        "broadcast_to",
+        _infer_broadcast,
+        lambda args, attrs, out: te.compute(out.shape, lambda *i: element(args[0], i), name="broadcast"),
+        lambda x, shape: np.ascontiguousarray(np.broadcast_to(x, shape)),
+        "injective",
+        1,
+        {"shape": ...},
+        lambda args, out, attrs: 0,
+    )
+)
+
+
+def _infer_concat(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    same_dtype("concat", args)
+    first = args[0]
+    axis = normal_axis("concat", attrs["axis"], first.ndim)
+    for t in args[1:]:
+        same = t.ndim == first.ndim and all(
+            same_extent(a, b) for d, (a, b) in enumerate(zip(t.shape, first.shape)) if d != axis
+        )
+        if not same:
+            raise mismatch("concat", f"all extents but that of axis {axis} must agree", *args)
+    shape = list(first.shape)
+    shape[axis] = sum(t.shape[axis] for t in args)
+    return TensorType(tuple(shape), first.dtype)
+
+
+def _concat(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    axis = normal_axis("concat", attrs["axis"], out.ndim)
+    starts = [0, *accumulate(t.shape[axis].value for t in args)]
+
+    def at(*index: Expr) -> Expr:
+        result: Expr | None = None
+        for t, start in reversed(list(zip(args, starts))):
+            moved = [*index]
+            moved[axis] = index[axis] - start
+            value = t[tuple(moved)]
+            result = value if result is None else Select(index[axis] < start + t.shape[axis].value, value, result)
+        assert result is not None
+        return result
+
+    return te.compute(out.shape, at, name="concat")
+
+
+register(
+    Operator("concat", _infer_concat, _concat, lambda *xs, axis: np.concatenate(xs, axis), "injective", None, {"axis": 0},
+             lambda args, out, attrs: 0)
+)  # fmt: skip
+
+
+def _slices(t: TensorType, attrs: Attrs) -> tuple[slice, ...]:
+    begin, end = attrs["begin"], attrs["end"]
+    strides = attrs["strides"] or (1,) * len(begin)
+    if not len(begin) == len(end) == len(strides) <= t.ndim or any(s == 0 for s in strides):
+        raise mismatch("slice", "begin, end and strides must have one entry an axis, and no stride may be 0", t)
+    given = [slice(b, e, s) for b, e, s in zip(begin, end, strides)]
+    return tuple(given + [slice(None)] * (t.ndim - len(given)))
+
+
+def _infer_slice(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    (t,) = args
+    shape = tuple(len(range(*s.indices(n))) for s, n in zip(_slices(t, attrs), t.shape))
+    return TensorType(shape, t.dtype)
+
+
+def _slice(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    (x,) = args
+    source = TensorType(tuple(e.value for e in x.shape), x.dtype)
+    steps = [s.indices(n) for s, n in zip(_slices(source, attrs), source.shape)]
+    return te.compute(
+        out.shape, lambda *index: x[tuple(i * step + start for i, (start, _, step) in zip(index, steps))], name="slice"
+    )
+
+
+def _slice_reference(x: Any, begin: Any, end: Any, strides: Any) -> Any:
+    return np.ascontiguousarray(x[tuple(slice(b, e, s) for b, e, s in zip(begin, end, strides or (1,) * len(begin)))])
+
+
+register(
+    Operator("slice", _infer_slice, _slice, _slice_reference, "injective", 1, {"begin": ..., "end": ..., "strides": None},
+             lambda args, out, attrs: 0)
+)  # fmt: skip
+
+
+def _infer_pad(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    (t,) = args
+    widths = attrs["pad_width"]
+    if len(widths) != t.ndim or any(len(w) != 2 or min(w) < 0 for w in widths):
+        raise mismatch("pad", f"pad_width {widths} must be a (before, after) pair for each axis", t)
+    return TensorType(tuple(s + a + b for s, (a, b) in zip(t.shape, widths)), t.dtype)
+
+
+def pad_tensor(x: te.Tensor, widths: Sequence[tuple[int, int]], value: float | int, name: str = "pad") -> te.Tensor:
+    """A tensor expression with borders of one value."""
+    shape = tuple(e + a + b for e, (a, b) in zip(x.shape, widths))
+
+    def at(*index: Expr) -> Expr:
+        moved = tuple(i - a if a else i for i, (a, _) in zip(index, widths))
+        inside = []
+        for i, e, (a, b) in zip(moved, x.shape, widths):
+            inside += [const(0) <= i] if a else []
+            inside += [i < e] if b else []
+        condition = all_of(inside)
+        return x[moved] if condition is None else Select(condition, x[moved], as_expr(value, x.dtype))
+
+    return te.compute(shape, at, name=name)
+
+
+register(
+    Operator(
+        "pad",
+        _infer_pad,
+        lambda args, attrs, out: pad_tensor(args[0], attrs["pad_width"], attrs["value"]),
+        lambda x, pad_width, value: np.pad(x, pad_width, constant_values=value),
+        "injective",
+        1,
+        {"pad_width": ..., "value": 0},
+        lambda args, out, attrs: 0,
+    )
+)
+
+
+def _infer_flip(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    for a in attrs["axes"]:
+        normal_axis("flip", a, args[0].ndim)
+    return args[0]
+
+
+def _flip(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    (x,) = args
+    axes = {normal_axis("flip", a, x.ndim) for a in attrs["axes"]}
+    return te.compute(
+        out.shape,
+        lambda *index: x[tuple(e - 1 - i if d in axes else i for d, (i, e) in enumerate(zip(index, x.shape)))],
+        name="flip",
+    )
+
+
+register(
+    Operator("flip", _infer_flip, _flip, lambda x, axes: np.ascontiguousarray(np.flip(x, axes)), "injective", 1,
+             {"axes": ...}, lambda args, out, attrs: 0)
+)  # fmt: skip
+
+
+def _infer_dilate(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    (t,) = args
+    step = attrs["dilation"] + 1
+    axes = {normal_axis("dilate", a, t.ndim) for a in attrs["axes"]}
+    if attrs["dilation"] < 0:
+        raise ShapeError("dilate: a negative dilation")
+    return TensorType(tuple(s * step if d in axes else s for d, s in enumerate(t.shape)), t.dtype)
+
+
+def _dilate(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    (x,) = args
+    step = attrs["dilation"] + 1
+    axes = {normal_axis("dilate", a, x.ndim) for a in attrs["axes"]}
+
+    def at(*index: Expr) -> Expr:
+        source = tuple(i // step if d in axes else i for d, i in enumerate(index))
+        hit = all_of([te.equal(i % step, 0) for d, i in enumerate(index) if d in axes])
+        return x[source] if hit is None else Select(hit, x[source], as_expr(0, x.dtype))
+
+    return te.compute(out.shape, at, name="dilate")
+
+
+def _dilate_reference(x: Any, axes: Sequence[int], dilation: int) -> Any:
+    step = dilation + 1
+    normal = {a % x.ndim for a in axes}
+    out = np.zeros(tuple(s * step if d in normal else s for d, s in enumerate(x.shape)), x.dtype)
+    out[tuple(slice(None, None, step) if d in normal else slice(None) for d in range(x.ndim))] = x
+    return out
+
+
+register(
+    Operator("dilate", _infer_dilate, _dilate, _dilate_reference, "injective", 1, {"axes": ..., "dilation": ...},
+             lambda args, out, attrs: 0)
+)  # fmt: skip

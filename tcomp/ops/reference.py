@@ -1,0 +1,56 @@
+"""The NumPy reference of whole graphs: the oracle of graph passes and of compiled models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ir.graph import ConstRef, FuncCall, Function, OpCall, Operand, Value
+from ..ir.module import IRModule
+from .registry import get
+
+
+def evaluate_call(call: OpCall, args: Sequence[Any]) -> Any:
+    """One operator on arrays."""
+    return get(call.op).reference(*args, **call.attrs)
+
+
+def evaluate(module: IRModule, inputs: Sequence[Any], exact: bool = False, entry: str = "main") -> list[np.ndarray]:
+    """The results of a graph function.
+
+    Args:
+        inputs: one array a parameter.
+        exact: compute floating point in float64, whatever the types say, and return float64.
+    """
+    func = module.functions[entry]
+    assert isinstance(func, Function)
+
+    def widen(x: Any) -> Any:
+        x = np.asarray(x)
+        is_float = x.dtype.kind == "f" or x.dtype.name == "bfloat16"
+        return x.astype(np.float64) if exact and is_float else x
+
+    values: dict[Value, Any] = {p: widen(x) for p, x in zip(func.params, inputs)}
+
+    def operand(a: Operand) -> Any:
+        return widen(module.constants[a.name]) if isinstance(a, ConstRef) else values[a]
+
+    with np.errstate(all="ignore"):
+        for b in func.bindings:
+            args = [operand(a) for a in b.call.args]
+            if isinstance(b.call, FuncCall):
+                results = evaluate(module, args, exact, b.call.callee)
+            else:
+                results = [_call(b.call, args, exact)]
+            values.update(zip(b.results, results))
+    return [np.asarray(operand(r)) for r in func.results]
+
+
+def _call(call: OpCall, args: Sequence[Any], exact: bool) -> Any:
+    if exact and call.op == "cast":
+        target = call.attrs["dtype"]
+        if "float" in str(target):
+            return args[0].astype(np.float64)
+    return evaluate_call(call, args)

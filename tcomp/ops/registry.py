@@ -1,0 +1,102 @@
+"""What an operator is, and the table of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import ShapeError, UnsupportedError
+from ..ir.graph import TensorType
+from ..ir.stmt import Attrs
+from ..te import Tensor
+
+FusionKind = Literal["elementwise", "injective", "reduction", "anchor", "rows", "view"]
+"""How an operator fuses.
+
+elementwise: each output element needs the elements at its own (broadcast) position; injective: it needs one element of
+each input, somewhere; reduction: a sum or the like over axes; anchor: matmul, convolution, pooling: keeps elementwise
+followers in its write-back; rows: several reductions over the same rows (softmax, layer norm); view: the same bytes
+under another shape, never a kernel.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator.
+
+    Attributes:
+        infer: (argument types, attributes) -> result type; raises ShapeError.
+        compute: (argument tensors, attributes, result type) -> result, as a tensor expression.
+        reference: (arrays, attributes) -> array, in NumPy, in the arrays' dtype.
+        arity: number of arguments; None for any number above 0.
+        defaults: attributes and their default values; a `...` has no default.
+        flops: (argument types, result type, attributes) -> floating-point operations.
+    """
+
+    name: str
+    infer: Callable[[Sequence[TensorType], Attrs], TensorType]
+    compute: Callable[[Sequence[Tensor], Attrs, TensorType], Tensor]
+    reference: Callable[..., Any]
+    kind: FusionKind
+    arity: int | None = 1
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    flops: Callable[[Sequence[TensorType], TensorType, Attrs], int] = lambda args, out, attrs: out.size
+
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def register(op: Operator) -> Operator:
+    """Add an operator to the table."""
+    OPERATORS[op.name] = op
+    return op
+
+
+def get(name: str) -> Operator:
+    """The operator of that name.
+
+    Raises:
+        UnsupportedError: there is none.
+    """
+    op = OPERATORS.get(name)
+    if op is None:
+        near = [n for n in OPERATORS if n.startswith(name[:3])] or sorted(OPERATORS)
+        raise UnsupportedError(f"no operator {name!r}", hint=f"one of {', '.join(near)}")
+    return op
+
+
+def attributes(op: Operator, given: Mapping[str, Any]) -> Attrs:
+    """The attributes of a call, defaults filled in.
+
+    Raises:
+        ShapeError: an unknown attribute, or a missing one.
+    """
+    unknown = given.keys() - op.defaults.keys()
+    if unknown:
+        known = ", ".join(op.defaults) or "none"
+        raise ShapeError(f"{op.name} has no attribute {sorted(unknown)[0]!r}", why=f"its attributes are {known}")
+    merged = {k: given.get(k, v) for k, v in op.defaults.items()}
+    missing = [k for k, v in merged.items() if v is ...]
+    if missing:
+        raise ShapeError(f"{op.name} needs the attribute {missing[0]!r}")
+    return Attrs.of({k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()})
+
+
+def infer(name: str, args: Sequence[TensorType], given: Mapping[str, Any]) -> tuple[TensorType, Attrs]:
+    """The result type and the complete attributes of a call.
+
+    Raises:
+        UnsupportedError: no such operator. ShapeError: the arguments do not fit.
+    """
+    op = get(name)
+    if (op.arity is not None and len(args) != op.arity) or not args:
+        raise ShapeError(f"{name} takes {op.arity or 'one or more'} arguments, got {len(args)}")
+    attrs = attributes(op, given)
+    return op.infer(args, attrs), attrs
+
+
+def mismatch(name: str, why: str, *args: TensorType, hint: str = "") -> ShapeError:
+    """The error for arguments that do not fit each other."""
+    shown = ", ".join(f"argument {i}: {t}" for i, t in enumerate(args))
+    return ShapeError(f"cannot apply {name} to {' and '.join(str(t) for t in args)}", why=f"{why} ({shown})", hint=hint)

@@ -1,0 +1,7 @@
+"""Transformations of graphs."""
+
+from .base import Pass, Pipeline
+from .pipeline import ALL, FUSE, GRAPH, LOWER
+from .plan import MemoryPlan, Slot, plan_memory
+
+__all__ = ["ALL", "FUSE", "GRAPH", "LOWER", "MemoryPlan", "Pass", "Pipeline", "Slot", "plan_memory"]

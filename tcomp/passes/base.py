@@ -1,0 +1,113 @@
+"""What a pass is, and how a pipeline of them runs."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from ..config import config
+from ..errors import InternalError, TcompError
+from ..ir.equal import structural_equal
+from ..ir.module import IRModule
+from ..ir.printer import text
+from ..ir.repro import as_python
+from ..ir.verify import verify
+
+
+class Pass(Protocol):
+    """A transformation of modules. Its fields are its options; it never changes its input.
+
+    Attributes:
+        requires: facts that must hold before; ensures: facts that hold after.
+    """
+
+    requires: ClassVar[frozenset[str]]
+    ensures: ClassVar[frozenset[str]]
+
+    def run(self, module: IRModule) -> IRModule: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Passes in order; whether their requirements are met is checked when the pipeline is made.
+
+    Raises:
+        InternalError: a pass requires a fact that nothing before it establishes.
+    """
+
+    passes: tuple[Pass, ...]
+    given: frozenset[str] = frozenset({"typed"})
+
+    def __post_init__(self) -> None:
+        facts = set(self.given)
+        for p in self.passes:
+            missing = p.requires - facts
+            if missing:
+                raise InternalError(
+                    f"pass {type(p).__name__} requires {sorted(missing)}, which nothing before it ensures"
+                )
+            facts |= p.ensures
+
+    def run(self, module: IRModule, observe: Callable[[str, IRModule], None] | None = None) -> IRModule:
+        """Run all passes.
+
+        Args:
+            observe: called with each pass's name and the module after it.
+
+        Raises:
+            InternalError: a pass failed; the error names it and the file that replays it.
+        """
+        settings = config()
+        for p in self.passes:
+            before, name = module, type(p).__name__
+            try:
+                module = p.run(module)
+                if module is not before:
+                    module = _with_facts(module, p.ensures)
+                    if settings.verify >= 1:
+                        verify(module)
+                else:
+                    module = _with_facts(module, p.ensures)
+            except TcompError as error:
+                raise _failed(name, before, error) if isinstance(error, InternalError) else error from error
+            except Exception as error:
+                raise _failed(name, before, error) from error
+            if settings.dump and not structural_equal(before, module):
+                dump(name, module, settings.dump)
+            if observe is not None:
+                observe(name, module)
+        return module
+
+
+def _with_facts(module: IRModule, facts: frozenset[str]) -> IRModule:
+    if facts <= module.facts:
+        return module
+    return IRModule(module.functions, module.constants, module.facts | facts)
+
+
+_numbers = itertools.count()
+
+
+def dump(name: str, module: IRModule, folder: str) -> Path:
+    """Write a module as text, and as Python that rebuilds it; returns the path of the latter."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    base = f"{next(_numbers):03d}_{name}"
+    (target / f"{base}.txt").write_text(text(module) + "\n", encoding="utf-8")
+    script = target / f"{base}.py"
+    script.write_text(as_python(module, "module"), encoding="utf-8")
+    return script
+
+
+def _failed(name: str, module: IRModule, error: Exception) -> InternalError:
+    folder = config().dump or tempfile.mkdtemp(prefix="tcomp-")
+    script = dump(f"before_{name}", module, folder)
+    return InternalError(
+        f"pass {name} failed",
+        why=f"{type(error).__name__}: {error}",
+        hint=f"python -m tcomp.tools opt {script} --passes {name}   # replays it",
+    )

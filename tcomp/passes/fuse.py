@@ -1,0 +1,193 @@
+"""Operator fusion: which calls become one kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ..analysis.dataflow import SINK, between, dataflow, post_dominators
+from ..ir.equal import structural_hash
+from ..ir.graph import Binding, FuncCall, Function, OpCall, Operand, Value
+from ..ir.module import IRModule
+from ..ir.node import with_fields
+from ..ops.registry import get
+
+_FOLLOWS = {
+    "elementwise": {"elementwise", "injective"},
+    "injective": {"elementwise", "injective"},
+    "reduction": {"elementwise"},
+    "anchor": {"elementwise"},
+    "rows": {"elementwise"},
+}
+"""Which kinds may join the kernel of a producer of each kind, in its write-back."""
+
+_HEAVY = ("anchor", "reduction", "rows")
+
+
+@dataclass(frozen=True)
+class FuseOps:
+    """Group calls into kernels.
+
+    A call joins the group of its immediate post-dominator when everything between the two can be part of one kernel: after
+    a product or a reduction come only elementwise calls of its own shape; elementwise and injective calls join each other
+    and run inside the reduction that consumes them. So no intermediate result is computed twice or leaves the kernel.
+
+    The scheme is that of T. Chen et al., TVM: An Automated End-to-End Optimizing Compiler for Deep Learning, OSDI 2018.
+
+    Attributes:
+        max_calls: the largest group.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"typed"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"fused"})
+    max_calls: int = 24
+
+    def run(self, module: IRModule) -> IRModule:
+        groups = _Grouping(module.main, self.max_calls).run()
+        return _outline(module, groups)
+
+
+def _kind(b: Binding) -> str:
+    return get(b.call.op).kind if isinstance(b.call, OpCall) else "opaque"
+
+
+@dataclass
+class _Group:
+    members: set[Binding]
+    heavy: Binding | None = None
+    root: _Group | None = field(default=None, repr=False)
+
+    def top(self) -> _Group:
+        g = self
+        while g.root is not None:
+            g = g.root
+        return g
+
+
+class _Grouping:
+    """A union-find over bindings."""
+
+    def __init__(self, func: Function, limit: int) -> None:
+        self.func = func
+        self.limit = limit
+        self.graph = dataflow(func)
+        self.groups = {b: _Group({b}, b if _kind(b) in _HEAVY else None) for b in func.bindings}
+        self.results = set(func.results)
+
+    def run(self) -> list[list[Binding]]:
+        dominators = post_dominators(self.func, self.graph)
+        for wanted in (_HEAVY, ("elementwise", "injective")):
+            for b in self.func.bindings:
+                end = dominators.get(b)
+                if _kind(b) in wanted and end is not None and end != SINK:
+                    self.try_fuse(b, end)
+        order = {b: i for i, b in enumerate(self.func.bindings)}
+        found: dict[int, list[Binding]] = {}
+        for b in self.func.bindings:
+            found.setdefault(id(self.groups[b].top()), []).append(b)
+        return sorted(found.values(), key=lambda members: order[members[-1]])
+
+    def try_fuse(self, start: Binding, end: Binding) -> None:
+        path = between(self.graph, start, end)
+        if not self.allowed(start, path, end):
+            return
+        tops = {id(g): g for g in (self.groups[b].top() for b in (start, end, *path))}
+        groups = list(tops.values())
+        heavy = [g.heavy for g in groups if g.heavy is not None]
+        if len(heavy) > 1 or sum(len(g.members) for g in groups) > self.limit:
+            return
+        # nothing inside may be a result of the function: it would have to leave the kernel
+        if any(r in self.results for b in (start, *path) for r in b.results):
+            return
+        merged = self.groups[end].top()
+        for g in groups:
+            if g is not merged:
+                g.root = merged
+                merged.members |= g.members
+        merged.heavy = heavy[0] if heavy else None
+
+    def allowed(self, start: Binding, path: set[Binding], end: Binding) -> bool:
+        kind, end_kind = _kind(start), _kind(end)
+        follows = _FOLLOWS.get(kind, set())
+        if any(_kind(b) not in follows for b in path):
+            return False
+        if kind in _HEAVY:
+            same = all(b.result.type.shape == start.result.type.shape for b in (*path, end))
+            return end_kind == "elementwise" and same
+        if end_kind == "reduction":
+            return True
+        if end_kind not in follows:
+            return False
+        own_heavy, end_heavy = self.groups[start].top().heavy, self.groups[end].top().heavy
+        if own_heavy is not None:
+            # the write-back that the call stands in has one shape
+            return all(b.result.type.shape == own_heavy.result.type.shape for b in (*path, end))
+        if end_heavy is None:
+            return True
+        # what joins the write-back of a product must have its shape, and must not feed the product itself
+        if _kind(end_heavy) == "reduction" and end_heavy not in path and self.feeds(start, end_heavy):
+            return True
+        shape = end_heavy.result.type.shape
+        return all(b.result.type.shape == shape for b in (start, *path)) and not self.feeds(start, end_heavy)
+
+    def feeds(self, start: Binding, end: Binding) -> bool:
+        return self.graph.has_edge(start, end) or bool(between(self.graph, start, end))
+
+
+def _outline(module: IRModule, groups: list[list[Binding]]) -> IRModule:
+    """Make each group a function of its own, equal ones the same, and call them from the entry."""
+    functions: dict[str, Function] = {}
+    known: dict[str, str] = {}
+    calls: list[Binding] = []
+    main = module.main
+    used_outside = _used_outside(main, groups)
+    for members in groups:
+        if len(members) == 1 and (not isinstance(members[0].call, OpCall) or _kind(members[0]) == "view"):
+            calls.append(members[0])
+            continue
+        f, args, results = _as_function(members, used_outside)
+        key = structural_hash(with_fields(f, name=""))
+        if key not in known:
+            known[key] = _unique("_".join(b.call.op for b in members)[:48], {*functions, "main"})
+            functions[known[key]] = with_fields(f, name=known[key])
+        calls.append(Binding(results, FuncCall(known[key], args)))
+    new_main = with_fields(main, bindings=tuple(calls))
+    return IRModule({"main": new_main, **functions}, module.constants, module.facts)
+
+
+def _used_outside(main: Function, groups: list[list[Binding]]) -> set[Operand]:
+    home = {r: i for i, members in enumerate(groups) for b in members for r in b.results}
+    outside: set[Operand] = set(main.results)
+    for i, members in enumerate(groups):
+        for b in members:
+            outside.update(a for a in b.call.args if home.get(a, i) != i)
+    return outside
+
+
+def _as_function(
+    members: list[Binding], outside: set[Operand]
+) -> tuple[Function, tuple[Operand, ...], tuple[Value, ...]]:
+    inner = {r for b in members for r in b.results}
+    mapping: dict[Operand, Value] = {}
+    for b in members:
+        for a in b.call.args:
+            if a not in inner and a not in mapping:
+                mapping[a] = Value(f"p{len(mapping)}", a.type)
+    bindings = []
+    for b in members:
+        result = Value(b.result.name, b.result.type)
+        args = tuple(mapping[a] for a in b.call.args)
+        mapping[b.result] = result
+        bindings.append(Binding((result,), with_fields(b.call, args=args)))
+    results = tuple(r for b in members for r in b.results if r in outside)
+    params = tuple(v for a, v in mapping.items() if a not in inner)
+    f = Function("", params, tuple(bindings), tuple(mapping[r] for r in results))
+    return f, tuple(a for a in mapping if a not in inner), results
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, number = name, 0
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate

@@ -1,0 +1,125 @@
+"""Memory planning: where each tensor of a lowered entry function lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..ir.graph import ConstRef, Function, OpCall, Operand, Value
+
+ALIGN = 64
+Place = Literal["input", "output", "constant", "arena"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in memory: an input, output or constant by number, or an offset in the arena."""
+
+    place: Place
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Where everything lives.
+
+    Attributes:
+        slots: of each value and constant.
+        constants: names of the constants in use, in slot order.
+        arena_bytes: size of the one workspace, the peak of what is alive at once.
+        total_bytes: what all intermediate tensors would take, each on its own.
+        copies: (source, output number, bytes): results that are not computed in place.
+    """
+
+    slots: dict[Operand, Slot]
+    constants: tuple[str, ...]
+    arena_bytes: int
+    total_bytes: int
+    copies: tuple[tuple[Slot, int, int], ...]
+
+
+def plan_memory(main: Function) -> MemoryPlan:
+    """Assign offsets so that tensors alive at the same time never overlap.
+
+    A reshape shares its argument's bytes. Results are written in place. The rest is packed into one arena, largest first,
+    each at the lowest offset that is free during its whole life (greedy by size: Y. Pisarchyk and J. Lee, Efficient Memory
+    Management for Deep Neural Net Inference, 2020).
+    """
+    source = _storage(main)
+    slots: dict[Operand, Slot] = {p: Slot("input", i) for i, p in enumerate(main.params)}
+    constants: dict[str, int] = {}
+
+    def note(a: Operand) -> None:
+        if isinstance(a, ConstRef):
+            slots[a] = Slot("constant", constants.setdefault(a.name, len(constants)))
+
+    for b in main.bindings:
+        for a in b.call.args:
+            note(a)
+    for r in main.results:
+        note(r)
+    copies: list[tuple[Operand, int]] = []
+    for i, r in enumerate(main.results):
+        root = source.get(r, r)
+        if isinstance(root, Value) and root not in slots:
+            slots[root] = Slot("output", i)
+        else:
+            copies.append((r, i))
+    lifetimes = _lifetimes(main, source)
+    arena = {v: life for v, life in lifetimes.items() if v not in slots}
+    offsets, peak = _pack({v: (*life, _aligned(v.type.nbytes)) for v, life in arena.items()})
+    slots.update({v: Slot("arena", offset) for v, offset in offsets.items()})
+    for v, root in source.items():
+        slots[v] = slots[root]
+    total = sum(_aligned(v.type.nbytes) for v in arena)
+    done = tuple((slots[r], i, r.type.nbytes) for r, i in copies)
+    return MemoryPlan(slots, tuple(constants), peak, total, done)
+
+
+def _aligned(size: int) -> int:
+    return max(-(-size // ALIGN) * ALIGN, ALIGN)
+
+
+def _storage(main: Function) -> dict[Operand, Operand]:
+    """Whose bytes each view shares."""
+    source: dict[Operand, Operand] = {}
+    for b in main.bindings:
+        if isinstance(b.call, OpCall) and b.call.op == "reshape":
+            (a,) = b.call.args
+            source[b.result] = source.get(a, a)
+    return source
+
+
+def _lifetimes(main: Function, source: dict[Operand, Operand]) -> dict[Value, tuple[int, int]]:
+    """(first, last) step of each value that owns bytes."""
+    lives: dict[Value, tuple[int, int]] = {}
+    for step, b in enumerate(main.bindings):
+        for r in b.results:
+            if r not in source:
+                lives[r] = (step, step)
+        for a in b.call.args:
+            root = source.get(a, a)
+            if isinstance(root, Value) and root in lives:
+                lives[root] = (lives[root][0], step)
+    for r in main.results:
+        root = source.get(r, r)
+        if isinstance(root, Value) and root in lives:
+            lives[root] = (lives[root][0], len(main.bindings))
+    return lives
+
+
+def _pack(items: dict[Value, tuple[int, int, int]]) -> tuple[dict[Value, int], int]:
+    offsets: dict[Value, int] = {}
+    peak = 0
+    for v, (first, last, size) in sorted(items.items(), key=lambda item: (-item[1][2], item[1][0])):
+        busy = sorted(
+            (offsets[o], offsets[o] + items[o][2]) for o in offsets if items[o][0] <= last and first <= items[o][1]
+        )
+        offset = 0
+        for low, high in busy:
+            if offset + size <= low:
+                break
+            offset = max(offset, high)
+        offsets[v] = offset
+        peak = max(peak, offset + size)
+    return offsets, peak

@@ -1,0 +1,266 @@
+"""Canonical forms and algebraic simplification of graphs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..ir.graph import OpCall, Operand, TensorType
+from ..ir.module import IRModule
+from ..ops.registry import get
+from .fold import EliminateDeadCode, fold_constant
+from .rewriter import Rewriter
+
+_TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+_MAX_ROUNDS = 8
+
+
+# canonical forms
+
+
+def linear_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """linear(x, w, b) = x @ w^T + b; the transposed weight folds."""
+    if call.op != "linear":
+        return None
+    x, w, *bias = call.args
+    if x.type.ndim < 2:
+        return None
+    y = g.op("matmul", x, g.op("transpose", w, axes=(1, 0)))
+    return g.op("add", y, bias[0]) if bias else y
+
+
+def batch_norm_to_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """Batch normalisation with known statistics is a scale and a shift."""
+    if call.op != "batch_norm":
+        return None
+    arrays = [g.array(a) for a in call.args[1:]]
+    if any(a is None for a in arrays):
+        return None
+    weight, bias, mean, var = (a.astype(np.float64) for a in arrays)
+    scale = weight / np.sqrt(var + call.attrs["eps"])
+    shape = [1] * type_.ndim
+    shape[call.attrs["axis"]] = len(scale)
+    kind = type_.dtype.numpy
+    scaled = g.op("multiply", call.args[0], g.constant(scale.reshape(shape).astype(kind), "bn_scale"))
+    return g.op("add", scaled, g.constant((bias - mean * scale).reshape(shape).astype(kind), "bn_shift"))
+
+
+def images_to_nhwc(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """Convolutions and pooling run with channels innermost, where they vectorize; the transposes cancel between layers."""
+    if call.attrs.get("layout") != "NCHW":
+        return None
+    x, *rest = call.args
+    image = g.op("transpose", x, axes=_TO_NHWC)
+    changes: dict[str, Any] = {"layout": "NHWC"}
+    if call.op == "conv2d":
+        if call.attrs["kernel_layout"] == "OIHW":
+            rest = [g.op("transpose", rest[0], axes=(2, 3, 1, 0))]
+        changes["kernel_layout"] = "HWIO"
+    return g.op("transpose", g.again(call, image, *rest, **changes), axes=_TO_NCHW)
+
+
+def kernel_to_hwio(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    if call.op != "conv2d" or call.attrs["layout"] != "NHWC" or call.attrs["kernel_layout"] == "HWIO":
+        return None
+    return g.again(call, call.args[0], g.op("transpose", call.args[1], axes=(2, 3, 1, 0)), kernel_layout="HWIO")
+
+
+# movement
+
+
+def simplify_movement(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """Movements that do nothing vanish, and those of movements merge."""
+    if len(call.args) != 1:
+        return None
+    (x,) = call.args
+    if call.op in ("reshape", "broadcast_to") and x.type.shape == type_.shape:
+        return x
+    if call.op == "concat" or (call.op == "cast" and x.type.dtype == type_.dtype):
+        return x
+    if call.op == "slice" and x.type.shape == type_.shape and all(s > 0 for s in call.attrs["strides"] or ()):
+        return x
+    if call.op == "pad" and x.type.shape == type_.shape:
+        return x
+    if call.op == "reshape":
+        inner = g.definition(x, "reshape")
+        return None if inner is None else g.op("reshape", inner.args[0], shape=type_.shape)
+    if call.op == "transpose":
+        return _transpose(g, call.attrs["axes"], x, type_)
+    return None
+
+
+def _transpose(g: Rewriter, axes: tuple[int, ...], x: Operand, type_: TensorType) -> Operand | None:
+    if tuple(axes) == tuple(range(len(axes))):
+        return x
+    inner = g.definition(x, "transpose")
+    if inner is not None:
+        return g.op("transpose", inner.args[0], axes=tuple(inner.attrs["axes"][a] for a in axes))
+    if [a for a in axes if x.type.shape[a] != 1] == [a for a in range(len(axes)) if x.type.shape[a] != 1]:
+        return g.op("reshape", x, shape=type_.shape)  # only extents of 1 move
+    return None
+
+
+def sink_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """f(transpose(x)) = transpose(f(x)) for elementwise f, so that transposes meet and cancel."""
+    if get(call.op).kind != "elementwise" or call.op == "batch_norm":
+        return None
+    axes = None
+    for a in call.args:
+        inner = g.definition(a, "transpose")
+        if inner is not None and a.type.shape == type_.shape:
+            axes = axes or inner.attrs["axes"]
+    if axes is None:
+        return None
+    args = [_untransposed(g, a, axes, type_) for a in call.args]
+    if any(a is None for a in args):
+        return None
+    return g.op("transpose", g.again(call, *args), axes=axes)
+
+
+def _untransposed(g: Rewriter, a: Operand, axes: tuple[int, ...], type_: TensorType) -> Operand | None:
+    """An argument as it was before the transpose; constants are transposed back when compiling."""
+    inner = g.definition(a, "transpose")
+    if inner is not None and inner.attrs["axes"] == axes:
+        return inner.args[0]
+    array = g.array(a)
+    if array is None:
+        return None
+    if a.type.size == 1 and a.type.ndim == 0:
+        return a
+    full = g.op("reshape", a, shape=(1,) * (type_.ndim - a.type.ndim) + a.type.shape)
+    return g.op("transpose", full, axes=tuple(int(i) for i in np.argsort(axes)))
+
+
+def reduce_of_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """A reduction over transposed axes is one over the axes themselves, where the remaining axes keep their order."""
+    if get(call.op).kind != "reduction" or call.attrs["keepdims"]:
+        return None
+    inner = g.definition(call.args[0], "transpose")
+    if inner is None:
+        return None
+    axes = inner.attrs["axes"]
+    given = call.attrs["axes"]
+    reduced = range(len(axes)) if given is None else [given] if isinstance(given, int) else given
+    reduced = {a % len(axes) for a in reduced}
+    rest = [axes[a] for a in range(len(axes)) if a not in reduced]
+    if rest != sorted(rest):
+        return None
+    return g.again(call, inner.args[0], axes=tuple(sorted(axes[a] for a in reduced)))
+
+
+# arithmetic
+
+_NEUTRAL = {("multiply_scalar", 1), ("divide_scalar", 1), ("power_scalar", 1)}
+
+
+def simplify_arithmetic(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """Identities that hold for every value, NaN and signed zero included."""
+    if (call.op, call.attrs.get("scalar")) in _NEUTRAL:
+        return call.args[0]
+    if call.op in ("negative", "logical_not"):
+        inner = g.definition(call.args[0], call.op)
+        return None if inner is None else inner.args[0]
+    if call.op in ("relu", "abs") and g.definition(call.args[0], call.op) is not None:
+        return call.args[0]
+    if call.op == "where" and call.args[1] == call.args[2] and call.args[1].type == type_:
+        return call.args[1]
+    if call.op == "multiply":
+        for x, c in (call.args, call.args[::-1]):
+            array = g.array(c)
+            if array is not None and np.all(array == 1) and x.type.shape == type_.shape:
+                return x
+    return None
+
+
+# scales into weights
+
+
+def fold_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """A constant factor for each output channel goes into the constant weight of the product before it."""
+    if call.op != "multiply":
+        return None
+    for y, c in (call.args, call.args[::-1]):
+        factor = g.array(c)
+        if factor is None or y.type.shape != type_.shape or not _is_last_axis(factor.shape):
+            continue
+        inner = g.definition(y)
+        if inner is None or not g.is_used_once(y):
+            continue
+        if inner.op == "add":
+            for z, b in (inner.args, inner.args[::-1]):
+                if g.array(b) is not None and z.type.shape == type_.shape:
+                    return g.op("add", g.op("multiply", z, c), g.op("multiply", b, c))
+        weight = g.array(inner.args[1]) if inner.op in ("conv2d", "matmul") else None
+        if weight is None or (inner.op == "conv2d" and inner.attrs["kernel_layout"] != "HWIO"):
+            continue
+        scaled = weight.astype(np.float64) * factor.reshape(-1).astype(np.float64)
+        return g.again(inner, inner.args[0], g.constant(scaled.astype(weight.dtype), f"{inner.args[1].name}_scaled"))
+    return None
+
+
+def _is_last_axis(shape: tuple[int, ...]) -> bool:
+    return all(s == 1 for s in shape[:-1])
+
+
+def merge_shifts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """(x + a) + b = x + (a + b) for constants a and b."""
+    if call.op != "add":
+        return None
+    for y, b in (call.args, call.args[::-1]):
+        inner = g.definition(y, "add") if g.array(b) is not None else None
+        if inner is None or not g.is_used_once(y):
+            continue
+        for x, a in (inner.args, inner.args[::-1]):
+            if g.array(a) is not None and x.type.shape == type_.shape and g.array(x) is None:
+                return g.op("add", x, g.op("add", a, b))
+    return None
+
+
+CANONICAL = (linear_to_matmul, batch_norm_to_scale, images_to_nhwc, kernel_to_hwio)
+MOVEMENT = (simplify_movement, sink_transpose, reduce_of_transpose)
+ARITHMETIC = (simplify_arithmetic,)
+SCALES = (fold_scale, merge_shifts)
+
+
+def _until_stable(module: IRModule, rules: tuple[Any, ...]) -> IRModule:
+    for _ in range(_MAX_ROUNDS):
+        new = Rewriter(module, rules).run()
+        if new is module:
+            break
+        module = EliminateDeadCode().run(new)  # what rules left behind must not count as a use
+    return module
+
+
+@dataclass(frozen=True)
+class Canonicalize:
+    """One form for each thing: products are matmul, images are NHWC, batch normalisation is a scale and a shift."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"typed"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"canonical"})
+
+    def run(self, module: IRModule) -> IRModule:
+        return _until_stable(module, (fold_constant, *CANONICAL, *MOVEMENT))
+
+
+@dataclass(frozen=True)
+class SimplifyAlgebra:
+    """Remove what computes nothing; let transposes cancel."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"typed"})
+    ensures: ClassVar[frozenset[str]] = frozenset()
+
+    def run(self, module: IRModule) -> IRModule:
+        return _until_stable(module, (fold_constant, *MOVEMENT, *ARITHMETIC))
+
+
+@dataclass(frozen=True)
+class FoldScales:
+    """Batch-norm folding: constant scales go into constant weights, constant shifts merge."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
+    ensures: ClassVar[frozenset[str]] = frozenset()
+
+    def run(self, module: IRModule) -> IRModule:
+        return _until_stable(module, (fold_constant, *MOVEMENT, *SCALES))
