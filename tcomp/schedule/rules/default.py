@@ -1,0 +1,42 @@
+"""Which rule schedules a kernel when nobody else does."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from ...errors import ScheduleError
+from ...ir.primfunc import PrimFunc
+from ...target import Target
+from ..schedule import Schedule
+from . import elementwise, rows, tiled_reduction
+from .common import inline_elementwise
+
+RULES: tuple[ModuleType, ...] = (elementwise, tiled_reduction, rows)
+"""In order of preference. A rule has NAME, applies(func, target) and apply(sch, target)."""
+
+
+def default_schedule(func: PrimFunc, target: Target) -> tuple[Schedule, str]:
+    """The default schedule of a kernel, and the name of the rule that made it.
+
+    Should a rule meet a step that is refused, the next one that applies is tried, and at last the plain loops stay: slow,
+    and the name says so.
+    """
+    refused, inlined = "", _inlined(func)
+    for rule in RULES:
+        if not rule.applies(inlined, target):
+            continue
+        prepared = Schedule(func)
+        try:
+            rule.apply(prepared, target)
+        except ScheduleError as error:
+            refused = f" ({rule.NAME} refused: {error.what})"
+            continue
+        return prepared, rule.NAME + refused
+    return Schedule(func), "plain loops" + refused
+
+
+def _inlined(func: PrimFunc) -> PrimFunc:
+    """The kernel as rules see it, elementwise stages inlined."""
+    sch = Schedule(func)
+    inline_elementwise(sch)
+    return sch.func
