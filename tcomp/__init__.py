@@ -1,0 +1,30 @@
+"""tcomp: a tensor compiler with a schedule language.
+
+    import tcomp
+    exe = tcomp.compile(model, [x])   # a frontend Module, an IRModule, a PrimFunc, a Schedule
+    y = exe(x)
+
+Names are resolved when first used, so that importing tcomp costs next to nothing.
+"""
+
+from .lazy import lazy_attributes
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "compile": ".compiler",
+    "Executable": ".runtime.executable",
+    "GraphBuilder": ".ops",
+    "IRModule": ".ir",
+    "PrimFunc": ".ir",
+    "Schedule": ".schedule",
+    "Target": ".target",
+    "TcompError": ".errors",
+    "Trace": ".schedule",
+    "dtype": ".dtype",
+    "evaluate": ".ops.reference",
+    "te": ".",
+}
+
+__getattr__, __dir__ = lazy_attributes(__name__, _PUBLIC)
+__all__ = [*_PUBLIC, "__version__"]

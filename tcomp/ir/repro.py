@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import itertools
+import tempfile
 import zlib
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from ..config import config
 from ..dtype import DType
 from .expr import Buffer, Const, Var
 from .graph import Binding, Value
 from .module import IRModule
 from .node import Node
+from .printer import text
 from .stmt import Attrs, Stmt
 
 _HEADER = (
@@ -104,3 +109,21 @@ def from_python(source: str, name: str = "program") -> Any:
     scope: dict[str, Any] = {}
     exec(compile(source, "<reproducer>", "exec"), scope)
     return scope[name]
+
+
+_numbers = itertools.count()
+
+
+def write_reproducer(name: str, x: Node, folder: str | None = None) -> Path:
+    """Write a program as text, and as Python that rebuilds it; returns the path of the latter.
+
+    Args:
+        folder: where to; by default TCOMP_DUMP, else a new temporary folder.
+    """
+    target = Path(folder or config().dump or tempfile.mkdtemp(prefix="tcomp-"))
+    target.mkdir(parents=True, exist_ok=True)
+    base = f"{next(_numbers):03d}_{name}"
+    (target / f"{base}.txt").write_text(text(x) + "\n", encoding="utf-8")
+    script = target / f"{base}.py"
+    script.write_text(as_python(x), encoding="utf-8")
+    return script

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Protocol
 
 from ..config import config
-from ..errors import InternalError, TcompError
+from ..errors import InternalError, TcompError, VerifyError
 from ..ir.equal import structural_equal
 from ..ir.module import IRModule
-from ..ir.printer import text
-from ..ir.repro import as_python
+from ..ir.repro import write_reproducer
 from ..ir.verify import verify
 
 
@@ -66,18 +62,17 @@ class Pipeline:
             before, name = module, type(p).__name__
             try:
                 module = p.run(module)
-                if module is not before:
-                    module = _with_facts(module, p.ensures)
-                    if settings.verify >= 1:
-                        verify(module)
-                else:
-                    module = _with_facts(module, p.ensures)
+                if module is not before and settings.verify >= 1:
+                    verify(module)
+                module = _with_facts(module, p.ensures)
             except TcompError as error:
-                raise _failed(name, before, error) if isinstance(error, InternalError) else error from error
+                if not isinstance(error, (InternalError, VerifyError)):
+                    raise
+                raise _failed(name, before, error) from error
             except Exception as error:
                 raise _failed(name, before, error) from error
             if settings.dump and not structural_equal(before, module):
-                dump(name, module, settings.dump)
+                write_reproducer(name, module, settings.dump)
             if observe is not None:
                 observe(name, module)
         return module
@@ -89,23 +84,8 @@ def _with_facts(module: IRModule, facts: frozenset[str]) -> IRModule:
     return IRModule(module.functions, module.constants, module.facts | facts)
 
 
-_numbers = itertools.count()
-
-
-def dump(name: str, module: IRModule, folder: str) -> Path:
-    """Write a module as text, and as Python that rebuilds it; returns the path of the latter."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    base = f"{next(_numbers):03d}_{name}"
-    (target / f"{base}.txt").write_text(text(module) + "\n", encoding="utf-8")
-    script = target / f"{base}.py"
-    script.write_text(as_python(module, "module"), encoding="utf-8")
-    return script
-
-
 def _failed(name: str, module: IRModule, error: Exception) -> InternalError:
-    folder = config().dump or tempfile.mkdtemp(prefix="tcomp-")
-    script = dump(f"before_{name}", module, folder)
+    script = write_reproducer(f"before_{name}", module)
     return InternalError(
         f"pass {name} failed",
         why=f"{type(error).__name__}: {error}",

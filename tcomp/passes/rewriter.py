@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dtype import dtype as as_dtype
 from ..errors import InternalError
-from ..ir.graph import Binding, ConstRef, FuncCall, Function, OpCall, Operand, TensorType, Value
+from ..ir.graph import Binding, ConstRef, FuncCall, OpCall, Operand, TensorType, Value
 from ..ir.module import IRModule
 from ..ir.node import with_fields
 from ..ops.registry import infer

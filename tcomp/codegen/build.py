@@ -1,0 +1,146 @@
+"""One kernel, from its unscheduled PrimFunc to object code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ..config import config
+from ..errors import InternalError, TcompError
+from ..ir.equal import structural_hash
+from ..ir.primfunc import PrimFunc
+from ..ir.repro import write_reproducer
+from ..ir.verify import verify
+from ..target import Target
+from .cache import ObjectCache, fingerprint
+from .llvm.kernel import kernel_module
+from .llvm.machine import emit_assembly, emit_object, target_machine
+from .lowering import STEPS
+
+Scheduler = Callable[[PrimFunc], tuple[PrimFunc, str, str]]
+"""unscheduled kernel -> (scheduled kernel, the rule's name, the schedule as Python)"""
+
+
+@dataclass
+class Kernel:
+    """A kernel on its way to object code. Stages are computed when asked for: a cached object needs none of them.
+
+    Attributes:
+        func: before scheduling.
+        key: under which the object code is cached.
+    """
+
+    func: PrimFunc
+    target: Target
+    scheduler: Scheduler
+    key: str
+    object_code: bytes = field(default=b"", repr=False)
+
+    @property
+    def symbol(self) -> str:
+        return f"k_{self.key[:24]}"
+
+    @cached_property
+    def _scheduled(self) -> tuple[PrimFunc, str, str]:
+        return self.scheduler(self.func)
+
+    @property
+    def scheduled(self) -> PrimFunc:
+        return self._scheduled[0]
+
+    @property
+    def rule(self) -> str:
+        return self._scheduled[1]
+
+    @property
+    def schedule_text(self) -> str:
+        return self._scheduled[2]
+
+    @cached_property
+    def lowered(self) -> PrimFunc:
+        func = self.scheduled
+        for step in STEPS:
+            func = step(func)
+            if config().verify >= 1:
+                verify(func)
+        return func
+
+    @cached_property
+    def llvm_text(self) -> str:
+        return kernel_module(self.lowered, self.symbol, 8 * self.target.vector_bytes)
+
+    def assembly(self) -> str:
+        return emit_assembly(self.llvm_text, machine_of(self.target))
+
+    def build(self, cache: ObjectCache) -> Kernel:
+        """Fetch the object code from the cache, or make it.
+
+        Raises:
+            InternalError: the code generator failed; the error says how to replay it.
+        """
+        found = cache.get(self.key)
+        if found is None:
+            try:
+                found = emit_object(self.llvm_text, machine_of(self.target))
+            except Exception as error:
+                raise self._failed(error) from error
+            cache.put(self.key, found)
+        self.object_code = found
+        return self
+
+    def _failed(self, error: Exception) -> TcompError:
+        if isinstance(error, TcompError) and not isinstance(error, InternalError):
+            return error
+        script = write_reproducer(self.func.name, self.func)
+        return InternalError(
+            f"cannot generate code for kernel {self.func.name}",
+            why=f"{type(error).__name__}: {error}",
+            hint=f"python -m tcomp.tools opt {script}   # replays it",
+        )
+
+
+def machine_of(target: Target) -> object:
+    return target_machine(target.triple, target.cpu, target.features)
+
+
+def make_kernel(func: PrimFunc, target: Target, scheduler: Scheduler, variant: str = "") -> Kernel:
+    """A kernel and its key.
+
+    Args:
+        variant: tells apart schedules that are not the default one.
+    """
+    parts = (
+        structural_hash((func.params, func.body, func.allocs, func.num_outputs)),
+        repr(target),
+        fingerprint(),
+        variant,
+    )
+    key = hashlib.blake2b("|".join(parts).encode(), digest_size=20).hexdigest()
+    return Kernel(func, target, scheduler, key)
+
+
+def build_all(kernels: Sequence[Kernel], cache: ObjectCache, on_done: Callable[[Kernel], None] | None = None) -> None:
+    """Build distinct kernels in parallel threads (LLVM runs outside the interpreter lock); equal ones once."""
+    unique: dict[str, Kernel] = {}
+    for k in kernels:
+        unique.setdefault(k.key, k)
+    with ThreadPoolExecutor(min(len(unique), os.cpu_count() or 1) or 1) as pool:
+        for done in pool.map(lambda k: k.build(cache), unique.values()):
+            if on_done is not None:
+                on_done(done)
+    for k in kernels:
+        k.object_code = unique[k.key].object_code
+
+
+def object_of_text(text: str, target: Target, cache: ObjectCache) -> bytes:
+    """Object code of LLVM text, cached under the text."""
+    key = hashlib.blake2b(f"{text}|{target!r}|{fingerprint()}".encode(), digest_size=20).hexdigest()
+    found = cache.get(key)
+    if found is None:
+        found = emit_object(text, machine_of(target))
+        cache.put(key, found)
+    return found

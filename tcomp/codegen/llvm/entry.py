@@ -1,0 +1,70 @@
+"""The entry function of a module: the kernel calls of the whole model, in one native function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from .types import I1, I64, PTR
+
+ENTRY = "tcomp_main"
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A pointer that a kernel receives: number `index` of a table ("args" or "consts"), or an offset in the arena.
+
+    Attributes:
+        kind: "args", "consts", "arena" or "dims" (an i64 by value).
+    """
+
+    kind: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCall:
+    """symbol(arguments...)."""
+
+    symbol: str
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A result that is not computed in place."""
+
+    source: Argument
+    target: Argument
+    nbytes: int
+
+
+def entry_module(steps: Sequence[KernelCall | Copy]) -> str:
+    """LLVM text of `void tcomp_main(ptr args, ptr consts, ptr arena, ptr dims)`, which runs the steps in order."""
+    module = ir.Module("entry")
+    f = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR] * 4), ENTRY)
+    tables = dict(zip(("args", "consts", "arena", "dims"), f.args))
+    builder = ir.IRBuilder(f.append_basic_block("entry"))
+
+    def pointer(a: Argument) -> ir.Value:
+        at = ir.Constant(I64, a.index)
+        if a.kind == "arena":
+            return builder.gep(tables["arena"], [at], source_etype=ir.IntType(8))
+        element = I64 if a.kind == "dims" else PTR
+        return builder.load(builder.gep(tables[a.kind], [at], source_etype=element), typ=element)
+
+    for step in steps:
+        if isinstance(step, Copy):
+            t = ir.FunctionType(ir.VoidType(), [PTR, PTR, I64, I1])
+            copy = module.globals.get("llvm.memcpy.p0.p0.i64") or ir.Function(module, t, "llvm.memcpy.p0.p0.i64")
+            arguments = [pointer(step.target), pointer(step.source), ir.Constant(I64, step.nbytes), ir.Constant(I1, 0)]
+            builder.call(copy, arguments)
+            continue
+        values = [pointer(a) for a in step.arguments]
+        t = ir.FunctionType(ir.VoidType(), [v.type for v in values])
+        kernel = module.globals.get(step.symbol) or ir.Function(module, t, step.symbol)
+        builder.call(kernel, values)
+    builder.ret_void()
+    return str(module)

@@ -1,0 +1,255 @@
+"""compile(): the whole way from a model to an Executable, written down in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .codegen.build import Kernel, build_all, make_kernel, object_of_text
+from .codegen.cache import ObjectCache
+from .codegen.llvm.entry import Argument, Copy, KernelCall, entry_module
+from .config import config
+from .errors import TcompError, UnsupportedError
+from .ir.graph import FuncCall, Operand, TensorType
+from .ir.module import IRModule
+from .ir.primfunc import PrimFunc
+from .ir.printer import text
+from .ir.verify import verify
+from .passes import FUSE, GRAPH, LOWER, MemoryPlan, Slot, plan_memory
+from .passes.check import check_equivalence
+from .runtime.device.cpu import load_objects
+from .runtime.executable import Executable, KernelInfo, Program, Spec
+from .schedule.rules.default import default_schedule
+from .schedule.schedule import Schedule
+from .target import Target
+
+UserSchedule = Callable[[Schedule], Any]
+Progress = Callable[[int, int, str], None]
+STAGES = ("graph", "fused", "loops", "scheduled", "schedule", "llvm", "asm")
+
+
+def compile(
+    model: Any,
+    inputs: Any = None,
+    target: str | Target = "cpu",
+    *,
+    num_threads: int | None = None,
+    schedules: Mapping[str, UserSchedule] | None = None,
+    progress: Progress | None = None,
+) -> Executable:
+    """Compile a model for a target.
+
+    Args:
+        model: an IRModule; an object with `__tcomp_trace__(inputs) -> IRModule`, such as a `frontend` Module; a PrimFunc;
+            or a Schedule, whose kernel is compiled as it stands.
+        inputs: example arrays for a model that is traced.
+        target: "cpu", or a text such as "llvm -mcpu=haswell -num-cores=4", or a Target.
+        num_threads: threads of parallel loops; by default TCOMP_NUM_THREADS, else the cores of this process.
+        schedules: functions that schedule kernels, by the kernel's name (see `Executable.ir("fused")`), in place of the
+            default schedule.
+        progress: called with (kernels done, kernels in all, name) while kernels are built.
+
+    Raises:
+        TargetError: unknown target. UnsupportedError: the model has something that tcomp cannot compile.
+        InternalError: a defect of tcomp; the message says how to replay it.
+    """
+    chosen = Target.parse(target)
+    if isinstance(model, (PrimFunc, Schedule)):
+        return _compile_kernel(model, chosen, num_threads)
+    module = _as_module(model, inputs)
+    verify(module)
+    seen = {"traced": module}
+    graph = seen["graph"] = GRAPH.run(module)
+    fused = seen["fused"] = FUSE.run(graph)
+    lowered = LOWER.run(fused)
+    plan = plan_memory(lowered.main)
+    kernels = _make_kernels(lowered, chosen, schedules or {})
+    if config().verify >= 2:
+        check_equivalence(seen, lowered, {name: k.scheduled for name, k in kernels.items()})
+    cache = ObjectCache()
+    done: list[str] = []
+
+    def note(k: Kernel) -> None:
+        done.append(k.func.name)
+        if progress is not None:
+            progress(len(done), len(kernels), k.func.name)
+
+    build_all(list(kernels.values()), cache, note)
+    calls, infos = _calls(lowered, plan, kernels)
+    objects = dict.fromkeys(k.object_code for k in kernels.values())
+    library = load_objects([*objects, object_of_text(entry_module(calls), chosen, cache)])
+    main = lowered.main
+    program = Program(
+        tuple(_spec(p.name, p.type) for p in main.params),
+        tuple(_spec(f"result{i}", r.type) for i, r in enumerate(main.results)),
+        (),
+        tuple(lowered.constants[name] for name in plan.constants),
+        infos,
+        plan.arena_bytes,
+        plan.total_bytes,
+        module.main.num_calls,
+        _stages(seen, lowered, kernels),
+    )
+    return Executable(program, library, num_threads)
+
+
+def _as_module(model: Any, inputs: Any) -> IRModule:
+    if isinstance(model, IRModule):
+        return model
+    trace = getattr(model, "__tcomp_trace__", None)
+    if trace is None:
+        raise UnsupportedError(
+            f"cannot compile a {type(model).__name__}",
+            hint="give an IRModule, a frontend Module, a PrimFunc, or an object with __tcomp_trace__(inputs)",
+        )
+    if inputs is None:
+        raise TcompError("compile needs example inputs to trace this model", hint="compile(model, [x])")
+    module = trace(list(inputs) if isinstance(inputs, (list, tuple)) else [inputs])
+    if not isinstance(module, IRModule):
+        raise UnsupportedError(
+            f"__tcomp_trace__ of {type(model).__name__} returned a {type(module).__name__}, no IRModule"
+        )
+    return module
+
+
+def _spec(name: str, t: TensorType) -> Spec:
+    return Spec(name, t.shape, t.dtype.name)
+
+
+def _scheduler(target: Target) -> Callable[[PrimFunc], tuple[PrimFunc, str, str]]:
+    def run(func: PrimFunc) -> tuple[PrimFunc, str, str]:
+        sch, rule = default_schedule(func, target)
+        return sch.func, rule, str(sch.trace)
+
+    return run
+
+
+def _make_kernels(lowered: IRModule, target: Target, schedules: Mapping[str, UserSchedule]) -> dict[str, Kernel]:
+    functions = {name: f for name, f in lowered.functions.items() if isinstance(f, PrimFunc)}
+    unknown = schedules.keys() - functions.keys()
+    if unknown:
+        raise TcompError(f"no kernel {sorted(unknown)[0]!r} to schedule", why=f"the kernels are {', '.join(functions)}")
+    kernels = {}
+    for name, f in functions.items():
+        if name in schedules:
+            sch = Schedule(f)
+            schedules[name](sch)
+            kernels[name] = _fixed_kernel(f, sch, target)
+        else:
+            kernels[name] = make_kernel(f, target, _scheduler(target))
+    return kernels
+
+
+def _fixed_kernel(func: PrimFunc, sch: Schedule, target: Target) -> Kernel:
+    trace = str(sch.trace)
+    return make_kernel(func, target, lambda _: (sch.func, "given", trace), f"given\n{text(sch.func)}")
+
+
+def _argument(slot: Slot, num_inputs: int) -> Argument:
+    match slot.place:
+        case "input":
+            return Argument("args", slot.at)
+        case "output":
+            return Argument("args", num_inputs + slot.at)
+        case "constant":
+            return Argument("consts", slot.at)
+        case _:
+            return Argument("arena", slot.at)
+
+
+def _calls(
+    lowered: IRModule, plan: MemoryPlan, kernels: Mapping[str, Kernel]
+) -> tuple[list[KernelCall | Copy], tuple[KernelInfo, ...]]:
+    """The steps of the entry function, and what profile() tells of each."""
+    main = lowered.main
+    count = len(main.params)
+    steps: list[KernelCall | Copy] = []
+    infos: list[KernelInfo] = []
+
+    def argument(x: Operand) -> Argument:
+        return _argument(plan.slots[x], count)
+
+    for b in main.bindings:
+        if not isinstance(b.call, FuncCall):
+            continue  # views share their argument's bytes
+        kernel = kernels[b.call.callee]
+        arguments = tuple(argument(x) for x in (*b.call.args, *b.results))
+        steps.append(KernelCall(kernel.symbol, arguments))
+        work = kernel.func.attrs
+        infos.append(
+            KernelInfo(
+                b.call.callee,
+                kernel.symbol,
+                tuple((a.kind, a.index) for a in arguments),
+                work.get("flops", 0),
+                work.get("bytes", 0),
+            )  # fmt: skip
+        )
+    for source, i, nbytes in plan.copies:
+        steps.append(Copy(_argument(source, count), Argument("args", count + i), nbytes))
+    return steps, tuple(infos)
+
+
+def _stages(seen: Mapping[str, IRModule], lowered: IRModule, kernels: Mapping[str, Kernel]) -> Callable[..., str]:
+    def show(stage: str, kernel: str | None = None) -> str:
+        if stage not in STAGES:
+            raise TcompError(f"no stage {stage!r}", hint=f"one of {', '.join(STAGES)}")
+        if kernel is not None and kernel not in kernels:
+            raise TcompError(f"no kernel {kernel!r}", why=f"the kernels are {', '.join(kernels)}")
+        if stage in ("graph", "fused"):
+            module = seen[stage]
+            return text(module.functions[kernel] if kernel and stage == "fused" else module)
+        chosen = [kernels[kernel]] if kernel else list(kernels.values())
+        views: dict[str, Callable[[Kernel], str]] = {
+            "loops": lambda k: text(k.func),
+            "scheduled": lambda k: f"# rule: {k.rule}\n{text(k.scheduled)}",
+            "schedule": lambda k: k.schedule_text,
+            "llvm": lambda k: k.llvm_text,
+            "asm": lambda k: k.assembly(),
+        }
+        return "\n\n".join(views[stage](k) for k in chosen)
+
+    return show
+
+
+def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int | None) -> Executable:
+    """A single kernel, with symbolic extents passed at run time."""
+    if isinstance(model, Schedule):
+        func = model.func
+        kernel = _fixed_kernel(func, model, target)
+    else:
+        func = model
+        verify(func)
+        kernel = make_kernel(func, target, _scheduler(target))
+    cache = ObjectCache()
+    build_all([kernel], cache)
+    arguments = [Argument("args", i) for i in range(len(func.buffers))]
+    arguments += [Argument("dims", i) for i in range(len(func.dims))]
+    library = load_objects(
+        [kernel.object_code, object_of_text(entry_module([KernelCall(kernel.symbol, tuple(arguments))]), target, cache)]
+    )
+    info = KernelInfo(
+        func.name, kernel.symbol, tuple((a.kind, a.index) for a in arguments), func.attrs.get("flops", 0),
+        func.attrs.get("bytes", 0),
+    )  # fmt: skip
+
+    def spec(b: Any) -> Spec:
+        return Spec(b.name, tuple(map(_extent_text, b.shape)), b.dtype.name)
+
+    program = Program(
+        tuple(spec(b) for b in func.inputs),
+        tuple(spec(b) for b in func.outputs),
+        tuple(v.name for v in func.dims),
+        (),
+        (info,),
+        0,
+        0,
+        1,
+        _stages({}, IRModule({}), {func.name: kernel}),
+    )
+    return Executable(program, library, num_threads)
+
+
+def _extent_text(e: Any) -> int | str:
+    value = getattr(e, "value", None)
+    return value if value is not None else text(e)

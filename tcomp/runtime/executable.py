@@ -1,0 +1,320 @@
+"""A compiled model, ready to call."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..dtype import dtype
+from ..errors import InputError, TcompError
+from . import threads
+from .report import Memory, Profile, ProfileRow, Timing
+
+ALIGN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What an input or output is.
+
+    Attributes:
+        shape: ints; a string is an expression of symbolic extents, a plain name where an input defines one.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelInfo:
+    """A kernel call of the model.
+
+    Attributes:
+        arguments: (kind, index) of each pointer, as the entry function passes them.
+        flops, nbytes: the least work that the call must do.
+    """
+
+    name: str
+    symbol: str
+    arguments: tuple[tuple[str, int], ...]
+    flops: int
+    nbytes: int
+
+
+@dataclass
+class Program:
+    """Everything that an Executable runs: what an exported file will hold."""
+
+    inputs: tuple[Spec, ...]
+    outputs: tuple[Spec, ...]
+    dims: tuple[str, ...]
+    constants: tuple[np.ndarray, ...]
+    kernels: tuple[KernelInfo, ...]
+    arena_bytes: int
+    total_bytes: int
+    fused_from: int = 0
+    stages: Callable[[str, str | None], str] | None = field(default=None, repr=False)
+
+
+class Executable:
+    """A compiled model. Call it with one array for each input; it may be called from several threads at once.
+
+    Args:
+        num_threads: threads of its parallel loops; by default TCOMP_NUM_THREADS, else the cores of this process.
+    """
+
+    def __init__(self, program: Program, library: Any, num_threads: int | None = None) -> None:
+        self.program = program
+        self._library = library
+        pointer = ctypes.c_void_p
+        self._entry = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, pointer)(library.address("tcomp_main"))
+        self._constants = tuple(_aligned_copy(c) for c in program.constants)
+        self._const_table = (pointer * max(len(self._constants), 1))(*(c.ctypes.data for c in self._constants))
+        self._arenas: deque[np.ndarray] = deque()
+        self._shapes = {s: compile(str(s), "<extent>", "eval") for spec in program.outputs for s in spec.shape}
+        self.num_threads = num_threads
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(map(str, self.program.inputs))
+        return f"<Executable ({inputs}) -> {', '.join(map(str, self.program.outputs))}, {self.num_kernels} kernels>"
+
+    @property
+    def inputs(self) -> tuple[Spec, ...]:
+        return self.program.inputs
+
+    @property
+    def outputs(self) -> tuple[Spec, ...]:
+        return self.program.outputs
+
+    @property
+    def num_kernels(self) -> int:
+        """Kernel calls of one run."""
+        return len(self.program.kernels)
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of the workspace, of constants, and what intermediate tensors would take without sharing."""
+        p = self.program
+        return Memory(p.arena_bytes, p.total_bytes, sum(c.nbytes for c in self._constants))
+
+    # calling
+
+    def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
+        """Run the model.
+
+        Args:
+            args, named: one array for each input, in order or by name: NumPy arrays, or anything with `__dlpack__` or the
+                buffer protocol. They are read in place.
+            out: an array (or a sequence, for several outputs) to write the result into.
+
+        Returns:
+            A NumPy array, or a tuple of them where the model has several results.
+
+        Raises:
+            InputError: an argument is missing, too many, or not of the expected type.
+        """
+        arrays, dims = self._bind(args, named)
+        results = self._outputs(out, dims)
+        self._run(arrays, results, dims)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _run(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Mapping[str, int]) -> None:
+        self._use_threads()
+        table = self._table(arrays, results)
+        extents = (ctypes.c_int64 * max(len(dims), 1))(*dims.values())
+        arena = self._arenas.pop() if self._arenas else _aligned_empty(self.program.arena_bytes)
+        try:
+            self._entry(table, self._const_table, arena.ctypes.data, extents)
+        finally:
+            self._arenas.append(arena)
+
+    def _use_threads(self) -> None:
+        pool = threads.installed_pool()
+        wanted = self.num_threads or threads.default_num_threads()
+        if pool is not None and pool.get_num_threads() != wanted:
+            pool.set_num_threads(wanted)
+
+    def _table(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> Any:
+        addresses = [a.ctypes.data for a in (*arrays, *results)]
+        return (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
+
+    def _bind(self, args: Sequence[Any], named: Mapping[str, Any]) -> tuple[list[np.ndarray], dict[str, int]]:
+        specs = self.program.inputs
+        expected = ", ".join(map(str, specs)) or "no inputs"
+        if len(args) > len(specs):
+            raise InputError(f"{len(args)} arguments given", why=f"the model takes {len(specs)}: {expected}")
+        unknown = named.keys() - {s.name for s in specs[len(args) :]}
+        if unknown:
+            name = sorted(unknown)[0]
+            twice = any(s.name == name for s in specs)
+            raise InputError(
+                f"input {name!r} is {'given twice' if twice else 'unknown'}", why=f"the inputs are {expected}"
+            )
+        dims: dict[str, int] = dict.fromkeys(self.program.dims, -1)
+        arrays = []
+        for i, spec in enumerate(specs):
+            if i >= len(args) and spec.name not in named:
+                raise InputError(f"input {spec.name!r} is missing", why=f"the model takes {expected}")
+            arrays.append(_as_array(args[i] if i < len(args) else named[spec.name], spec, dims))
+        for array, spec in zip(arrays, specs):
+            _check_shape(array, spec, dims)
+        missing = [d for d, n in dims.items() if n < 0]
+        if missing:
+            raise InputError(f"extent {missing[0]} is not the extent of any input", why=f"the inputs are {expected}")
+        return arrays, dims
+
+    def _outputs(self, out: Any, dims: dict[str, int]) -> list[np.ndarray]:
+        specs = self.program.outputs
+        shapes = [tuple(int(eval(self._shapes[s], {"__builtins__": {}}, dims)) for s in spec.shape) for spec in specs]
+        if out is None:
+            return [np.empty(shape, dtype(spec.dtype).numpy) for shape, spec in zip(shapes, specs)]
+        given = list(out) if isinstance(out, (list, tuple)) else [out]
+        if len(given) != len(specs):
+            raise InputError(f"{len(given)} output arrays given", why=f"the model has {len(specs)} results")
+        for array, shape, spec in zip(given, shapes, specs):
+            if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype(spec.dtype).numpy:
+                raise InputError(f"output array for {spec} does not fit", why=_describe(array))
+            if not array.flags.c_contiguous or not array.flags.writeable:
+                raise InputError(f"output array for {spec} must be writeable and C-contiguous")
+        return given
+
+    # looking inside
+
+    def time(self, *args: Any, repeat: int = 50, warmup: int = 5, **named: Any) -> Timing:
+        """Time calls on the given inputs, results written to the same arrays each time.
+
+        Args:
+            repeat: timed runs; warmup: runs before them.
+
+        Returns:
+            Timing, in seconds: median, best, worst.
+        """
+        arrays, dims = self._bind(args, named)
+        results = self._outputs(None, dims)
+        seconds = []
+        for i in range(warmup + max(repeat, 1)):
+            start = time.perf_counter()
+            self._run(arrays, results, dims)
+            if i >= warmup:
+                seconds.append(time.perf_counter() - start)
+        return Timing(tuple(seconds))
+
+    def profile(self, *args: Any, repeat: int = 20, **named: Any) -> Profile:
+        """Time each kernel on its own, in the order of a run: seconds, GFLOP/s, GB/s. Printing the result gives a table."""
+        arrays, dims = self._bind(args, named)
+        results = self._outputs(None, dims)
+        self._use_threads()
+        arena = _aligned_empty(self.program.arena_bytes)
+        tables = {
+            "args": [a.ctypes.data for a in (*arrays, *results)],
+            "consts": [c.ctypes.data for c in self._constants],
+            "dims": list(dims.values()),
+        }
+        calls = []
+        for k in self.program.kernels:
+            values = [arena.ctypes.data + i if kind == "arena" else tables[kind][i] for kind, i in k.arguments]
+            types = [ctypes.c_int64 if kind == "dims" else ctypes.c_void_p for kind, _ in k.arguments]
+            calls.append((ctypes.CFUNCTYPE(None, *types)(self._library.address(k.symbol)), values))
+        seconds: list[list[float]] = [[] for _ in calls]
+        for _ in range(max(repeat, 1)):
+            for (function, values), record in zip(calls, seconds):
+                start = time.perf_counter()
+                function(*values)
+                record.append(time.perf_counter() - start)
+        rows = [
+            ProfileRow(k.name, float(np.median(s)), k.flops, k.nbytes) for k, s in zip(self.program.kernels, seconds)
+        ]
+        return Profile(tuple(rows))
+
+    def ir(self, stage: str, kernel: str | None = None) -> str:
+        """The program at a stage, as text.
+
+        Args:
+            stage: "graph", "fused", "loops", "scheduled", "llvm" or "asm".
+            kernel: only this kernel (for the stages that have kernels).
+
+        Raises:
+            TcompError: no such stage or kernel, or the module was loaded from a file without its sources.
+        """
+        if self.program.stages is None:
+            raise TcompError("this module carries no program text", why="it was loaded from an exported file")
+        return self.program.stages(stage, kernel)
+
+    def schedule(self, kernel: str) -> str:
+        """The schedule of a kernel as Python over a Schedule named `sch`: to read, copy and change."""
+        return self.ir("schedule", kernel)
+
+
+def _aligned_empty(nbytes: int) -> np.ndarray:
+    raw = np.empty(nbytes + ALIGN, np.uint8)
+    start = -raw.ctypes.data % ALIGN
+    return raw[start : start + nbytes] if nbytes else raw
+
+
+def _aligned_copy(array: np.ndarray) -> np.ndarray:
+    """The array itself where it is aligned for vector loads, else a copy that is."""
+    if array.ctypes.data % ALIGN == 0 and array.flags.c_contiguous:
+        return array
+    raw = _aligned_empty(max(array.nbytes, 1))
+    copy = raw[: array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"got {value.dtype}{list(value.shape)}"
+    return f"got {type(value).__name__}"
+
+
+def _as_array(value: Any, spec: Spec, dims: dict[str, int]) -> np.ndarray:
+    """The argument as an array over its own memory."""
+    array = value
+    if not isinstance(value, np.ndarray):
+        try:
+            array = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(memoryview(value))
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            raise InputError(
+                f"input {spec.name!r} is no array",
+                why=f"got {type(value).__name__}; expected {spec}",
+                hint="a NumPy array, or anything with __dlpack__ or the buffer protocol",
+            ) from error
+    if array.dtype != dtype(spec.dtype).numpy:
+        raise InputError(
+            f"input {spec.name!r} has dtype {array.dtype}",
+            why=f"expected {spec}",
+            hint=f"{spec.name}.astype({spec.dtype!r})",
+        )
+    if array.ndim != len(spec.shape):
+        raise InputError(f"input {spec.name!r} has shape {list(array.shape)}", why=f"expected {spec}")
+    if not array.flags.c_contiguous:
+        raise InputError(
+            f"input {spec.name!r} is not C-contiguous",
+            why=f"its strides are {array.strides}; inputs are read in place, never copied behind your back",
+            hint=f"np.ascontiguousarray({spec.name})",
+        )
+    for extent, s in zip(array.shape, spec.shape):
+        if isinstance(s, str) and s in dims and dims[s] < 0:
+            dims[s] = extent
+    return array
+
+
+def _check_shape(array: np.ndarray, spec: Spec, dims: dict[str, int]) -> None:
+    known = {k: n for k, n in dims.items() if n >= 0}
+    for axis, (have, want) in enumerate(zip(array.shape, spec.shape)):
+        extent = want if isinstance(want, int) else int(eval(want, {"__builtins__": {}}, known))
+        if have != extent:
+            bound = "".join(f", {k} = {n}" for k, n in known.items())
+            raise InputError(
+                f"input {spec.name!r} has shape {list(array.shape)}", why=f"expected {spec}{bound}; axis {axis} differs"
+            )

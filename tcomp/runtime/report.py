@@ -1,0 +1,89 @@
+"""Measurements of compiled modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of each run."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+    @property
+    def best(self) -> float:
+        return min(self.seconds)
+
+    @property
+    def worst(self) -> float:
+        return max(self.seconds)
+
+    def __str__(self) -> str:
+        return f"median {1e3 * self.median:.4f} ms, best {1e3 * self.best:.4f} ms, of {len(self.seconds)} runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes.
+
+    Attributes:
+        arena: the one workspace of a run.
+        total: what all intermediate tensors would take, each with memory of its own.
+        constants: weights.
+    """
+
+    arena: int
+    total: int
+    constants: int
+
+    def __str__(self) -> str:
+        saved = 100 * (1 - self.arena / self.total) if self.total else 0.0
+        return (
+            f"workspace {self.arena / 1024:.1f} KiB (all tensors apart: {self.total / 1024:.1f} KiB, {saved:.0f} % saved), "
+            f"constants {self.constants / 1024:.1f} KiB"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRow:
+    """One kernel call: median seconds, and the least work that it must do."""
+
+    name: str
+    seconds: float
+    flops: int
+    nbytes: int
+
+    @property
+    def gflops(self) -> float:
+        """Billions of operations a second."""
+        return self.flops / self.seconds / 1e9
+
+    @property
+    def gbytes(self) -> float:
+        """Billions of bytes a second."""
+        return self.nbytes / self.seconds / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Kernel calls in the order of a run."""
+
+    rows: tuple[ProfileRow, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(r.seconds for r in self.rows)
+
+    def __str__(self) -> str:
+        width = max([len(r.name) for r in self.rows] + [6])
+        lines = [f"{'kernel':<{width}}  {'us':>9}  {'%':>5}  {'GFLOP/s':>8}  {'GB/s':>7}"]
+        for r in self.rows:
+            share = 100 * r.seconds / self.seconds if self.seconds else 0.0
+            lines.append(f"{r.name:<{width}}  {1e6 * r.seconds:9.2f}  {share:5.1f}  {r.gflops:8.2f}  {r.gbytes:7.2f}")
+        return "\n".join([*lines, f"{'total':<{width}}  {1e6 * self.seconds:9.2f}"])
