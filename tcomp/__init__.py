@@ -20,6 +20,7 @@ _PUBLIC = {
     "Schedule": ".schedule",
     "Target": ".target",
     "TcompError": ".errors",
+    "UnsupportedError": ".errors",
     "Trace": ".schedule",
     "dtype": ".dtype",
     "evaluate": ".ops.reference",

@@ -183,7 +183,7 @@ def _calls(
                 tuple((a.kind, a.index) for a in arguments),
                 work.get("flops", 0),
                 work.get("bytes", 0),
-            )  # fmt: skip
+            )
         )
     for source, i, nbytes in plan.copies:
         steps.append(Copy(_argument(source, count), Argument("args", count + i), nbytes))
@@ -229,9 +229,12 @@ def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int
         [kernel.object_code, object_of_text(entry_module([KernelCall(kernel.symbol, tuple(arguments))]), target, cache)]
     )
     info = KernelInfo(
-        func.name, kernel.symbol, tuple((a.kind, a.index) for a in arguments), func.attrs.get("flops", 0),
+        func.name,
+        kernel.symbol,
+        tuple((a.kind, a.index) for a in arguments),
+        func.attrs.get("flops", 0),
         func.attrs.get("bytes", 0),
-    )  # fmt: skip
+    )
 
     def spec(b: Any) -> Spec:
         return Spec(b.name, tuple(map(_extent_text, b.shape)), b.dtype.name)

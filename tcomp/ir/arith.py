@@ -281,8 +281,7 @@ def _symbolic_bound(term: Expr, lower: bool, env: Env) -> Expr | None:
         ends = env.get(term)
         if ends is None:
             return None
-        end = ends[0 if lower else 1]
-        return end if not isinstance(end, Const) or not lower or end.value != 0 else end
+        return ends[0 if lower else 1]
     if kind is FloorMod and not is_const(term.b):
         return const(0) if lower else Sub(term.b, const(1))
     if kind in (Min, Max) and (kind is Min) != lower:

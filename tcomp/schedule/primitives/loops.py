@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 from ...analysis.dependence import carried, reversed_by
@@ -80,7 +81,7 @@ def check_fuse(func: PrimFunc, *loops: Var) -> Refusal | None:
         refusal = _not_serial(func, v, "fuse")
         if refusal is not None:
             return refusal
-    for outer, inner in zip(nest, nest[1:]):
+    for outer, inner in pairwise(nest):
         if outer.body is not inner:
             return Refusal(
                 what,

@@ -1,0 +1,100 @@
+"""The demo: train a small CNN on real digits, compile it, check it, time it, and look inside.
+
+python -m frontend.demo [--epochs N] [--seed N]
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress, track
+from rich.table import Table
+
+import frontend as ndl
+import tcomp
+from frontend import nn
+from frontend.data import DataLoader, DigitsDataset
+from frontend.models import digits_cnn
+
+
+def train_digits(model: nn.Module, epochs: int = 8, batch_size: int = 64, seed: int = 0, quiet: bool = False) -> float:
+    """Train on the digits with Adam; returns the seconds it took."""
+    np.random.seed(seed)
+    loader = DataLoader(DigitsDataset(train=True), batch_size, shuffle=True)
+    optimizer = ndl.optim.Adam(model.parameters(), lr=2e-3, weight_decay=1e-4)
+    loss_of = nn.SoftmaxLoss()
+    model.train()
+    start = time.perf_counter()
+    for epoch in track(range(epochs), "training", disable=quiet, transient=True):
+        if epoch == epochs * 3 // 4:
+            optimizer.lr *= 0.2
+        for x, y in loader:
+            optimizer.reset_grad()
+            loss_of(model(x), y).backward()
+            optimizer.step()
+    model.eval()
+    return time.perf_counter() - start
+
+
+def accuracy(predict: object, x: np.ndarray, y: np.ndarray) -> float:
+    """The share of rows whose largest logit is the label's."""
+    return float((np.argmax(predict(x), axis=1) == y).mean())
+
+
+def main(epochs: int = 8, seed: int = 0) -> None:
+    """Train, compile, check, time."""
+    console = Console()
+    np.random.seed(seed)
+    model = digits_cnn()
+    seconds = train_digits(model, epochs, seed=seed)
+    console.print(f"trained {sum(p.numpy().size for p in model.parameters()):,} parameters in {seconds:.1f} s")
+    test = DigitsDataset(train=False)
+    x, one = test.X, test.X[:1]
+
+    start = time.perf_counter()
+    with Progress(transient=True, console=console) as bar:
+        task = bar.add_task("compiling", total=None)
+        exe = tcomp.compile(
+            model, [x], progress=lambda done, total, name: bar.update(task, completed=done, total=total)
+        )
+    compile_seconds = time.perf_counter() - start
+    exe_one = tcomp.compile(model, [one])
+
+    reference = tcomp.evaluate(ndl.trace(model, [x]), [x], exact=True)[0]
+    out = exe(x)
+    error = float(np.linalg.norm(out - reference) / np.linalg.norm(reference))
+    eager_one, eager_all = (_median(lambda b=b: model(ndl.Tensor.make_const(b))) for b in (one, x))
+    compiled_one, compiled_all = exe_one.time(one).median, exe.time(x).median
+
+    table = Table("what", "value")
+    table.add_row("test accuracy, compiled", f"{100 * accuracy(exe, x, test.y):.2f} %")
+    table.add_row("error against float64", f"{error:.2e}")
+    table.add_row("latency, batch 1: NumPy eager / compiled", f"{1e3 * eager_one:.3f} ms / {1e3 * compiled_one:.3f} ms")
+    table.add_row(
+        f"latency, batch {len(x)}: NumPy eager / compiled", f"{1e3 * eager_all:.2f} ms / {1e3 * compiled_all:.3f} ms"
+    )
+    table.add_row("compile time", f"{compile_seconds:.2f} s")
+    table.add_row("operators -> kernels", f"{exe.program.fused_from} -> {exe.num_kernels}")
+    table.add_row("memory", str(exe.memory))
+    console.print(table)
+    name = exe_one.program.kernels[0].name
+    console.print(f"\nthe first convolution ({name}), batch 1, as scheduled:\n", highlight=False)
+    print(exe_one.ir("scheduled", name))
+    if error > 1e-5:
+        raise SystemExit(f"the compiled model's error {error:.2e} is above 1e-5")
+
+
+def _median(f: object, repeat: int = 15) -> float:
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        f()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,74 @@
+"""Module -> IRModule: run the model once, recording every operation, and write the record down as a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import tcomp
+
+from .autograd import Op, Tensor, Value, find_topo_sort, keep_graph
+
+
+def trace(module: Any, inputs: Sequence[Any]) -> Any:
+    """The graph of a callable for inputs like the given ones.
+
+    Parameters and whatever else the model uses become constants; the inputs become parameters x0, x1, ... A model in
+    training mode is traced in evaluation mode: dropout is off, batch normalisation uses its running statistics.
+
+    Args:
+        module: a Module, or any function of Tensors.
+        inputs: arrays or Tensors.
+
+    Raises:
+        tcomp.TcompError: the model uses an operation that cannot be compiled, or its result depends on no operation of ours.
+    """
+    tensors = [Tensor(x.numpy() if isinstance(x, Tensor) else np.asarray(x), requires_grad=False) for x in inputs]
+    modes = [(m, m.training) for m in module.modules()] if hasattr(module, "modules") else []
+    try:
+        for m, _ in modes:
+            m.training = False
+        with keep_graph():
+            out = module(*tensors)
+    finally:
+        for m, mode in modes:
+            m.training = mode
+    results = list(out) if isinstance(out, (list, tuple)) else [out]
+    for r in results:
+        if not isinstance(r, Tensor):
+            raise _error(f"the model returned a {type(r).__name__}", "a traced model returns Tensors")
+    return _write(tensors, results)
+
+
+def _error(what: str, why: str, hint: str = "") -> Exception:
+    return tcomp.TcompError(what, why=why, hint=hint)
+
+
+def _write(inputs: list[Tensor], results: list[Tensor]) -> Any:
+    graph = tcomp.GraphBuilder()
+    values: dict[int, Any] = {}
+    for i, x in enumerate(inputs):
+        values[id(x)] = graph.input(f"x{i}", x.shape, x.dtype)
+    for node in find_topo_sort(results):
+        if id(node) not in values:
+            values[id(node)] = _constant(graph, node) if node.op is None else _call(graph, node, node.op, values)
+    return graph.build(*(values[id(r)] for r in results))
+
+
+def _constant(graph: Any, node: Value) -> Any:
+    data = node.realize_cached_data()
+    if isinstance(data, tuple):
+        return tuple(graph.constant(np.asarray(a)) for a in data)
+    return graph.constant(np.asarray(data), "weight" if node.requires_grad else "const")
+
+
+def _call(graph: Any, node: Value, op: Op, values: dict[int, Any]) -> Any:
+    if type(op).lower is Op.lower:
+        raise tcomp.UnsupportedError(
+            f"cannot compile the operation {type(op).__name__}",
+            why="it has no lower(graph, *args) method, which says what it means as calls on a GraphBuilder",
+            hint=f"define {type(op).__name__}.lower",
+        )
+    return op.lower(graph, *(values[id(x)] for x in node.inputs))
