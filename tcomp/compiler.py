@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .codegen.build import Kernel, build_all, make_kernel, object_of_text
+from .codegen.build import Kernel, build_all, cached_object, make_kernel
 from .codegen.cache import ObjectCache
-from .codegen.llvm.entry import Argument, Copy, KernelCall, entry_module
+from .codegen.steps import Argument, Copy, KernelCall
 from .config import config
 from .errors import TcompError, UnsupportedError
 from .ir.graph import FuncCall, Operand, TensorType
@@ -15,13 +15,16 @@ from .ir.module import IRModule
 from .ir.primfunc import PrimFunc
 from .ir.printer import text
 from .ir.verify import verify
-from .passes import FUSE, GRAPH, LOWER, MemoryPlan, Slot, plan_memory
-from .passes.check import check_equivalence
+from .lazy import lazy_module
+from .passes import GRAPH, LOWER, FuseOps, MemoryPlan, Pipeline, Slot, plan_memory
 from .runtime.device.cpu import load_objects
 from .runtime.executable import Executable, KernelInfo, Program, Spec
 from .schedule.rules.default import default_schedule
 from .schedule.schedule import Schedule
 from .target import Target
+
+llvm_entry = lazy_module("tcomp.codegen.llvm.entry")
+check = lazy_module("tcomp.passes.check")
 
 UserSchedule = Callable[[Schedule], Any]
 Progress = Callable[[int, int, str], None]
@@ -60,13 +63,13 @@ def compile(
     verify(module)
     seen = {"traced": module}
     graph = seen["graph"] = GRAPH.run(module)
-    fused = seen["fused"] = FUSE.run(graph)
+    cache = ObjectCache()
+    fused = seen["fused"] = Pipeline((FuseOps(store=cache),)).run(graph)
     lowered = LOWER.run(fused)
     plan = plan_memory(lowered.main)
     kernels = _make_kernels(lowered, chosen, schedules or {})
     if config().verify >= 2:
-        check_equivalence(seen, lowered, {name: k.scheduled for name, k in kernels.items()})
-    cache = ObjectCache()
+        check.check_equivalence(seen, lowered, {name: k.scheduled for name, k in kernels.items()})
     done: list[str] = []
 
     def note(k: Kernel) -> None:
@@ -77,7 +80,7 @@ def compile(
     build_all(list(kernels.values()), cache, note)
     calls, infos = _calls(lowered, plan, kernels)
     objects = dict.fromkeys(k.object_code for k in kernels.values())
-    library = load_objects([*objects, object_of_text(entry_module(calls), chosen, cache)])
+    library = load_objects([*objects, _entry_object(calls, chosen, cache)])
     main = lowered.main
     program = Program(
         tuple(_spec(p.name, p.type) for p in main.params),
@@ -91,6 +94,10 @@ def compile(
         _stages(seen, lowered, kernels),
     )
     return Executable(program, library, num_threads)
+
+
+def _entry_object(steps: list[KernelCall | Copy], target: Target, cache: ObjectCache) -> bytes:
+    return cached_object(repr(steps), lambda: llvm_entry.entry_module(steps), target, cache)
 
 
 def _as_module(model: Any, inputs: Any) -> IRModule:
@@ -225,9 +232,8 @@ def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int
     build_all([kernel], cache)
     arguments = [Argument("args", i) for i in range(len(func.buffers))]
     arguments += [Argument("dims", i) for i in range(len(func.dims))]
-    library = load_objects(
-        [kernel.object_code, object_of_text(entry_module([KernelCall(kernel.symbol, tuple(arguments))]), target, cache)]
-    )
+    call = KernelCall(kernel.symbol, tuple(arguments))
+    library = load_objects([kernel.object_code, _entry_object([call], target, cache)])
     info = KernelInfo(
         func.name,
         kernel.symbol,

@@ -15,11 +15,14 @@ from ..ir.equal import structural_hash
 from ..ir.primfunc import PrimFunc
 from ..ir.repro import write_reproducer
 from ..ir.verify import verify
+from ..lazy import lazy_module
 from ..target import Target
 from .cache import ObjectCache, fingerprint
-from .llvm.kernel import kernel_module
 from .llvm.machine import emit_assembly, emit_object, target_machine
-from .lowering import STEPS
+
+# what only a kernel that is not in the cache needs
+lowering = lazy_module("tcomp.codegen.lowering")
+llvm_kernel = lazy_module("tcomp.codegen.llvm.kernel")
 
 Scheduler = Callable[[PrimFunc], tuple[PrimFunc, str, str]]
 """unscheduled kernel -> (scheduled kernel, the rule's name, the schedule as Python)"""
@@ -63,7 +66,7 @@ class Kernel:
     @cached_property
     def lowered(self) -> PrimFunc:
         func = self.scheduled
-        for step in STEPS:
+        for step in lowering.STEPS:
             func = step(func)
             if config().verify >= 1:
                 verify(func)
@@ -71,7 +74,7 @@ class Kernel:
 
     @cached_property
     def llvm_text(self) -> str:
-        return kernel_module(self.lowered, self.symbol, 8 * self.target.vector_bytes)
+        return llvm_kernel.kernel_module(self.lowered, self.symbol, 8 * self.target.vector_bytes)
 
     def assembly(self) -> str:
         return emit_assembly(self.llvm_text, machine_of(self.target))
@@ -136,11 +139,11 @@ def build_all(kernels: Sequence[Kernel], cache: ObjectCache, on_done: Callable[[
         k.object_code = unique[k.key].object_code
 
 
-def object_of_text(text: str, target: Target, cache: ObjectCache) -> bytes:
-    """Object code of LLVM text, cached under the text."""
-    key = hashlib.blake2b(f"{text}|{target!r}|{fingerprint()}".encode(), digest_size=20).hexdigest()
+def cached_object(name: str, make_text: Callable[[], str], target: Target, cache: ObjectCache) -> bytes:
+    """Object code of LLVM text, cached under a name that determines the text."""
+    key = hashlib.blake2b(f"{name}|{target!r}|{fingerprint()}".encode(), digest_size=20).hexdigest()
     found = cache.get(key)
     if found is None:
-        found = emit_object(text, machine_of(target))
+        found = emit_object(make_text(), machine_of(target))
         cache.put(key, found)
     return found

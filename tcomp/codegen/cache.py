@@ -11,9 +11,9 @@ import hashlib
 import os
 import tempfile
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
+from llvmlite import __version__ as llvmlite_version
 from platformdirs import user_cache_dir
 
 from ..config import config
@@ -25,7 +25,7 @@ _DIGEST = 32
 @cache
 def fingerprint() -> str:
     """What besides the program and the target decides the object code: tcomp's own sources, and LLVM's version."""
-    digest = hashlib.blake2b(version("llvmlite").encode(), digest_size=16)
+    digest = hashlib.blake2b(llvmlite_version.encode(), digest_size=16)
     root = Path(__file__).resolve().parents[1]
     for path in sorted(root.rglob("*.py")):
         status = path.stat()

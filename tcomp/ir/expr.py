@@ -140,7 +140,7 @@ class Const(Expr):
 
 @node
 class BinaryExpr(Expr):
-    """Two operands of one dtype."""
+    """Two operands of one dtype. The operations share these fields, and differ in their class."""
 
     a: Expr
     b: Expr
@@ -151,92 +151,93 @@ class BinaryExpr(Expr):
         return self.a.dtype
 
 
-@node
 class Add(BinaryExpr):
+    __slots__ = ()
     symbol: ClassVar[str] = "+"
 
 
-@node
 class Sub(BinaryExpr):
+    __slots__ = ()
     symbol: ClassVar[str] = "-"
 
 
-@node
 class Mul(BinaryExpr):
+    __slots__ = ()
     symbol: ClassVar[str] = "*"
 
 
-@node
 class Div(BinaryExpr):
     """Division of floating-point numbers."""
 
+    __slots__ = ()
     symbol: ClassVar[str] = "/"
 
 
-@node
 class FloorDiv(BinaryExpr):
     """Integer division, rounded toward minus infinity."""
 
+    __slots__ = ()
     symbol: ClassVar[str] = "//"
 
 
-@node
 class FloorMod(BinaryExpr):
     """Remainder with the divisor's sign."""
 
+    __slots__ = ()
     symbol: ClassVar[str] = "%"
 
 
-@node
 class Min(BinaryExpr):
     """The lesser; NaN where either operand is NaN."""
 
+    __slots__ = ()
     symbol: ClassVar[str] = "min"
 
 
-@node
 class Max(BinaryExpr):
     """The greater; NaN where either operand is NaN."""
 
+    __slots__ = ()
     symbol: ClassVar[str] = "max"
 
 
-@node
 class CompareExpr(BinaryExpr):
     """A comparison; its value is a bool."""
+
+    __slots__ = ()
 
     @property
     def dtype(self) -> DType:
         return dt.bool_.with_lanes(self.a.dtype.lanes)
 
 
-@node
 class EQ(CompareExpr):
+    __slots__ = ()
     symbol: ClassVar[str] = "=="
 
 
-@node
 class NE(CompareExpr):
+    __slots__ = ()
     symbol: ClassVar[str] = "!="
 
 
-@node
 class LT(CompareExpr):
+    __slots__ = ()
     symbol: ClassVar[str] = "<"
 
 
-@node
 class LE(CompareExpr):
+    __slots__ = ()
     symbol: ClassVar[str] = "<="
 
 
-@node
 class And(BinaryExpr):
+    __slots__ = ()
     symbol: ClassVar[str] = "and"
 
 
-@node
 class Or(BinaryExpr):
+    __slots__ = ()
     symbol: ClassVar[str] = "or"
 
 

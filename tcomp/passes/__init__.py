@@ -1,7 +1,8 @@
 """Transformations of graphs."""
 
 from .base import Pass, Pipeline
+from .fuse import FuseOps
 from .pipeline import ALL, FUSE, GRAPH, LOWER
 from .plan import MemoryPlan, Slot, plan_memory
 
-__all__ = ["ALL", "FUSE", "GRAPH", "LOWER", "MemoryPlan", "Pass", "Pipeline", "Slot", "plan_memory"]
+__all__ = ["ALL", "FUSE", "GRAPH", "FuseOps", "LOWER", "MemoryPlan", "Pass", "Pipeline", "Slot", "plan_memory"]

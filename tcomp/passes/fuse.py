@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from ..analysis.dataflow import SINK, between, dataflow, post_dominators
 from ..ir.equal import structural_hash
@@ -24,6 +25,14 @@ _FOLLOWS = {
 _HEAVY = ("anchor", "reduction", "rows")
 
 
+class Store(Protocol):
+    """Bytes by key; a miss is None."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def put(self, key: str, payload: bytes) -> None: ...
+
+
 @dataclass(frozen=True)
 class FuseOps:
     """Group calls into kernels.
@@ -36,14 +45,26 @@ class FuseOps:
 
     Attributes:
         max_calls: the largest group.
+        store: where groupings are remembered between processes, by the graph's structural hash.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"typed"})
     ensures: ClassVar[frozenset[str]] = frozenset({"fused"})
     max_calls: int = 24
+    store: Store | None = None
 
     def run(self, module: IRModule) -> IRModule:
-        groups = _Grouping(module.main, self.max_calls).run()
+        main = module.main
+        if self.store is None:
+            return _outline(module, _Grouping(main, self.max_calls).run())
+        key = f"{structural_hash(with_fields(main, name=''))}g{self.max_calls}"
+        known = self.store.get(key)
+        if known is None:
+            groups = _Grouping(main, self.max_calls).run()
+            number = {b: i for i, b in enumerate(main.bindings)}
+            self.store.put(key, json.dumps([[number[b] for b in members] for members in groups]).encode())
+        else:
+            groups = [[main.bindings[i] for i in members] for members in json.loads(known)]
         return _outline(module, groups)
 
 

@@ -32,7 +32,7 @@ def create_prim_func(tensors: Sequence[Tensor], name: str = "main", attrs: Attrs
     stages = _stages(outputs)
     buffers = {t: _buffer(t) for t in tensors}
     allocs = []
-    for op, results in stages:
+    for _, results in stages:
         for t in results:
             if t not in buffers:
                 buffers[t] = _buffer(t)

@@ -49,7 +49,4 @@ def _is_pointwise(sch: Schedule, name: str) -> bool:
     """Whether every load is at the block's own point, or at a fixed one."""
     block = sch.func.blocks[name]
     own = tuple(it.var for it in block.iters)
-    for _, indices in loaded(block):
-        if indices != own and any(linear(i).terms for i in indices):
-            return False
-    return True
+    return all(indices == own or not any(linear(i).terms for i in indices) for _, indices in loaded(block))
