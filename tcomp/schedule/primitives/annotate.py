@@ -77,7 +77,13 @@ def check_vectorize(func: PrimFunc, loop: Var) -> Refusal | None:
     if inner is not None or outer is not None:
         other = inner or outer
         return Refusal(what, f"{other.kind} loop {other.var.name} is nested with it", {s: "this", other: other.kind})
-    return _independent(func, loop, "vectorize", "vectorize a loop over a spatial axis")
+    hint = "vectorize a loop over a spatial axis"
+    refusal = _independent(func, loop, "vectorize", hint)
+    reduction = _reduction_of(s)
+    if refusal is None and reduction is not None:
+        # at most one iteration does anything, but lanes that add to one element have no vector form
+        return Refusal(what, f"it runs over a reduce axis of block {reduction[0].name}", {s: "reduction axis"}, hint)
+    return refusal
 
 
 def check_unroll(func: PrimFunc, loop: Var) -> Refusal | None:

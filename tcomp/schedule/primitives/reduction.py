@@ -30,6 +30,14 @@ def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Ref
                 {early: "reduce loop", s: "the loop"},
                 f"decompose at {early.var.name}",
             )
+    spatial_vars = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}
+    reduce_vars = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
+    for x in around[around.index(s) :]:
+        if x.var in spatial_vars and x.var in reduce_vars:
+            why = f"loop {x.var.name} runs over spatial and reduce axes at once"
+            return Refusal(
+                what, why, {x: "fused loop", s: "the loop"}, "decompose before fusing, or fuse axes of one kind"
+            )
     vector = next((x for x in around[: around.index(s) + 1] if x.kind == "vectorized"), None)
     if vector is not None:
         return Refusal(what, f"loop {vector.var.name} is vectorized", {vector: "vectorized"})

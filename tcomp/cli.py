@@ -1,0 +1,78 @@
+"""The tcomp command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+from .codegen.cache import cache_folder
+from .errors import TcompError
+from .ops import OPERATORS
+from .target import Target
+
+app = typer.Typer(add_completion=False, help="A tensor compiler with a schedule language.", no_args_is_help=True)
+
+
+@app.command()
+def info(target: str = typer.Option("cpu", help='"cpu", or "llvm -mcpu=... -num-cores=..."')) -> None:
+    """What tcomp knows of this machine (or of another target)."""
+    t = Target.parse(target)
+    table = Table("what", "value")
+    for name, value in (
+        ("tcomp", __version__),
+        ("python", sys.version.split()[0]),
+        ("target", str(t)),
+        ("triple", t.triple),
+        ("vector registers", f"{t.num_registers} of {8 * t.vector_bytes} bits"),
+        ("caches", f"L1 {t.l1_bytes // 1024} KiB, L2 {t.l2_bytes // 1024} KiB"),
+        ("operators", str(len(OPERATORS))),
+        ("object cache", str(cache_folder())),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+@app.command()
+def clean() -> None:
+    """Delete all cached object code."""
+    folder = cache_folder()
+    files = [p for p in folder.rglob("*") if p.is_file()] if folder.is_dir() else []
+    for p in files:
+        p.unlink(missing_ok=True)
+    print(f"deleted {len(files)} files from {folder}")
+
+
+@app.command()
+def operators() -> None:
+    """List the operators that models are made of."""
+    table = Table("operator", "arguments", "fusion", "attributes")
+    for op in sorted(OPERATORS.values(), key=lambda o: o.name):
+        attrs = ", ".join(f"{k}" if v is ... else f"{k}={v}" for k, v in op.defaults.items())
+        table.add_row(op.name, str(op.arity or "any"), op.kind, attrs)
+    Console().print(table)
+
+
+@app.command()
+def show(path: Path) -> None:
+    """Print a dumped program."""
+    from_file = path.with_suffix(".txt")
+    if not from_file.is_file():
+        raise TcompError(f"no dump {from_file}", hint="TCOMP_DUMP=folder makes them")
+    print(from_file.read_text(encoding="utf-8"), end="")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one message, not a traceback."""
+    try:
+        app()
+    except TcompError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""python -m tcomp.tools opt|fuzz|shrink|bisect"""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from rich.progress import track
+
+from ..codegen.lowering import STEPS
+from ..compiler import compile
+from ..errors import TcompError
+from ..ir.interp import interpret, run
+from ..ir.module import IRModule
+from ..ir.primfunc import PrimFunc
+from ..ir.printer import text
+from ..ir.repro import from_python
+from ..ops.reference import evaluate
+from ..passes import ALL, FUSE, GRAPH, LOWER, Pipeline
+from ..passes.check import TOLERANCE, random_array, relative_error, run_kernels
+from ..schedule.rules.default import default_schedule
+from ..target import Target
+from .fuzz import Outcome, agree, make_case, make_inputs, run_case, script
+from .fuzz import shrink as shrink_case
+
+app = typer.Typer(add_completion=False, help="Tools for people who work on tcomp.", no_args_is_help=True)
+
+
+def read_program(path: Path) -> Any:
+    """The program of a reproducer file.
+
+    Raises:
+        TcompError: the file is missing or builds no program.
+    """
+    if not path.is_file():
+        raise TcompError(f"no file {path}")
+    program = from_python(path.read_text(encoding="utf-8"))
+    if not isinstance(program, (IRModule, PrimFunc)):
+        raise TcompError(f"{path} builds a {type(program).__name__}", why="expected an IRModule or a PrimFunc")
+    return program
+
+
+@app.command()
+def opt(path: Path, passes: str = typer.Option("", help="names of passes, by commas; by default all of them")) -> None:
+    """Run passes on a dumped program and print the result (a kernel: schedule, lower and print LLVM IR)."""
+    program = read_program(path)
+    if isinstance(program, PrimFunc):
+        sch, rule = default_schedule(program, Target.parse("cpu"))
+        print(f"# rule: {rule}\n{text(sch.func)}\n")
+        print(compile(sch).ir("llvm"))
+        return
+    names = [n for n in passes.split(",") if n] or [type(p).__name__ for q in (GRAPH, FUSE, LOWER) for p in q.passes]
+    unknown = [n for n in names if n not in ALL]
+    if unknown:
+        raise TcompError(f"no pass {unknown[0]!r}", hint=f"one of {', '.join(ALL)}")
+    facts = frozenset({"typed", "canonical", "fused"})
+    print(text(Pipeline(tuple(ALL[n] for n in names), facts).run(program)))
+
+
+def _outcome(seed: int) -> Outcome:
+    result = run_case(make_case(seed))
+    result.scheduled = None
+    return result
+
+
+def outcomes(first: int, count: int, jobs: int) -> Iterator[Outcome]:
+    """The outcomes of consecutive seeds, computed in several processes."""
+    seeds = range(first, first + count)
+    if jobs <= 1:
+        yield from map(_outcome, seeds)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_outcome, seeds, chunksize=16)
+
+
+@app.command()
+def fuzz(cases: int = 200, seed: int = 0, jobs: int = 2) -> None:
+    """Random expressions under random schedules, each run three ways."""
+    layers: collections.Counter[str] = collections.Counter()
+    applied = refused = 0
+    for o in track(outcomes(seed, cases, jobs), "fuzzing", cases, transient=True):
+        layers[o.layer or "agree"] += 1
+        applied += o.applied
+        refused += o.refused
+        if o.layer:
+            print(f"seed {o.case.seed}: {o.layer}: {o.detail.splitlines()[0]}")
+            print(f"  replay and shrink: python -m tcomp.tools shrink {o.case.seed}")
+    print(f"{cases} cases, {applied} steps applied, {refused} refused: {dict(layers)}")
+    raise typer.Exit(1 if layers.keys() - {"agree"} else 0)
+
+
+@app.command()
+def shrink(seed: int) -> None:
+    """Replay a failing fuzz case, drop the steps that it does not need, and print it as a script."""
+    outcome = run_case(make_case(seed))
+    if not outcome.layer:
+        print(f"seed {seed} passes")
+        return
+    outcome = run_case(shrink_case(outcome.case, outcome.layer))
+    print(f"# {outcome.layer}: {outcome.detail}\n# {outcome.case}\n{script(outcome)}")
+
+
+@app.command()
+def bisect(path: Path) -> None:
+    """Name the first pass or lowering step that changes a dumped program's answer."""
+    program = read_program(path)
+    (_bisect_kernel if isinstance(program, PrimFunc) else _bisect_module)(program)
+
+
+def _report(name: str, error: float) -> None:
+    verdict = "ok" if error <= TOLERANCE else "CHANGES THE ANSWER"
+    print(f"{name:<32} relative error {error:9.2e}  {verdict}")
+    if error > TOLERANCE:
+        raise typer.Exit(1)
+
+
+def _bisect_module(module: IRModule) -> None:
+    rng = np.random.default_rng(0)
+    inputs = [random_array(p.type, rng) for p in module.main.params]
+    want = evaluate(module, inputs, exact=True)
+    for pipeline in (GRAPH, FUSE):
+        for p in pipeline.passes:
+            module = Pipeline((p,), module.facts | p.requires).run(module)
+            got = evaluate(module, inputs, exact=True)
+            _report(type(p).__name__, max(map(relative_error, got, want)))
+    module = LOWER.run(module)
+    _report("LowerToPrimFuncs", max(map(relative_error, run_kernels(module, inputs), want)))
+    for name, f in module.functions.items():
+        if isinstance(f, PrimFunc):
+            print(f"kernel {name}:")
+            _bisect_kernel(f)
+
+
+def _bisect_kernel(func: PrimFunc) -> None:
+    inputs = make_inputs(func, 0)
+    want = run(func, inputs)
+    sch, rule = default_schedule(func, Target.parse("cpu"))
+    _report(f"schedule ({rule})"[:32], max(map(relative_error, run(sch.func, inputs), want)))
+    lowered = sch.func
+    for step in STEPS:
+        lowered = step(lowered)
+        flat = all(len(b.shape) == 1 for b in lowered.buffers)
+        outputs = [np.zeros_like(w) for w in want]
+        views = [a.reshape(-1) if flat else a for a in (*inputs, *outputs)]
+        interpret(lowered, *views)
+        _report(step.__name__, max(map(relative_error, outputs, want)))
+    out = compile(sch)(*inputs)
+    got = list(out) if isinstance(out, tuple) else [out]
+    _report("native", max(map(relative_error, got, want)))
+    assert all(map(agree, got, want))
+
+
+def main() -> None:
+    try:
+        app()
+    except TcompError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
