@@ -159,7 +159,7 @@ def log(x: Expr) -> Expr:
 def log1p(x: Expr) -> Expr:
     u = Add(x, _c(1.0, x))
     exact = EQ(u, _c(1.0, x))
-    ratio = Div(Mul(log(u), x), Select(exact, _c(1.0, x), Sub(u, _c(1.0, x))))
+    ratio = Mul(log(u), Div(x, Select(exact, _c(1.0, x), Sub(u, _c(1.0, x)))))
     result = Select(Or(exact, EQ(x, _c(INF, x))), x, ratio)
     return Select(EQ(x, _c(-1.0, x)), _c(-INF, x), Select(LT(x, _c(-1.0, x)), _c(NAN, x), result))
 
@@ -202,7 +202,7 @@ def _quarter_turns(x: Expr) -> tuple[Expr, Expr]:
     parts = []
     for piece in _TWO_OVER_PI:
         p = Mul(wide, _c(piece, wide))
-        parts.append(_fma(_unary("floor", Mul(p, _c(0.25, wide))), _c(-4.0, wide), p))
+        parts.append(_fma(_unary("round", Mul(p, _c(0.25, wide))), _c(-4.0, wide), p))
     total = parts[-1]
     for p in reversed(parts[:-1]):
         total = Add(total, p)

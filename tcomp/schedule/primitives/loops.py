@@ -7,9 +7,9 @@ from itertools import pairwise
 from math import prod
 
 from ...analysis.dependence import carried, reversed_by
-from ...analysis.regions import path_to
+from ...analysis.regions import blocks_under, path_to
 from ...ir.arith import can_prove, dims_env, loop_range, simplify
-from ...ir.expr import Const, Expr, Var, const
+from ...ir.expr import Const, Expr, Var, const, free_vars
 from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.stmt import For, Stmt
@@ -126,6 +126,25 @@ def _new_order(func: PrimFunc, loops: Sequence[Var]) -> tuple[list[For], list[Fo
     return old, [next(wanted) if s in nest else s for s in old]
 
 
+def _init_comes_late(old: Sequence[For], new: Sequence[For], what: str) -> Refusal | None:
+    """A reduction clears its accumulators where all reduce iterators are 0: that point must stay the first of each sum."""
+    for block in blocks_under(old[-1].body):
+        if block.init is None:
+            continue
+        reduce_vars = {v for it in block.iters if it.kind == "reduce" for v in free_vars(it.binding)}
+        spatial_vars = {v for it in block.iters if it.kind == "spatial" for v in free_vars(it.binding)}
+        mixed = next((s for s in old if s.var in reduce_vars & spatial_vars), None)
+        if mixed is not None:
+            why = f"loop {mixed.var.name} runs over spatial and reduce axes of block {block.name} at once"
+            return Refusal(what, why, {mixed: "fused loop"}, "reorder before fusing")
+        sensitive = [s for s in old if s.var in reduce_vars or s.var not in spatial_vars]
+        if any(s.var not in reduce_vars for s in sensitive) and [s for s in new if s in sensitive] != sensitive:
+            unbound = next(s for s in sensitive if s.var not in reduce_vars)
+            why = f"each iteration of loop {unbound.var.name} repeats the whole reduction of block {block.name}"
+            return Refusal(what, why, {unbound: "repeats the reduction"}, "keep it outside the reduce loops")
+    return None
+
+
 def check_reorder(func: PrimFunc, *loops: Var) -> Refusal | None:
     what = f"cannot reorder loops {', '.join(v.name for v in loops)}"
     if len(set(loops)) != len(loops) or len(loops) < 2:
@@ -143,6 +162,9 @@ def check_reorder(func: PrimFunc, *loops: Var) -> Refusal | None:
     conflict = reversed_by(func, old, new)
     if conflict is not None:
         return Refusal(what, f"{conflict.text}, and the new order exchanges them", dict.fromkeys(marks, "named"))
+    refusal = _init_comes_late(old, new, what)
+    if refusal is not None:
+        return refusal
     kinds = [s.kind for s in new]
     if "vectorized" in kinds and "parallel" in kinds[kinds.index("vectorized") :]:
         return Refusal(what, "a parallel loop would run inside a vectorized one", {s: s.kind for s in new})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...analysis.regions import loops_around
-from ...ir.expr import Var, all_of, conjuncts, free_vars
+from ...ir.expr import Var, all_of, conjuncts, free_vars, is_const
 from ...ir.node import substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.stmt import Block, For, IterVar, Stmt, seq
@@ -38,6 +38,9 @@ def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Ref
             return Refusal(
                 what, why, {x: "fused loop", s: "the loop"}, "decompose before fusing, or fuse axes of one kind"
             )
+        if x.var not in spatial_vars | reduce_vars and not is_const(x.extent, 1):
+            why = f"loop {x.var.name} repeats the block, and each repetition must clear the accumulators again"
+            return Refusal(what, why, {x: "repeats the block", s: "the loop"}, f"decompose at a loop inside {x.var.name}")
     vector = next((x for x in around[: around.index(s) + 1] if x.kind == "vectorized"), None)
     if vector is not None:
         return Refusal(what, f"loop {vector.var.name} is vectorized", {vector: "vectorized"})
@@ -63,7 +66,8 @@ def apply_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> tup
     spatial = [it for it in b.iters if it.kind == "spatial"]
     renamed = {it.var: Var(it.var.name) for it in spatial}
     iters = tuple(IterVar(renamed[it.var], it.extent, "spatial", substitute(it.binding, fresh)) for it in spatial)
-    kept = [substitute(c, fresh) for c in conjuncts(b.where) if not free_vars(c) & reduce_vars]
+    unbound = {x.var for x in inside} - {v for it in b.iters for v in free_vars(it.binding)}
+    kept = [substitute(c, fresh) for c in conjuncts(b.where) if not free_vars(c) & (reduce_vars | unbound)]
     name = fresh_name(f"{b.name}_init", func.blocks)
     init: Stmt = Block(name, iters, substitute(b.init, renamed), None, all_of(kept))
     for x in reversed(inside):
