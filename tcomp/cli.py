@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__
 from .codegen.cache import cache_folder
 from .errors import TcompError
 from .ops import OPERATORS
@@ -24,7 +24,7 @@ def info(target: str = typer.Option("cpu", help='"cpu", or "llvm -mcpu=... -num-
     t = Target.parse(target)
     table = Table("what", "value")
     for name, value in (
-        ("tcomp", __version__),
+        ("tcomp", version("tcomp")),
         ("python", sys.version.split()[0]),
         ("target", str(t)),
         ("triple", t.triple),

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..ir.arith import Linear, dims_env, interval, linear
-from ..ir.expr import Buffer, Var, free_vars
+from ..ir.expr import Buffer, Var
 from ..ir.primfunc import PrimFunc
+from ..ir.query import free_vars
 from ..ir.stmt import Block, For
 from .regions import Access, accesses, blocks_under, loop_env, loops_around, resolve
 from .sets import NotAffineError, Space, sample

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..ir.arith import Env, Linear, interval, linear, loop_range, simplify
-from ..ir.expr import Buffer, Const, Expr, Load, Max, Min, Var, const, free_vars
+from ..ir.expr import Buffer, Const, Expr, Load, Max, Min, Var, const
 from ..ir.node import substitute, walk
 from ..ir.primfunc import PrimFunc
+from ..ir.query import free_vars
 from ..ir.stmt import Block, For, Let, Stmt, Store, sub_statements, walk_statements
 
 

@@ -37,9 +37,9 @@ from .expr import (
     Sub,
     Var,
     const,
-    is_const,
 )
 from .node import map_children, with_fields
+from .query import is_const
 
 Env = Mapping[Var, tuple[Expr, Expr]]
 """The inclusive range of each variable; the ends may mention other variables."""
@@ -215,22 +215,19 @@ def _lower(form: Linear, env: Env, depth: int) -> int | None:
         return form.constant
     if depth > _MAX_DEPTH:
         return None
-    symbolic = None
     total = form.constant
     for term, c in form.terms.items():
         bound = _term_bound(term, c > 0, env, depth)
         if bound is None:
-            symbolic = None
             break
         total += c * bound
     else:
         return total
-    # some term is bounded only by other variables: eliminate one such term and try again
-    for term, c in form.terms.items():
-        end = _symbolic_bound(term, c > 0, env)
+    # some term is bounded only by other variables: put its bound in its place, so that these may cancel
+    ends = [(t, c, _symbolic_bound(t, c > 0, env)) for t, c in form.terms.items()]
+    for term, c, end in sorted(ends, key=lambda item: isinstance(item[2], Const)):
         if end is not None:
-            symbolic = form.without(term).add(_linear(end, {}, depth + 1), c)
-            result = _lower(symbolic, env, depth + 1)
+            result = _lower(form.without(term).add(_linear(end, {}, depth + 1), c), env, depth + 1)
             if result is not None:
                 return result
     return None

@@ -24,12 +24,12 @@ from .expr import (
     Select,
     Sub,
     Var,
-    conjuncts,
 )
 from .graph import Binding, ConstRef, FuncCall, Function, OpCall, Value
 from .module import IRModule
 from .node import Node
 from .primfunc import PrimFunc
+from .query import conjuncts
 from .stmt import Allocate, Block, For, If, Let, Seq, Stmt, Store
 
 _PRECEDENCE = {"or": 1, "and": 2, "==": 4, "!=": 4, "<": 4, "<=": 4, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ..errors import VerifyError
-from .expr import Buffer, Expr, Load, Var, free_vars
+from .expr import Buffer, Expr, Load, Var
 from .graph import ConstRef, FuncCall, Function, Value
 from .module import IRModule
 from .node import walk
 from .primfunc import PrimFunc
 from .printer import excerpt
+from .query import free_vars
 from .stmt import Allocate, Block, For, If, Let, Seq, Stmt, Store
 
 

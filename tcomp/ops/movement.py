@@ -11,8 +11,9 @@ import numpy as np
 
 from .. import te
 from ..errors import ShapeError
-from ..ir.expr import Expr, Select, all_of, as_expr, const
+from ..ir.expr import Expr, Select, as_expr, const
 from ..ir.graph import TensorType
+from ..ir.query import all_of
 from ..ir.stmt import Attrs
 from .common import element, normal_axis, same_dtype, same_extent
 from .registry import Operator, mismatch, register

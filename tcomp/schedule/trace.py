@@ -96,6 +96,8 @@ class Trace:
         return name
 
     def _encode(self, arg: Any) -> Any:
+        if isinstance(arg, BlockRef) and arg not in self._names:
+            return arg.name  # the user named the block by a string
         if isinstance(arg, (Var, BlockRef)):
             return Handle(self._name(arg))
         if isinstance(arg, Buffer):

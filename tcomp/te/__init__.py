@@ -1,6 +1,6 @@
 """The tensor expression language: placeholder, compute, reductions, and the way from there to a PrimFunc."""
 
-from ..ir.expr import cast, const, equal, maximum, minimum, not_equal, select
+from ..ir.expr import cast, const, equal, not_equal, select
 from .create import create_prim_func
 from .functions import (
     all,
@@ -16,7 +16,9 @@ from .functions import (
     if_then_else,
     log,
     max,
+    maximum,
     min,
+    minimum,
     power,
     prod,
     rsqrt,

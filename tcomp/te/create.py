@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ExprError
-from ..ir.expr import Buffer, Expr, Load, Var, free_vars
+from ..ir.expr import Buffer, Expr, Load, Var
 from ..ir.node import rewrite
 from ..ir.primfunc import PrimFunc
+from ..ir.query import free_vars
 from ..ir.stmt import EMPTY, Attrs, Block, For, IterVar, Let, Stmt, Store, seq
 from .tensor import Compute, Reduce, Tensor, TensorLoad
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from typing import Any
 
 from ..dtype import DType
 from ..errors import ExprError
-from ..ir.expr import And, Expr, Or, as_expr, as_index, call, select
+from ..ir.expr import And, Expr, Max, Min, Or, as_expr, as_index, binary, call, select
 from .reducers import ARGMAX, ARGMIN, MAX, MIN, PROD, SUM, Reducer
 from .tensor import Reduce, ReduceAxis
 
 
 def _axes(axis: Any, name: str) -> tuple[ReduceAxis, ...]:
     axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-    if not axes or not all(isinstance(a, ReduceAxis) for a in axes):
+    if not axes or not builtins.all(isinstance(a, ReduceAxis) for a in axes):
         raise ExprError(f"{name} needs reduce axes, got {axis!r}", hint="axis=te.reduce_axis(extent)")
     return axes
 
@@ -111,6 +112,16 @@ def any(*conditions: Expr) -> Expr:
 def const_like(value: float | int, like: Expr | DType) -> Expr:
     """A literal of the dtype of an expression."""
     return as_expr(value, like if isinstance(like, DType) else like.dtype)
+
+
+def minimum(a: Any, b: Any) -> Expr:
+    """The lesser; NaN where either is NaN."""
+    return binary(Min, a, b)
+
+
+def maximum(a: Any, b: Any) -> Expr:
+    """The greater; NaN where either is NaN."""
+    return binary(Max, a, b)
 
 
 def exp(e: Expr) -> Expr:

@@ -199,6 +199,8 @@ class ExprEmitter(MemoryEmitter):
         if source.is_bool:
             return self.builder.select(v, self.constant(1, target), self.constant(0, target))
         if source.is_float and target.is_float:
+            if source.bits == 64 and target.bits == 16:
+                v = self.round_to_odd(v, source.lanes)  # the direct conversion is a call of a compiler support library
             return self.builder.fpext(v, t) if target.bits > source.bits else self.builder.fptrunc(v, t)
         if source.is_float:
             if is_narrow(source):
@@ -214,6 +216,23 @@ class ExprEmitter(MemoryEmitter):
         if target.bits == source.bits:
             return v
         return (self.builder.sext if source.kind == "int" else self.builder.zext)(v, t)
+
+    def round_to_odd(self, v: ir.Value, lanes: int) -> ir.Value:
+        """float64 -> float32 such that rounding once more, to a narrower type, is right.
+
+        What is not exact is truncated and gets an odd last bit (S. Boldo and G. Melquiond, Emulation of a FMA and
+        Correctly Rounded Sums, IEEE Trans. Computers 57(4), 2008).
+        """
+        b = self.builder
+        near = b.fptrunc(v, self._like(FLOAT, lanes))
+        back = b.fpext(near, v.type)
+        size = f"llvm.fabs.{'f64' if lanes == 1 else f'v{lanes}f64'}"
+        too_far = b.fcmp_ordered(">", self.intrinsic(size, v.type, [back]), self.intrinsic(size, v.type, [v]))
+        bits = b.bitcast(near, self._like(I32, lanes))
+        toward_zero = b.select(too_far, b.sub(bits, self._int(1, lanes)), bits)
+        inexact = b.fcmp_ordered("!=", back, v)
+        odd = b.select(inexact, b.or_(toward_zero, self._int(1, lanes)), bits)
+        return b.bitcast(odd, self._like(FLOAT, lanes))
 
     def from_bfloat(self, v: ir.Value, d: DType) -> ir.Value:
         bits = self.builder.zext(v, self._like(I32, d.lanes))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ...analysis.regions import accesses, writes
 from ...ir.arith import dims_env, linear, simplify
-from ...ir.expr import EQ, LT, Buffer, Const, Expr, Load, Select, Var, all_of, conjuncts, const
+from ...ir.expr import EQ, LT, Buffer, Const, Expr, Load, Select, Var, const
 from ...ir.node import rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.query import all_of, conjuncts
 from ...ir.stmt import EMPTY, Block, For, If, Let, Stmt, Store, map_statements, seq
 from .common import Env, extend
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ...ir.arith import can_prove, dims_env, linear
-from ...ir.expr import LE, LT, Const, Expr, Load, const, free_vars
+from ...ir.expr import LE, LT, Const, Expr, Load, const
 from ...ir.node import walk, with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.query import free_vars
 from ...ir.stmt import For, If, Let, Stmt, Store, map_statements, walk_statements
 from .common import Env, extend, own_binders, simplify_statements
 

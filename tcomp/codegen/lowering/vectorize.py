@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from ...errors import InternalError
 from ...ir.arith import dims_env, interval, linear
-from ...ir.expr import (
-    BinaryExpr,
-    Broadcast,
-    Call,
-    Cast,
-    Const,
-    Expr,
-    Load,
-    Not,
-    Ramp,
-    Select,
-    Var,
-    const,
-    free_vars,
-)
+from ...ir.expr import BinaryExpr, Broadcast, Call, Cast, Const, Expr, Load, Not, Ramp, Select, Var, const
 from ...ir.node import rewrite, with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.query import free_vars
 from ...ir.stmt import Allocate, For, If, Let, Seq, Stmt, Store, map_statements, seq
 from .common import Env, extend
 

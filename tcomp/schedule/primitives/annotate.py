@@ -6,9 +6,10 @@ from typing import Any
 
 from ...analysis.dependence import carried
 from ...analysis.regions import blocks_under, loops_around
-from ...ir.expr import Const, Var, free_vars
+from ...ir.expr import Const, Var
 from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.query import free_vars
 from ...ir.stmt import For, LoopKind, walk_statements
 from .base import BlockRef, Primitive, Refusal, replace
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from ...analysis.regions import loop_env, path_to
 from ...ir.arith import dims_env, simplify
-from ...ir.expr import Buffer, Expr, Var, all_of, conjuncts
+from ...ir.expr import Buffer, Expr, Var
 from ...ir.node import Node, substitute, with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.query import all_of, conjuncts
 from ...ir.stmt import EMPTY, Block, For, Seq, Stmt, map_statements, replace_statements
 
 

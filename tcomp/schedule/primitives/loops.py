@@ -9,9 +9,10 @@ from math import prod
 from ...analysis.dependence import carried, reversed_by
 from ...analysis.regions import blocks_under, path_to
 from ...ir.arith import can_prove, dims_env, loop_range, simplify
-from ...ir.expr import Const, Expr, Var, const, free_vars
+from ...ir.expr import Const, Expr, Var, const
 from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.query import free_vars
 from ...ir.stmt import For, Stmt
 from .base import Primitive, Refusal, chain, env_at, rebind, replace
 

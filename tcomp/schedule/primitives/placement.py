@@ -16,9 +16,10 @@ from ...analysis.regions import (
     writes,
 )
 from ...ir.arith import can_prove, dims_env, linear, simplify
-from ...ir.expr import Buffer, Const, Expr, Load, Var, all_of, free_vars, is_const
+from ...ir.expr import Buffer, Const, Expr, Load, Var
 from ...ir.node import rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.query import all_of, free_vars, is_const
 from ...ir.stmt import Block, For, IterVar, Seq, Stmt, Store, replace_statements, seq
 from .base import BlockRef, Primitive, Refusal, env_at, remove_block, replace, with_body
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ...analysis.regions import loops_around
-from ...ir.expr import Var, all_of, conjuncts, free_vars, is_const
+from ...ir.expr import Var
 from ...ir.node import substitute, with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.query import all_of, conjuncts, free_vars, is_const
 from ...ir.stmt import Block, For, IterVar, Stmt, seq
 from .base import BlockRef, Primitive, Refusal, fresh_name, replace
 
@@ -40,7 +41,9 @@ def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Ref
             )
         if x.var not in spatial_vars | reduce_vars and not is_const(x.extent, 1):
             why = f"loop {x.var.name} repeats the block, and each repetition must clear the accumulators again"
-            return Refusal(what, why, {x: "repeats the block", s: "the loop"}, f"decompose at a loop inside {x.var.name}")
+            return Refusal(
+                what, why, {x: "repeats the block", s: "the loop"}, f"decompose at a loop inside {x.var.name}"
+            )
     vector = next((x for x in around[: around.index(s) + 1] if x.kind == "vectorized"), None)
     if vector is not None:
         return Refusal(what, f"loop {vector.var.name} is vectorized", {vector: "vectorized"})

@@ -11,8 +11,9 @@ from math import ceil, prod
 
 from ...analysis.regions import consumers, writes
 from ...ir.arith import linear
-from ...ir.expr import Const, Var, free_vars
+from ...ir.expr import Const, Var
 from ...ir.primfunc import PrimFunc
+from ...ir.query import free_vars
 from ...ir.stmt import Block
 from ...target import Target
 from ..schedule import Schedule

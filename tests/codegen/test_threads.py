@@ -1,0 +1,157 @@
+"""The thread pool: nested, concurrent, after fork, oversubscribed, at exit, beside other pools."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import tcomp
+from tcomp import te
+from tcomp.errors import TcompError
+from tcomp.runtime import threads
+from tcomp.schedule import Schedule
+
+
+def parallel_kernel(rows: int = 64, columns: int = 257) -> tcomp.Executable:
+    a = te.placeholder((rows, columns), name="A")
+    out = te.compute((rows, columns), lambda i, j: a[i, j] * 2.0 + 1.0, name="out")
+    sch = Schedule(te.create_prim_func([a, out], f"par{rows}"))
+    sch.parallel(sch.get_loops("out")[0])
+    return tcomp.compile(sch)
+
+
+X = np.random.default_rng(0).standard_normal((64, 257)).astype("float32")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 64])
+def test_any_number_of_threads(count: int) -> None:
+    exe = parallel_kernel()
+    exe.num_threads = count
+    for _ in range(50):
+        assert np.array_equal(exe(X), X * 2 + 1)
+
+
+def test_many_regions_in_a_row() -> None:
+    exe = parallel_kernel()
+    exe.num_threads = 4
+    out = np.empty_like(X)
+    for turn in range(3000):
+        exe(X, out=out)
+        if turn % 500 == 0:
+            time.sleep(0.01)  # long enough for workers to fall asleep
+            assert np.array_equal(out, X * 2 + 1)
+
+
+def test_nested_regions_run_serially() -> None:
+    a = te.placeholder((16, 64), name="A")
+    out = te.compute((16, 64), lambda i, j: a[i, j] + 1.0, name="out")
+    sch = Schedule(te.create_prim_func([a, out], "nested"))
+    i, j = sch.get_loops("out")
+    sch.parallel(i)
+    sch.parallel(j)
+    exe = tcomp.compile(sch)
+    exe.num_threads = 4
+    x = X[:16, :64].copy()
+    for _ in range(100):
+        assert np.array_equal(exe(x), x + 1)
+
+
+def test_concurrent_callers_share_or_run_serially() -> None:
+    exe = parallel_kernel()
+    exe.num_threads = 3
+    failures: list[int] = []
+
+    def work(seed: int) -> None:
+        x = np.full_like(X, seed)
+        for _ in range(200):
+            if not np.array_equal(exe(x), x * 2 + 1):
+                failures.append(seed)
+
+    callers = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join(60)
+    assert not failures and not any(t.is_alive() for t in callers)
+
+
+def _child(queue: object) -> None:
+    exe = parallel_kernel()
+    exe.num_threads = 4
+    queue.put(bool(np.array_equal(exe(X), X * 2 + 1)))
+
+
+def test_a_forked_child_makes_threads_of_its_own() -> None:
+    exe = parallel_kernel()
+    exe.num_threads = 4
+    exe(X)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_child, args=(queue,))
+    child.start()
+    assert queue.get(timeout=60) is True
+    child.join(60)
+    assert child.exitcode == 0
+    assert np.array_equal(exe(X), X * 2 + 1)
+
+
+def _run(code: str, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env={**os.environ, **env}
+    )
+
+
+_PREPARE = "import sys; sys.path.insert(0, 'tests/codegen'); from test_threads import *; exe = parallel_kernel(); exe.num_threads = 4; "
+
+
+def test_the_interpreter_exits_cleanly_with_sleeping_and_spinning_workers() -> None:
+    for pause in ("", "time.sleep(0.2); "):
+        done = _run(_PREPARE + f"exe(X); {pause}print('end')")
+        assert done.returncode == 0 and done.stdout.strip() == "end", done.stderr
+
+
+def test_threads_from_the_environment() -> None:
+    done = _run(
+        _PREPARE.replace("exe.num_threads = 4", "exe.num_threads = None") + "exe(X); print(threads.get_num_threads())",
+        TCOMP_NUM_THREADS="3",
+    )
+    assert done.stdout.strip() == "3", done.stderr
+    assert (
+        "TCOMP_NUM_THREADS"
+        in _run(
+            "import tcomp; tcomp.compile; from tcomp.config import config; config()", TCOMP_NUM_THREADS="many"
+        ).stderr
+    )
+
+
+def test_beside_numpy_and_torch() -> None:
+    exe = parallel_kernel()
+    big = np.ones((256, 256), "float32")
+    torch = pytest.importorskip("torch") if "torch" in sys.modules else None
+    for _ in range(20):
+        assert (big @ big)[0, 0] == 256
+        if torch is not None:
+            assert float((torch.ones(64, 64) @ torch.ones(64, 64))[0, 0]) == 64
+        assert np.array_equal(exe(X), X * 2 + 1)
+
+
+def test_with_torch_in_the_same_process() -> None:
+    pytest.importorskip("torch")
+    code = _PREPARE + (
+        "import torch\nfor _ in range(50):\n  assert float((torch.ones(128, 128) @ torch.ones(128, 128))[0, 0]) == 128\n"
+        "  assert np.array_equal(exe(X), X * 2 + 1)\nprint('end')"
+    )
+    done = _run(code)
+    assert done.returncode == 0 and done.stdout.strip() == "end", done.stderr
+
+
+def test_bad_thread_counts_are_refused() -> None:
+    parallel_kernel()
+    for bad in (0, -1, 1000, "two"):
+        with pytest.raises(TcompError, match="cannot use"):
+            threads.set_num_threads(bad)

@@ -1,0 +1,15 @@
+"""Shared fixtures: a cache folder of the test run's own, seeded random numbers."""
+
+import os
+import tempfile
+
+import numpy as np
+import pytest
+
+# one folder a test process, so that runs neither see nor leave anything in the user's cache
+os.environ["TCOMP_CACHE_DIR"] = tempfile.mkdtemp(prefix="tcomp-test-cache-")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(1234)

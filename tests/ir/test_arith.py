@@ -1,0 +1,85 @@
+"""Index arithmetic: simplification never changes a value, bounds always hold."""
+
+import itertools
+import random
+
+import pytest
+
+from tcomp.dtype import int64
+from tcomp.ir.arith import can_prove, interval, simplify
+from tcomp.ir.expr import Const, Expr, FloorDiv, FloorMod, Select, Var, const, equal
+from tcomp.ir.printer import text
+from tcomp.te import maximum, minimum
+
+
+def evaluate(e: Expr, values: dict) -> int:
+    match e:
+        case Const():
+            return e.value
+        case Var():
+            return values[e]
+        case Select():
+            return evaluate(e.then if evaluate(e.cond, values) else e.orelse, values)
+    a, b = evaluate(e.a, values), evaluate(e.b, values)
+    return {
+        "+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "//": lambda: a // b, "%": lambda: a % b,
+        "min": lambda: min(a, b), "max": lambda: max(a, b), "<": lambda: a < b, "<=": lambda: a <= b,
+        "==": lambda: a == b, "!=": lambda: a != b, "and": lambda: a and b, "or": lambda: a or b,
+    }[e.symbol]()  # fmt: skip
+
+
+def random_expr(rng: random.Random, variables: list[Var], depth: int) -> Expr:
+    if depth == 0 or rng.random() < 0.15:
+        return rng.choice([*variables, const(rng.randint(-9, 9))])
+    a, b = random_expr(rng, variables, depth - 1), random_expr(rng, variables, depth - 1)
+    k = rng.choice([2, 3, 4, 5, 8, 16])
+    return rng.choice([
+        lambda: a + b, lambda: a - b, lambda: a * rng.randint(-5, 5), lambda: FloorDiv(a, const(k)),
+        lambda: FloorMod(a, const(k)), lambda: minimum(a, b), lambda: maximum(a, b), lambda: a * k + b,
+    ])()  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_simplify_keeps_the_value_and_bounds_hold(seed: int) -> None:
+    rng = random.Random(seed)
+    variables = [Var(n) for n in "ijk"]
+    extents = [rng.randint(1, 7) for _ in variables]
+    env = {v: (const(0), const(n - 1)) for v, n in zip(variables, extents)}
+    e = random_expr(rng, variables, 4)
+    simple = simplify(e, env)
+    low, high = interval(e, env)
+    condition = e < rng.randint(-20, 20)
+    proved = can_prove(condition, env) if not isinstance(condition, Const) else False
+    for point in itertools.product(*(range(n) for n in extents)):
+        values = dict(zip(variables, point))
+        want = evaluate(e, values)
+        assert evaluate(simple, values) == want, f"{text(e)} became {text(simple)}"
+        assert (low is None or low <= want) and (high is None or want <= high)
+        if proved:
+            assert evaluate(condition, values)
+
+
+def test_what_tiling_needs_simplifies() -> None:
+    io, ii, n = Var("io"), Var("ii"), Var("n")
+    env = {io: (const(0), const(7)), ii: (const(0), const(15)), n: (const(1), const(1 << 30))}
+    assert simplify((io * 16 + ii) // 16, env) is io
+    assert simplify((io * 16 + ii) % 16, env) is ii
+    assert simplify((io * 32 + ii) // 16, env) == simplify(io * 2, env)
+    assert simplify((ii // 4) * 4 + ii % 4, env) is ii
+    assert simplify((ii // 2) // 4, env) == simplify(ii // 8, env)
+    assert can_prove(io * 16 + ii < 128, env)
+    assert not can_prove(io * 16 + ii < 127, env)
+
+
+def test_symbolic_extents() -> None:
+    i, n = Var("i"), Var("n")
+    env = {n: (const(1), const(1 << 30)), i: (const(0), n - 1)}
+    assert can_prove(i < n, env)
+    assert can_prove(i + 1 <= n, env)
+    assert not can_prove(i + 1 < n, env)
+    assert simplify(n - n + i, env) is i
+    assert can_prove(equal(n // n, 1), env)
+
+
+def test_index_dtype_is_int64() -> None:
+    assert simplify(Var("i") + 1).dtype == int64

@@ -1,0 +1,337 @@
+"""What each primitive does, and what it must refuse. Every accepted schedule is run against the unscheduled kernel."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tcomp import te
+from tcomp.errors import ScheduleError
+from tcomp.ir import PrimFunc
+from tcomp.ir.equal import structural_equal
+from tcomp.ir.interp import run
+from tcomp.ir.printer import text
+from tcomp.ir.verify import verify
+from tcomp.schedule import Schedule
+from tcomp.tools.fuzz import make_inputs
+
+
+def matmul(n: int = 6, m: int = 10, r: int = 7) -> PrimFunc:
+    a, b = te.placeholder((n, r), name="A"), te.placeholder((r, m), name="B")
+    k = te.reduce_axis(r, "k")
+    c = te.compute((n, m), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="C")
+    return te.create_prim_func([a, b, te.compute((n, m), lambda i, j: te.maximum(c[i, j], 0.0), name="D")], "matmul")
+
+
+def product() -> PrimFunc:
+    """A matmul alone: its block writes the output."""
+    a, b = te.placeholder((6, 7), name="A"), te.placeholder((7, 10), name="B")
+    k = te.reduce_axis(7, "k")
+    return te.create_prim_func([a, b, te.compute((6, 10), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="C")])
+
+
+def stencil(n: int = 20) -> PrimFunc:
+    a = te.placeholder((n + 2,), name="A")
+    b = te.compute((n + 2,), lambda i: a[i] * 2.0, name="B")
+    return te.create_prim_func([a, te.compute((n,), lambda i: b[i] + b[i + 1] + b[i + 2], name="S")], "stencil")
+
+
+def scan_like() -> PrimFunc:
+    """Two blocks under one loop, the second reading what the first wrote one iteration earlier."""
+    a = te.placeholder((8,), name="A")
+    b = te.compute((8,), lambda i: a[i] + 1.0, name="B")
+    return te.create_prim_func([a, b, te.compute((8,), lambda i: b[te.maximum(i - 1, 0)] * 2.0, name="C")], "shifted")
+
+
+def check(sch: Schedule, func: PrimFunc) -> None:
+    """The schedule computes the same, replays, and is well formed."""
+    verify(sch.func)
+    inputs = make_inputs(func, 1)
+    for got, want in zip(run(sch.func, inputs), run(func, inputs)):
+        assert np.array_equal(got, want)
+    again = type(sch.trace).from_json(sch.trace.as_json()).replay(Schedule(func))
+    assert structural_equal(again.func, sch.func)
+    scope = {"sch": Schedule(func)}
+    exec(sch.trace.as_python(), scope)
+    assert structural_equal(scope["sch"].func, sch.func)
+
+
+def _split(s: Schedule) -> None:
+    i, j, k = s.get_loops("C")
+    s.split(i, [2, 3])
+    s.split(j, [None, 4])
+    s.split(k, [2, None, 2])
+
+
+def _fuse(s: Schedule) -> None:
+    i, j, k = s.get_loops("C")
+    f = s.fuse(i, j)
+    a, b = s.split(f, [None, 7])
+    s.fuse(a, b, k)
+
+
+def _reorder(s: Schedule) -> None:
+    i, j, k = s.get_loops("C")
+    s.reorder(k, j, i)
+
+
+def _tile(s: Schedule) -> None:
+    i, j, _ = s.get_loops("C")
+    i0, j0, i1, j1 = s.tile(i, j, 4, 4)
+    assert [v.name for v in s.get_loops("C")[:4]] == [v.name for v in (i0, j0, i1, j1)]
+
+
+def _kinds(s: Schedule) -> None:
+    i, j, k = s.get_loops("C")
+    s.reorder(i, k, j)
+    s.parallel(i)
+    s.unroll(k)
+    s.vectorize(j)
+    s.annotate(i, "note", "rows")
+    s.annotate("C", "weight", 2)
+
+
+def _inline(s: Schedule) -> None:
+    c = s.cache_read("D", "C", "global")
+    s.compute_inline(c)
+
+
+def _compute_at(s: Schedule) -> None:
+    i, j = s.get_loops("D")
+    i0, j0, _, _ = s.tile(i, j, 4, 4)
+    s.compute_at("C", j0)
+
+
+def _reverse_compute_at(s: Schedule) -> None:
+    i, j, _ = s.get_loops("C")
+    i0, j0, _, _ = s.tile(i, j, 4, 4)
+    s.reverse_compute_at("D", j0)
+
+
+def _caches(s: Schedule) -> None:
+    packed = s.cache_read("C", "B", "local")
+    i, j, _ = s.get_loops("C")
+    s.reorder(j, i)
+    s.compute_at(packed, j)
+    back = s.cache_write("D", 0, "local")
+    s.set_scope("C", 0, "local")
+    assert back.name in s.func.blocks
+
+
+def _decompose(s: Schedule) -> None:
+    i, j, k = s.get_loops("C")
+    k0, _ = s.split(k, [None, 2])
+    s.reorder(i, k0, j)
+    assert s.decompose_reduction("C", k0).name == "C_init"
+
+
+@pytest.mark.parametrize(
+    "steps", [_split, _fuse, _reorder, _tile, _kinds, _inline, _compute_at, _reverse_compute_at, _caches, _decompose]
+)
+def test_primitives_keep_the_meaning(steps: Callable[[Schedule], None]) -> None:
+    func = matmul()
+    sch = Schedule(func)
+    steps(sch)
+    check(sch, func)
+
+
+def test_split_guards_the_tail_only_where_it_must() -> None:
+    sch = Schedule(matmul())
+    i, j, _ = sch.get_loops("C")
+    sch.split(i, [None, 3])
+    assert "where" not in text(sch.func)
+    sch.split(j, [None, 4])
+    assert "where j_0 * 4 + j_1 < 10" in text(sch.func)
+
+
+def test_compute_at_takes_the_region_that_is_needed() -> None:
+    func = stencil()
+    sch = Schedule(func)
+    (i,) = sch.get_loops("S")
+    i0, _ = sch.split(i, [None, 4])
+    sch.compute_at("B", i0)
+    assert sch.get_extent(sch.get_loops("B")[-1]) == 6  # a tile of 4 and its halo
+    check(sch, func)
+
+
+def test_loops_survive_and_consumed_handles_name_the_step() -> None:
+    sch = Schedule(matmul())
+    i, j, k = sch.get_loops("C")
+    i0, i1 = sch.split(i, [None, 2])
+    sch.reorder(k, j)
+    assert sch.get_loops("C") == [i0, i1, k, j]
+    with pytest.raises(ScheduleError, match=r"consumed by: i_0, i_1 = sch.split\(i, \[None, 2\]\)"):
+        sch.parallel(i)
+    sch.compute_inline(sch.cache_read("D", "C"))
+    with pytest.raises(ScheduleError, match="consumed by"):
+        sch.get_loops("C_global")
+
+
+def expect(func: PrimFunc, reason: str, step: Callable[[Schedule], object]) -> None:
+    """The step is refused for that reason, and leaves the schedule as it was."""
+    sch = Schedule(func)
+    before: list = []
+
+    def prepared(s: Schedule) -> None:
+        before.append((s.func, len(s.trace.steps)))
+
+    with pytest.raises(ScheduleError, match=reason) as error:
+        step(_Recorder(sch, prepared))
+    assert error.value.why or error.value.what
+    assert sch.func is before[-1][0]
+    names = [x.method for x in sch.trace.steps[before[-1][1] :]]
+    assert all(n.startswith("get_") for n in names)
+
+
+class _Recorder:
+    """A schedule that notes its state before each call."""
+
+    def __init__(self, sch: Schedule, note: Callable[[Schedule], None]) -> None:
+        self._sch, self._note = sch, note
+
+    def __getattr__(self, name: str) -> object:
+        value = getattr(self._sch, name)
+        if callable(value) and not name.startswith("get_"):
+
+            def call(*args: object) -> object:
+                self._note(self._sch)
+                return value(*args)
+
+            return call
+        return value
+
+
+REFUSED = [
+    ("one factor can be inferred", matmul, lambda s: s.split(s.get_loops("C")[0], [None, None])),
+    ("at least two factors", matmul, lambda s: s.split(s.get_loops("C")[0], [6])),
+    ("cover 4 iterations, not 6", matmul, lambda s: s.split(s.get_loops("C")[0], [2, 2])),
+    ("positive integers", matmul, lambda s: s.split(s.get_loops("C")[0], [None, 0])),
+    ("already vectorized", matmul, lambda s: (s.vectorize(s.get_loops("D")[1]), s.split(s.get_loops("D")[1], [None, 2]))),
+    ("at least two loops", matmul, lambda s: s.fuse(s.get_loops("C")[0])),
+    ("not directly and alone inside", matmul, lambda s: s.fuse(s.get_loops("C")[1], s.get_loops("C")[0])),
+    ("not directly and alone inside", matmul, lambda s: s.fuse(s.get_loops("C")[0], s.get_loops("C")[2])),
+    ("already parallel", matmul, lambda s: (s.parallel(s.get_loops("C")[0]), s.fuse(*s.get_loops("C")[:2]))),
+    ("two different loops", matmul, lambda s: s.reorder(s.get_loops("C")[0], s.get_loops("C")[0])),
+    ("not perfectly nested", matmul, lambda s: s.reorder(s.get_loops("D")[0], s.get_loops("C")[0])),
+    ("carries a reduction", matmul, lambda s: s.parallel(s.get_loops("C")[2])),
+    ("carries a reduction", matmul, lambda s: s.vectorize(s.get_loops("C")[2])),
+    ("carries a reduction", matmul, lambda s: s.parallel(s.fuse(*s.get_loops("C")))),
+    ("already unrolled", matmul, lambda s: (s.unroll(s.get_loops("C")[0]), s.parallel(s.get_loops("C")[0]))),
+    ("is nested with it", matmul, lambda s: (s.vectorize(s.get_loops("D")[1]), s.vectorize(s.get_loops("D")[0]))),
+    ("inside a vectorized loop", lambda: matmul(m=8), lambda s: (s.vectorize(s.get_loops("D")[0]), s.parallel(s.get_loops("D")[1]))),
+    ("more than 1024", lambda: stencil(2000), lambda s: s.vectorize(s.get_loops("S")[0])),
+    ("more than 4096", lambda: stencil(5000), lambda s: s.unroll(s.get_loops("S")[0])),
+    ("is an identifier", matmul, lambda s: s.annotate("C", "no key", 1)),
+    ("bool, number or string", matmul, lambda s: s.annotate("C", "key", [1])),
+    ("it is a reduction", matmul, lambda s: s.compute_inline("C")),
+    ("an output of the function", matmul, lambda s: s.compute_inline("D")),
+    ("an output of the function", product, lambda s: s.compute_at("C", s.get_loops("C")[0])),
+    ("already runs inside", matmul, lambda s: s.compute_at("C", s.get_loops("C")[0])),
+    ("outside the loop", scan_like, lambda s: (s.cache_read("C", "B"), s.compute_at("B_global", s.get_loops("B")[0]))),
+    ("is vectorized", matmul, lambda s: (s.vectorize(s.get_loops("D")[1]), s.compute_at("C", s.get_loops("D")[1]))),
+    ("still reducing", matmul, lambda s: s.reverse_compute_at("D", s.get_loops("C")[2])),
+    ("different parts of axis", stencil, lambda s: s.reverse_compute_at("S", s.get_loops("B")[0])),
+    ("it is a reduction", matmul, lambda s: s.reverse_compute_at("C", s.get_loops("D")[0])),
+    ("leaves gaps", lambda: matmul(n=8), lambda s: _gap(s)),
+    ("does not read it", matmul, lambda s: s.cache_read("C", "D")),
+    ("has no buffer", matmul, lambda s: s.cache_read("C", "nothing")),
+    ("no scope", matmul, lambda s: s.cache_read("C", "A", "shared")),
+    ("in the same loop nest", matmul, lambda s: (s.compute_at("C", s.get_loops("D")[0]), s.cache_read("D", "C"))),
+    ("does not write it", matmul, lambda s: s.cache_write("C", "A")),
+    ("writes it as well", matmul, lambda s: (s.decompose_reduction("C", s.get_loops("C")[2]), s.cache_write("C"))),
+    ("in the same loop nest", matmul, lambda s: (s.compute_at("C", s.get_loops("D")[0]), s.cache_write("C"))),
+    ("parameter of the function", matmul, lambda s: s.set_scope("C", "A", "local")),
+    ("no reduction", matmul, lambda s: s.decompose_reduction("D", s.get_loops("D")[0])),
+    ("already a block of its own", matmul, lambda s: (s.decompose_reduction("C", s.get_loops("C")[2]), s.decompose_reduction("C", s.get_loops("C")[2]))),
+    ("not around the block", matmul, lambda s: s.decompose_reduction("C", s.get_loops("D")[0])),
+    ("already runs over the reduce axis", matmul, lambda s: _decompose_inside(s)),
+    ("spatial and reduce axes", matmul, lambda s: s.decompose_reduction("C", s.fuse(*s.get_loops("C")))),
+    ("no block", matmul, lambda s: s.compute_inline("Z")),
+    ("is no loop", matmul, lambda s: s.parallel("i")),
+]  # fmt: skip
+
+
+def _gap(s: Schedule) -> None:
+    i, j, k = s.get_loops("C")
+    i0, i1 = s.split(i, [2, 4])
+    s.reorder(i1, i0, j, k)
+    s.reverse_compute_at("D", i1)
+
+
+def _decompose_inside(s: Schedule) -> None:
+    i, j, k = s.get_loops("C")
+    s.reorder(k, i, j)
+    s.decompose_reduction("C", i)
+
+
+@pytest.mark.parametrize(("reason", "func", "step"), REFUSED, ids=[f"{i}-{r[0][:30]}" for i, r in enumerate(REFUSED)])
+def test_refusals(reason: str, func: Callable[[], PrimFunc], step: Callable) -> None:
+    expect(func(), reason, step)
+
+
+def test_a_fused_reduction_may_not_be_reordered() -> None:
+    """The accumulators are cleared where k is 0, which another order would not visit first."""
+    sch = Schedule(matmul())
+    i, j, k = sch.get_loops("C")
+    outer, inner = sch.split(sch.fuse(j, k), [None, 5])
+    with pytest.raises(ScheduleError, match="spatial and reduce axes"):
+        sch.reorder(inner, outer)
+
+
+def test_reorder_may_not_exchange_producer_and_consumer() -> None:
+    """for i: for j: {B[i, j] = ...; C[i, j] reads B[i - 1, j + 1]}: exchanging i and j would read before the write."""
+    a = te.placeholder((6, 6), name="A")
+    b = te.compute((6, 6), lambda i, j: a[i, j] + 1.0, name="B")
+    c = te.compute((6, 6), lambda i, j: b[te.maximum(i - 1, 0), te.minimum(j + 1, 5)], name="C")
+    func = te.create_prim_func([a, b, c], "skewed")
+    from tcomp.ir import For, Var  # build the nest by hand: no primitive fuses these loops
+    from tcomp.ir.node import substitute, with_fields
+    from tcomp.ir.stmt import seq
+
+    first, second = func.body.stmts
+    i, j = Var("i"), Var("j")
+    inner = [substitute(x.body.body, {x.var: i, x.body.var: j}) for x in (first, second)]
+    nest = with_fields(func, body=For(i, first.extent, For(j, first.extent, seq(inner))))
+    sch = Schedule(nest)
+    with pytest.raises(ScheduleError, match="exchanges them"):
+        sch.reorder(j, i)
+    with pytest.raises(ScheduleError, match="same element of B"):
+        sch.parallel(i)
+
+
+def test_error_shows_nest_schedule_and_place() -> None:
+    sch = Schedule(matmul())
+    i, _, k = sch.get_loops("C")
+    sch.split(i, [None, 2])
+    with pytest.raises(ScheduleError) as error:
+        sch.parallel(k)
+    message = str(error.value)
+    assert "cannot parallelize loop k of block C: it carries a reduction" in message
+    assert "# <- reduction axis of C" in message
+    assert "schedule so far: i_0, i_1 = sch.split(i, [None, 2])" in message
+    assert "test_primitives.py:" in message and "try:" in message
+
+
+def test_tile_is_all_or_nothing() -> None:
+    sch = Schedule(matmul())
+    i, j, k = sch.get_loops("C")
+    before = sch.func
+    with pytest.raises(ScheduleError):
+        sch.tile(i, k, 2, 0)
+    assert sch.func is before and len(sch.trace.steps) == 1
+
+
+def test_trace_of_another_version_is_refused() -> None:
+    from tcomp.schedule import Trace
+
+    with pytest.raises(ScheduleError, match="version"):
+        Trace.from_json('{"version": 99, "steps": []}')
+    with pytest.raises(ScheduleError, match="not a schedule trace"):
+        Trace.from_json("{]")
+
+
+def test_trace_replays_on_another_shape() -> None:
+    sch = Schedule(matmul())
+    _tile(sch)
+    other = matmul(9, 21, 5)
+    check(sch.trace.replay(Schedule(other)), other)

@@ -1,0 +1,113 @@
+"""The house's own test: which room may import which, and how large things may grow."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED = {
+    "errors": set(),
+    "lazy": set(),
+    "config": {"errors"},
+    "dtype": {"errors", "lazy"},
+    "ir": {"errors", "dtype", "config"},
+    "te": {"ir", "errors", "dtype"},
+    "ops": {"ir", "te", "errors", "dtype"},
+    "analysis": {"ir", "lazy", "errors"},
+    "passes": {"ops", "analysis", "ir", "te", "errors", "config", "dtype", "lazy"},
+    "runtime": {"errors", "dtype", "config", "lazy"},
+    "target": {"errors", "lazy", "runtime"},
+    "schedule": {"ir", "analysis", "errors", "target"},
+    "codegen": {"ir", "analysis", "errors", "dtype", "config", "lazy", "target"},
+    "compiler": {"codegen", "config", "errors", "ir", "lazy", "passes", "runtime", "schedule", "target"},
+    "cli": {"codegen", "errors", "ops", "target"},
+    "tools": {"analysis", "codegen", "compiler", "dtype", "errors", "ir", "ops", "passes", "schedule", "target", "te"},
+}
+"""Arrows between the rooms of tcomp, imports inside functions counted too."""
+
+FILES = sorted(p for folder in ("tcomp", "frontend", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
+MAX_LINES, MAX_FUNCTION = 500, 60
+LOCAL_IMPORTS = {"sklearn"}
+"""Optional packages that may be imported inside functions."""
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "tcomp").with_suffix("").parts
+    return parts[0]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms of tcomp that a file imports."""
+    rooms = set()
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            full = (*base, *(node.module.split(".") if node.module else ()))
+            targets = [full] if len(full) > 1 else [(*full, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            targets = [tuple(alias.name.split(".")) for alias in node.names]
+        else:
+            continue
+        rooms |= {t[1] for t in targets if t[0] == "tcomp" and len(t) > 1}
+    return rooms
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.is_relative_to(ROOT / "tcomp")], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_rooms_import_only_what_they_may(path: Path) -> None:
+    room = room_of(path)
+    if room in ("__init__", "__main__"):
+        room = "lazy" if path.parent == ROOT / "tcomp" else room
+        assert imported_rooms(path) <= {"lazy"}
+        return
+    rooms = imported_rooms(path) - {room}
+    assert rooms <= ALLOWED[room], f"{room} may not import {sorted(rooms - ALLOWED[room])}"
+
+
+def test_no_circle_between_rooms() -> None:
+    order: list[str] = []
+    left = dict(ALLOWED)
+    while left:
+        free = [r for r, needs in left.items() if needs <= set(order)]
+        assert free, f"a circle among {sorted(left)}"
+        order += free
+        for r in free:
+            del left[r]
+
+
+def test_tcomp_never_imports_the_frontend() -> None:
+    for path in FILES:
+        if path.is_relative_to(ROOT / "tcomp"):
+            assert "frontend" not in path.read_text().split("import ")[1:2], path
+
+
+def test_frontend_uses_the_public_face_only() -> None:
+    for path in FILES:
+        if path.is_relative_to(ROOT / "frontend"):
+            assert not imported_rooms(path), f"{path} imports {imported_rooms(path)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    source = path.read_text()
+    assert source.count("\n") <= MAX_LINES
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            body_start = node.body[1].lineno if ast.get_docstring(node) and len(node.body) > 1 else node.lineno
+            assert node.end_lineno - body_start < MAX_FUNCTION, f"{node.name} is too long"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_star_and_no_local_imports(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert all(a.name != "*" for a in node.names)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for inner in ast.walk(node):
+                if isinstance(inner, (ast.Import, ast.ImportFrom)):
+                    name = inner.module if isinstance(inner, ast.ImportFrom) else inner.names[0].name
+                    assert (name or "").split(".")[0] in LOCAL_IMPORTS, f"{node.name} imports {name}"

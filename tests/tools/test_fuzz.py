@@ -1,0 +1,59 @@
+"""Differential fuzzing in the suite, its shrinker, and past failures."""
+
+import pytest
+from typer.testing import CliRunner
+
+from tcomp.tools.__main__ import app, outcomes
+from tcomp.tools.fuzz import Case, Choice, make_case, run_case, script, shrink
+
+PAST_FAILURES = (66, 96, 117, 454, 604, 781, 792, 812, 908, 939, 1004, 1427, 1430, 1466)
+"""Seeds that once failed: reductions decomposed or reordered under fused loops, lanes over a reduce axis."""
+
+
+@pytest.mark.parametrize("seed", PAST_FAILURES)
+def test_past_failures_stay_fixed(seed: int) -> None:
+    outcome = run_case(make_case(seed))
+    assert not outcome.layer, f"{outcome.detail}\n{script(outcome)}"
+
+
+@pytest.mark.parametrize("first", range(20_000, 20_120, 20))
+def test_fresh_cases(first: int) -> None:
+    failed = [o for o in outcomes(first, 20, 1) if o.layer]
+    assert not failed, "\n".join(f"python -m tcomp.tools shrink {o.case.seed}: {o.layer}: {o.detail}" for o in failed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 2000, 100))
+def test_two_thousand_cases(first: int) -> None:
+    failed = [o for o in outcomes(first, 100, 1) if o.layer]
+    assert not failed, "\n".join(f"python -m tcomp.tools shrink {o.case.seed}: {o.layer}: {o.detail}" for o in failed)
+
+
+def test_the_fuzzer_notices_a_wrong_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A primitive that loses iterations is caught, named a schedule fault, and shrunk to the step at fault."""
+    from tcomp.schedule.primitives import loops
+    from tcomp.schedule.primitives.base import Primitive
+    from tcomp.schedule import schedule as module
+
+    def bad_split(func, loop, factors):
+        new, results = loops.apply_split(func, loop, factors)
+        s = new.loops[results[-1]]
+        from tcomp.ir import const
+        from tcomp.ir.node import with_fields
+        from tcomp.schedule.primitives.base import replace
+
+        return replace(new, s, with_fields(s, extent=const(max(s.extent.value - 1, 1)))), results
+
+    monkeypatch.setitem(module.ALL, "split", Primitive("split", loops.check_split, bad_split))
+    case = Case(
+        3, (Choice("cache_write", (0, 0, 0, 0, 0)), Choice("split", (0, 0, 2, 0, 0)), Choice("unroll", (0, 9, 0, 0, 0)))
+    )
+    outcome = run_case(case, native=False)
+    assert outcome.layer == "schedule"
+    assert [c.method for c in shrink(case, "schedule", native=False).choices] == ["split"]
+
+
+def test_command_line_replays_a_seed() -> None:
+    result = CliRunner().invoke(app, ["fuzz", "--cases", "5", "--seed", "40", "--jobs", "1"])
+    assert result.exit_code == 0 and "5 cases" in result.output
+    assert "passes" in CliRunner().invoke(app, ["shrink", "41"]).output
