@@ -10,7 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_OURS = (
+    os.path.dirname(os.path.abspath(__file__)),
+    os.path.dirname(os.path.abspath(os.__file__)) + os.sep + "functools",
+)
 
 
 class TcompError(Exception):
@@ -79,11 +82,11 @@ class InternalError(TcompError):
 
 
 def user_location() -> str:
-    """`file:line` of the nearest caller outside this package, or an empty string."""
+    """`file:line` of the nearest caller outside this package (and functools), or an empty string."""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not os.path.abspath(name).startswith(_PACKAGE) and not name.startswith("<"):
+        if not os.path.abspath(name).startswith(_OURS) and not name.startswith("<"):
             return f"{os.path.basename(name)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

@@ -20,6 +20,7 @@ from .expr import (
     NE,
     Add,
     And,
+    BinaryExpr,
     Buffer,
     Call,
     Cast,
@@ -239,7 +240,7 @@ def _term_bound(term: Expr, lower: bool, env: Env, depth: int) -> int | None:
     if kind is Var:
         ends = env.get(term)
         end = None if ends is None else ends[0 if lower else 1]
-        return end.value if isinstance(end, Const) else None
+        return int(end.value) if isinstance(end, Const) else None
     if depth > _MAX_DEPTH:
         return None
     if kind is FloorMod and is_const(term.b) and term.b.value > 0:
@@ -267,8 +268,9 @@ def _term_bound(term: Expr, lower: bool, env: Env, depth: int) -> int | None:
                 return ends_a[0] * ends_b[0]
             return None if ends_a[1] is None or ends_b[1] is None else ends_a[1] * ends_b[1]
     if kind is Select:
-        both = [_range(_linear(x, env, depth), env, depth + 1)[0 if lower else 1] for x in (term.then, term.orelse)]
-        return None if None in both else (min if lower else max)(both)
+        sides = (_range(_linear(x, env, depth), env, depth + 1) for x in (term.then, term.orelse))
+        both = [x for x in (side[0 if lower else 1] for side in sides) if x is not None]
+        return (min if lower else max)(both) if len(both) == 2 else None
     return None
 
 
@@ -331,6 +333,7 @@ def _simplify_condition(e: Expr, env: Env) -> Expr:
 def _simplify_comparison(e: Expr, env: Env) -> Expr:
     a, b = simplify(e.a, env), simplify(e.b, env)
     low, high = _range(_merge_quotients(_linear(b, env, 0).add(_linear(a, env, 0), -1), env), env)  # of b - a
+    assert isinstance(e, BinaryExpr)
     match e:
         case LT() | LE():
             edge = 1 if isinstance(e, LT) else 0

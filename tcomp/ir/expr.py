@@ -6,7 +6,7 @@ Python operators build them; `==` is not one of these (it compares trees), `equa
 from __future__ import annotations
 
 import struct
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import dtype as dt
 from ..dtype import DType, dtype
@@ -19,7 +19,11 @@ class Expr(Node):
     """Base of all expressions; `dtype` is the type of the value."""
 
     __slots__ = ()
-    dtype: DType
+
+    if TYPE_CHECKING:
+
+        @property
+        def dtype(self) -> DType: ...
 
     def __add__(self, other: Any) -> Expr:
         return binary(Add, self, other)
@@ -390,7 +394,7 @@ def as_index(value: Any) -> Expr:
     return e if e.dtype.element == dt.int64 else cast(e, dt.int64.with_lanes(e.dtype.lanes))
 
 
-_FOLD = {
+_FOLD: dict[str, Any] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,

@@ -99,7 +99,7 @@ def _erf(x: Any) -> Any:
     return np.vectorize(math.erf, otypes=[np.float64])(x)
 
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, Any] = {
     "exp": np.exp,
     "exp2": np.exp2,
     "log": np.log,
@@ -115,7 +115,7 @@ _FUNCTIONS = {
 }
 """Computed in float64 and rounded once."""
 
-_EXACT = {
+_EXACT: dict[str, Any] = {
     "neg": np.negative,
     "abs": np.abs,
     "floor": np.floor,

@@ -26,7 +26,9 @@ class IRModule(Node):
 
     @property
     def main(self) -> Function:
-        return self.functions["main"]
+        main = self.functions["main"]
+        assert isinstance(main, Function)
+        return main
 
     def with_main(self, main: Function, constants: Mapping[str, Any] | None = None) -> IRModule:
         """The module with another entry function (and, where given, other constants)."""

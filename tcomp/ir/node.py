@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def walk(x: Node) -> Iterator[Node]:
 
 def with_fields(x: T, **changes: Any) -> T:
     """A copy of a node with some fields replaced."""
-    return replace(x, **changes)
+    return replace(cast(Any, x), **changes)
 
 
 def map_children(x: T, f: Callable[[Any], Any]) -> T:
@@ -85,7 +85,7 @@ def map_children(x: T, f: Callable[[Any], Any]) -> T:
             items = tuple(f(item) if isinstance(item, Node) else item for item in value)
             if any(a is not b for a, b in zip(items, value)):
                 changes[name] = items
-    return replace(x, **changes) if changes else x
+    return replace(cast(Any, x), **changes) if changes else x
 
 
 def rewrite(x: Any, post: Callable[[Any], Any], pre: Callable[[Any], Any] | None = None) -> Any:

@@ -81,7 +81,7 @@ class _Writer:
 
     def module(self, m: IRModule) -> str:
         functions = ", ".join(f"{k!r}: {self.value(f)}" for k, f in m.functions.items())
-        constants = []
+        constants: list[str] = []
         for name, array in m.constants.items():
             packed = base64.b85encode(zlib.compress(array.tobytes(), 1)).decode()
             self.lines.append(

@@ -47,7 +47,7 @@ def _row(t: te.Tensor, batch: Sequence[Expr], i: Expr, j: Expr) -> Expr:
 
 
 def matmul_flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
-    return 2 * out.size * args[0].shape[-1]
+    return 2 * out.size * int(args[0].shape[-1])
 
 
 register(Operator("matmul", _infer_matmul, _matmul, np.matmul, "anchor", 2, {}, matmul_flops))
@@ -79,5 +79,5 @@ def _linear_reference(x: Any, w: Any, b: Any = None) -> Any:
 
 register(
     Operator("linear", _infer_linear, _linear, _linear_reference, "anchor", None, {},
-             lambda args, out, attrs: 2 * out.size * args[0].shape[-1])
+             matmul_flops)
 )  # fmt: skip

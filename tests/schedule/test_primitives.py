@@ -7,12 +7,14 @@ import pytest
 
 from tcomp import te
 from tcomp.errors import ScheduleError
-from tcomp.ir import PrimFunc
+from tcomp.ir import For, PrimFunc, Var
 from tcomp.ir.equal import structural_equal
 from tcomp.ir.interp import run
+from tcomp.ir.node import substitute, with_fields
 from tcomp.ir.printer import text
+from tcomp.ir.stmt import seq
 from tcomp.ir.verify import verify
-from tcomp.schedule import Schedule
+from tcomp.schedule import Schedule, Trace
 from tcomp.tools.fuzz import make_inputs
 
 
@@ -98,13 +100,13 @@ def _inline(s: Schedule) -> None:
 
 def _compute_at(s: Schedule) -> None:
     i, j = s.get_loops("D")
-    i0, j0, _, _ = s.tile(i, j, 4, 4)
+    _, j0, _, _ = s.tile(i, j, 4, 4)
     s.compute_at("C", j0)
 
 
 def _reverse_compute_at(s: Schedule) -> None:
     i, j, _ = s.get_loops("C")
-    i0, j0, _, _ = s.tile(i, j, 4, 4)
+    _, j0, _, _ = s.tile(i, j, 4, 4)
     s.reverse_compute_at("D", j0)
 
 
@@ -272,7 +274,7 @@ def test_refusals(reason: str, func: Callable[[], PrimFunc], step: Callable) -> 
 def test_a_fused_reduction_may_not_be_reordered() -> None:
     """The accumulators are cleared where k is 0, which another order would not visit first."""
     sch = Schedule(matmul())
-    i, j, k = sch.get_loops("C")
+    _, j, k = sch.get_loops("C")
     outer, inner = sch.split(sch.fuse(j, k), [None, 5])
     with pytest.raises(ScheduleError, match="spatial and reduce axes"):
         sch.reorder(inner, outer)
@@ -284,10 +286,7 @@ def test_reorder_may_not_exchange_producer_and_consumer() -> None:
     b = te.compute((6, 6), lambda i, j: a[i, j] + 1.0, name="B")
     c = te.compute((6, 6), lambda i, j: b[te.maximum(i - 1, 0), te.minimum(j + 1, 5)], name="C")
     func = te.create_prim_func([a, b, c], "skewed")
-    from tcomp.ir import For, Var  # build the nest by hand: no primitive fuses these loops
-    from tcomp.ir.node import substitute, with_fields
-    from tcomp.ir.stmt import seq
-
+    # build the nest by hand: no primitive fuses these loops
     first, second = func.body.stmts
     i, j = Var("i"), Var("j")
     inner = [substitute(x.body.body, {x.var: i, x.body.var: j}) for x in (first, second)]
@@ -314,7 +313,7 @@ def test_error_shows_nest_schedule_and_place() -> None:
 
 def test_tile_is_all_or_nothing() -> None:
     sch = Schedule(matmul())
-    i, j, k = sch.get_loops("C")
+    i, _, k = sch.get_loops("C")
     before = sch.func
     with pytest.raises(ScheduleError):
         sch.tile(i, k, 2, 0)
@@ -322,8 +321,6 @@ def test_tile_is_all_or_nothing() -> None:
 
 
 def test_trace_of_another_version_is_refused() -> None:
-    from tcomp.schedule import Trace
-
     with pytest.raises(ScheduleError, match="version"):
         Trace.from_json('{"version": 99, "steps": []}')
     with pytest.raises(ScheduleError, match="not a schedule trace"):

@@ -31,9 +31,9 @@ def test_two_thousand_cases(first: int) -> None:
 
 def test_the_fuzzer_notices_a_wrong_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     """A primitive that loses iterations is caught, named a schedule fault, and shrunk to the step at fault."""
+    from tcomp.schedule import schedule as module
     from tcomp.schedule.primitives import loops
     from tcomp.schedule.primitives.base import Primitive
-    from tcomp.schedule import schedule as module
 
     def bad_split(func, loop, factors):
         new, results = loops.apply_split(func, loop, factors)

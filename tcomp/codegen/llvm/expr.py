@@ -154,7 +154,7 @@ class ExprEmitter(MemoryEmitter):
         """Rounded toward minus infinity. A divisor of 0 gives 0; the least integer divided by -1 wraps."""
         quotient_wanted = isinstance(e, FloorDiv)
         divisor = e.b.value if isinstance(e.b, Broadcast) else e.b
-        known = divisor.value if isinstance(divisor, Const) else None
+        known = int(divisor.value) if isinstance(divisor, Const) else None
         if known is not None and known > 0 and known & (known - 1) == 0:
             if quotient_wanted:
                 shift = self.constant(known.bit_length() - 1, d)

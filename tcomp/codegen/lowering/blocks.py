@@ -51,6 +51,7 @@ def _relax(b: Block, scratch: set[Buffer], env: Env) -> Block:
         return b
     # in terms of the iterators, so that it stays with the body
     mask = all_of([edges[c].var < edges[c].extent for c in dropped])
+    assert mask is not None
 
     def post(e: object) -> object:
         if isinstance(e, Load) and (e.buffer not in scratch or any(not isinstance(i, Var) for i in e.indices)):

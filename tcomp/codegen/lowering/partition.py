@@ -79,7 +79,7 @@ def _whole_tiles(loop: For, env: Env) -> int | None:
 
 
 def _comparisons(condition: Expr) -> list[Expr]:
-    stack, found = [condition], []
+    stack, found = [condition], list[Expr]()
     while stack:
         c = stack.pop()
         if isinstance(c, (LT, LE)):

@@ -51,7 +51,7 @@ def _place(body: Stmt, buffer: Buffer, env: Env) -> Stmt:
     memo: dict[int, bool] = {}
     if not _touches(body, buffer, memo):
         return body
-    site, loops = body, []
+    site, loops = body, list[For]()
     while True:
         if isinstance(site, For) and site.kind != "vectorized" and not any(x.kind == "vectorized" for x in loops):
             loops.append(site)

@@ -75,8 +75,8 @@ def check_vectorize(func: PrimFunc, loop: Var) -> Refusal | None:
         (x for x in walk_statements(s.body) if isinstance(x, For) and x.kind != "serial" and x.kind != "unrolled"), None
     )
     outer = next((x for x in loops_around(func, s) if x.kind == "vectorized"), None)
-    if inner is not None or outer is not None:
-        other = inner or outer
+    other = inner if inner is not None else outer
+    if other is not None:
         return Refusal(what, f"{other.kind} loop {other.var.name} is nested with it", {s: "this", other: other.kind})
     hint = "vectorize a loop over a spatial axis"
     refusal = _independent(func, loop, "vectorize", hint)

@@ -17,7 +17,7 @@ from ...analysis.regions import (
 )
 from ...ir.arith import can_prove, dims_env, linear, simplify
 from ...ir.expr import Buffer, Const, Expr, Load, Var
-from ...ir.node import rewrite, substitute, with_fields
+from ...ir.node import Node, rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, free_vars, is_const
 from ...ir.stmt import Block, For, IterVar, Seq, Stmt, Store, replace_statements, seq
@@ -45,7 +45,7 @@ def _spatial_index(block: Block, indices: tuple[Expr, ...]) -> dict[int, Var] | 
 def _movable_output(func: PrimFunc, block: Block, what: str) -> Refusal | Buffer:
     """The one intermediate buffer that a block alone writes, at its own spatial iterators."""
     buffer = _only_output(block)
-    mark = {block: "this block"}
+    mark: dict[Node, str] = {block: "this block"}
     if buffer is None:
         return Refusal(what, "it writes several buffers", mark)
     if buffer not in func.allocs:

@@ -40,7 +40,7 @@ def apply(sch: Schedule, target: Target) -> None:
             else:
                 last, inner = sch.split(loops[-1], [None, lanes])
                 sch.vectorize(inner)
-                outer = fuse_all(sch, loops[:-1]) or last
+                outer = fuse_all(sch, loops[:-1]) if len(loops) > 1 else last
         if is_big and outer is not None:
             sch.parallel(outer)
 

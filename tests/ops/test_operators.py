@@ -1,0 +1,181 @@
+"""Every operator, compiled by its default schedule, against its reference in float64, over odd shapes."""
+
+import numpy as np
+import pytest
+
+import tcomp
+from tcomp.dtype import dtype, float32
+from tcomp.errors import ShapeError, UnsupportedError
+from tcomp.ir.graph import TensorType
+from tcomp.ops import OPERATORS, GraphBuilder, infer
+from tcomp.ops.reference import evaluate
+from tcomp.passes.check import relative_error
+
+CASES: list[tuple[str, list, dict]] = []
+
+
+def case(op: str, *shapes: tuple, **attrs: object) -> None:
+    CASES.append((op, list(shapes), attrs))
+
+
+for _name in ("exp", "log", "log1p", "sqrt", "tanh", "sin", "cos", "floor", "ceil", "round", "rsqrt", "erf", "sigmoid",
+              "silu", "gelu", "negative", "abs", "relu"):  # fmt: skip
+    case(_name, (3, 17))
+    case(_name, (1,))
+case("gelu", (5, 33), approximate=True)
+for _name in ("add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "equal", "not_equal", "less",
+              "less_equal", "greater", "greater_equal"):  # fmt: skip
+    case(_name, (4, 1, 19), (3, 19))
+    case(_name, (7,), ())
+case("floor_divide", (3, 5, "int32"), (5, "int32"))
+case("logical_and", (3, 7, "bool"), (7, "bool"))
+case("logical_or", (3, 7, "bool"), (7, "bool"))
+case("logical_not", (3, 7, "bool"))
+case("where", (3, 7, "bool"), (7,), (3, 1))
+for _name in ("add_scalar", "multiply_scalar", "divide_scalar", "maximum_scalar", "minimum_scalar"):
+    case(_name, (3, 21), scalar=1.5)
+for _power in (2, 3, 0.5, -1.5):
+    case("power_scalar", (3, 21), scalar=_power)
+for _to in ("float64", "float16", "bfloat16", "int32", "uint8", "bool"):
+    case("cast", (3, 21), dtype=_to)
+for _name in ("sum", "prod", "max", "min", "mean"):
+    case(_name, (3, 5, 18))
+    case(_name, (3, 5, 18), axes=(1,))
+    case(_name, (3, 5, 18), axes=(-1,), keepdims=True)
+    case(_name, (5, 33), axes=(0,))
+for _name in ("argmax", "argmin"):
+    case(_name, (5, 9))
+    case(_name, (5, 9, 3), axis=1, keepdims=True)
+case("reshape", (4, 6, 5), shape=(8, -1))
+case("transpose", (3, 17, 5), axes=(2, 0, 1))
+case("transpose", (33, 34), axes=(1, 0))
+case("broadcast_to", (5, 1, 3), shape=(2, 5, 7, 3))
+case("concat", (2, 3, 5), (2, 4, 5), (2, 1, 5), axis=1)
+case("slice", (9, 21), begin=(1, 2), end=(8, 20), strides=(2, 3))
+case("slice", (9, 21), begin=(8, 0), end=(-10, 21), strides=(-1, 1))
+case("pad", (3, 7), pad_width=((1, 0), (2, 3)), value=1.5)
+case("flip", (3, 19), axes=(1,))
+case("dilate", (3, 5), axes=(0, 1), dilation=2)
+case("matmul", (7, 13), (13, 33))
+case("matmul", (1, 64), (64, 10))
+case("matmul", (65, 130), (130, 70))
+case("matmul", (3, 1, 5, 7), (2, 7, 9))
+case("linear", (5, 13), (21, 13))
+case("linear", (2, 5, 13), (21, 13), (21,))
+case("conv2d", (2, 3, 9, 11), (5, 3, 3, 3), padding=1)
+case("conv2d", (1, 4, 8, 8), (6, 4, 3, 3), stride=2, padding=(1, 0, 2, 1))
+case("conv2d", (1, 4, 12, 9), (8, 2, 3, 2), groups=2, dilation=2)
+case("conv2d", (1, 6, 7, 7), (6, 1, 3, 3), groups=6, padding=1)
+case("conv2d", (2, 17, 5, 5), (33, 17, 1, 1))
+case("conv2d", (2, 9, 8, 3), (3, 3, 3, 20), padding=1, layout="NHWC", kernel_layout="HWIO")
+for _name in ("max_pool2d", "avg_pool2d"):
+    case(_name, (2, 3, 9, 8), kernel=2)
+    case(_name, (2, 5, 9, 8), kernel=3, stride=2, padding=1)
+    case(_name, (1, 8, 6, 7), kernel=(2, 3), stride=1, layout="NHWC")
+case("avg_pool2d", (2, 5, 9, 8), kernel=3, stride=2, padding=1, count_include_pad=False)
+case("global_avg_pool2d", (2, 19, 5, 6))
+case("softmax", (5, 37))
+case("softmax", (3, 7, 5), axis=1)
+case("log_softmax", (5, 37))
+case("layer_norm", (5, 37), (37,), (37,))
+case("batch_norm", (2, 5, 3, 4), (5,), (5,), (5,), (5,))
+case("cross_entropy", (6, 11), (6, "int64"))
+
+
+def make(shape: tuple, op: str, rng: np.random.Generator) -> np.ndarray:
+    kind = shape[-1] if shape and isinstance(shape[-1], str) else "float32"
+    extents = tuple(s for s in shape if not isinstance(s, str))
+    if kind == "bool":
+        return rng.random(extents) < 0.5
+    if kind.startswith("int"):
+        return rng.integers(1, 6, extents).astype(kind)
+    x = np.asarray(rng.standard_normal(extents))
+    if op == "prod":
+        x = 1 + 0.05 * x
+    positive = op in ("log", "log1p", "sqrt", "rsqrt", "power", "power_scalar", "batch_norm", "cast")
+    return (np.abs(x) + 0.1 if positive else x).astype("float32")
+
+
+RUNS = [(op, shapes, attrs, c) for op, shapes, attrs in CASES for c in ((False, True) if len(shapes) > 1 else (False,))]
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "attrs", "constants"), RUNS, ids=[f"{r[0]}-{i}{'-constant' * r[3]}" for i, r in enumerate(RUNS)]
+)
+def test_compiled_against_the_reference(
+    op: str, shapes: list, attrs: dict, constants: bool, rng: np.random.Generator
+) -> None:
+    arrays = [make(s, op, rng) for s in shapes]
+    g = GraphBuilder()
+    inputs = []
+    operands = []
+    for i, x in enumerate(arrays):
+        if constants and i > 0:
+            operands.append(g.constant(x))
+        else:
+            inputs.append(x)
+            operands.append(g.input(f"x{i}", x.shape, x.dtype))
+    module = g.build(g.op(op, *operands, **attrs))
+    want = evaluate(module, inputs, exact=True)[0]
+    got = tcomp.compile(module)(*inputs)
+    assert got.shape == want.shape
+    limit = {"float16": 1e-3, "bfloat16": 1e-2}.get(str(attrs.get("dtype")), 2e-6)
+    if got.dtype.kind in "iub":
+        assert np.array_equal(got, want)
+    else:
+        assert relative_error(got, want) < limit
+
+
+def test_every_operator_has_a_case() -> None:
+    assert {c[0] for c in CASES} == set(OPERATORS)
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "bfloat16", "int32"])
+@pytest.mark.parametrize("op", ["add", "relu", "sum", "matmul", "conv2d"])
+def test_other_dtypes(op: str, kind: str, rng: np.random.Generator) -> None:
+    shapes = {
+        "add": [(5, 19), (19,)],
+        "relu": [(5, 19)],
+        "sum": [(5, 19)],
+        "matmul": [(7, 9), (9, 18)],
+        "conv2d": [(1, 2, 6, 6), (17, 2, 3, 3)],
+    }
+    arrays = [rng.integers(-3, 4, s).astype(dtype(kind).numpy) for s in shapes[op]]
+    g = GraphBuilder()
+    module = g.build(g.op(op, *(g.input(f"x{i}", x.shape, kind) for i, x in enumerate(arrays))))
+    want = evaluate(module, arrays, exact=True)[0]
+    assert np.array_equal(tcomp.compile(module)(*arrays).astype(np.float64), want.astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ("op", "types", "attrs", "message"),
+    [
+        ("add", [(3, 4), (3, 5)], {}, "do not broadcast"),
+        ("matmul", [(3, 4), (5, 6)], {}, "inner extents 4 and 5"),
+        ("matmul", [(3,), (3, 6)], {}, "at least two dimensions"),
+        ("conv2d", [(1, 3, 8, 8), (4, 2, 3, 3)], {}, "kernels of 3 channels, not 2"),
+        ("conv2d", [(1, 3, 2, 2), (4, 3, 3, 3)], {}, "does not fit"),
+        ("conv2d", [(1, 3, 8, 8), (4, 3, 3, 3)], {"layout": "CHWN"}, "unknown layout"),
+        ("conv2d", [(3, 8, 8), (4, 3, 3, 3)], {}, "4 dimensions, not 3"),
+        ("reshape", [(3, 4)], {"shape": (5, -1)}, "do not fill"),
+        ("transpose", [(3, 4)], {"axes": (0, 0)}, "no permutation"),
+        ("concat", [(3, 4), (2, 4)], {"axis": 1}, "must agree"),
+        ("sum", [(3, 4)], {"axes": (2,)}, "out of range"),
+        ("softmax", [(3, 4)], {"axis": 5}, "out of range"),
+        ("layer_norm", [(3, 4), (3,), (4,)], {}, "extent of the last axis"),
+        ("relu", [(3, 4)], {"slope": 1}, "no attribute 'slope'"),
+        ("pad", [(3, 4)], {}, "needs the attribute"),
+        ("relu", [(3,), (3,)], {}, "takes 1 arguments"),
+        ("max_pool2d", [(1, 1, 4, 4)], {"kernel": 2, "padding": 2}, "not smaller than the window"),
+        ("cross_entropy", [(3, 4), (3,)], {}, "integers"),
+    ],
+)
+def test_shape_errors_name_operator_arguments_and_shapes(op: str, types: list, attrs: dict, message: str) -> None:
+    with pytest.raises(ShapeError, match=message) as error:
+        infer(op, [TensorType(t, float32) for t in types], attrs)
+    assert op in str(error.value)
+
+
+def test_unknown_operator() -> None:
+    with pytest.raises(UnsupportedError, match="no operator 'conv3d'"):
+        infer("conv3d", [TensorType((1,), float32)], {})

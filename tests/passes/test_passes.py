@@ -1,0 +1,240 @@
+"""Graph passes: what they change, and that the answer stays."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tcomp.errors import InternalError
+from tcomp.ir.equal import structural_equal
+from tcomp.ir.graph import FuncCall, Function, OpCall, Value
+from tcomp.ir.module import IRModule
+from tcomp.ir.verify import verify
+from tcomp.ops import GraphBuilder
+from tcomp.ops.reference import evaluate
+from tcomp.passes import FUSE, GRAPH, LOWER, Pipeline, plan_memory
+from tcomp.passes.check import relative_error, run_kernels
+from tcomp.passes.fold import EliminateCommonSubexpressions, EliminateDeadCode, FoldConstants
+from tcomp.passes.fuse import FuseOps
+from tcomp.passes.lower import LowerToPrimFuncs
+from tcomp.passes.simplify import Canonicalize, FoldScales, SimplifyAlgebra
+
+R = np.random.default_rng(7)
+
+
+def array(*shape: int) -> np.ndarray:
+    return R.standard_normal(shape).astype("float32")
+
+
+def ops_of(module: IRModule) -> list[str]:
+    return [b.call.op if isinstance(b.call, OpCall) else f"@{b.call.callee}" for b in module.main.bindings]
+
+
+def same(before: IRModule, after: IRModule, tolerance: float = 1e-6) -> None:
+    verify(after)
+    inputs = [R.standard_normal(p.type.shape).astype(p.type.dtype.numpy) for p in before.main.params]
+    for a, b in zip(evaluate(after, inputs, exact=True), evaluate(before, inputs, exact=True)):
+        assert relative_error(a, b) <= tolerance
+
+
+def cnn() -> IRModule:
+    g = GraphBuilder()
+    x = g.input("x", (2, 3, 8, 8))
+    y = g.conv2d(x, g.constant(array(4, 3, 3, 3)), padding=1)
+    y = g.batch_norm(y, *(g.constant(np.abs(array(4)) + 0.5) for _ in range(4)))
+    skip = g.relu(y)
+    y = g.conv2d(skip, g.constant(array(4, 4, 3, 3)), padding=1)
+    y = g.add(g.relu(g.batch_norm(y, *(g.constant(np.abs(array(4)) + 0.5) for _ in range(4)))), skip)
+    y = g.max_pool2d(y, kernel=2)
+    y = g.linear(g.reshape(y, shape=(2, 64)), g.constant(array(10, 64)), g.constant(array(10)))
+    return g.build(g.softmax(y))
+
+
+def test_the_whole_pipeline_on_a_cnn() -> None:
+    module = cnn()
+    graph = GRAPH.run(module)
+    same(module, graph, 1e-5)
+    assert "batch_norm" not in ops_of(graph) and "multiply" not in ops_of(graph) and "linear" not in ops_of(graph)
+    assert ops_of(graph).count("transpose") == 2  # into NHWC, and out of it before the reshape
+    fused = FUSE.run(graph)
+    same(module, fused, 1e-5)
+    assert fused.main.num_calls < graph.main.num_calls
+    lowered = LOWER.run(fused)
+    inputs = [array(2, 3, 8, 8)]
+    assert relative_error(run_kernels(lowered, inputs)[0], evaluate(module, inputs, exact=True)[0]) < 1e-5
+
+
+def test_constants_fold() -> None:
+    g = GraphBuilder()
+    x = g.input("x", (4,))
+    c = g.exp(g.add(g.constant(array(4)), g.constant(array(4))))
+    module = g.build(g.add(x, c))
+    folded = EliminateDeadCode().run(FoldConstants().run(module))
+    assert ops_of(folded) == ["add"] and len(folded.constants) == 1
+    same(module, folded)
+
+
+def test_dead_code_and_common_subexpressions() -> None:
+    g = GraphBuilder()
+    x = g.input("x", (4,))
+    g.tanh(x)
+    a, b = g.exp(x), g.exp(x)
+    module = g.build(g.add(a, b))
+    small = EliminateDeadCode().run(EliminateCommonSubexpressions().run(module))
+    assert ops_of(small) == ["exp", "add"]
+    same(module, small)
+
+
+@pytest.mark.parametrize(
+    ("build", "left"),
+    [
+        (lambda g, x: g.transpose(g.transpose(x, axes=(1, 2, 0)), axes=(2, 0, 1)), []),
+        (lambda g, x: g.transpose(g.relu(g.transpose(x, axes=(1, 2, 0))), axes=(2, 0, 1)), ["relu"]),
+        (lambda g, x: g.reshape(g.reshape(x, shape=(60,)), shape=(3, 4, 5)), []),
+        (lambda g, x: g.negative(g.negative(x)), []),
+        (lambda g, x: g.multiply_scalar(x, scalar=1.0), []),
+        (lambda g, x: g.relu(g.relu(x)), ["relu"]),
+        (lambda g, x: g.cast(x, dtype="float32"), []),
+        (lambda g, x: g.multiply(x, g.constant(np.ones((5,), "float32"))), []),
+        (lambda g, x: g.broadcast_to(x, shape=(3, 4, 5)), []),
+        (lambda g, x: g.pad(x, pad_width=((0, 0),) * 3), []),
+        (lambda g, x: g.sum(g.transpose(x, axes=(0, 2, 1)), axes=(1,)), ["sum"]),
+        (lambda g, x: g.add_scalar(x, scalar=0.0), ["add_scalar"]),  # turns -0.0 into 0.0: not an identity
+    ],
+)
+def test_simplifications(build: object, left: list[str]) -> None:
+    g = GraphBuilder()
+    module = g.build(build(g, g.input("x", (3, 4, 5))))
+    simple = SimplifyAlgebra().run(module)
+    assert ops_of(simple) == left
+    same(module, simple)
+
+
+def test_a_scale_folds_only_where_the_product_has_no_other_use() -> None:
+    for other_use in (False, True):
+        g = GraphBuilder()
+        x = g.input("x", (4, 6))
+        y = g.matmul(x, g.constant(array(6, 5)))
+        z = g.multiply(y, g.constant(array(5)))
+        module = Canonicalize().run(g.build(z, y) if other_use else g.build(z))
+        folded = FoldScales().run(module)
+        assert ("multiply" in ops_of(folded)) == other_use
+        same(module, folded, 1e-6)
+
+
+def kernels(module: IRModule) -> list[str]:
+    return [b.call.callee for b in module.main.bindings if isinstance(b.call, FuncCall)]
+
+
+def test_fusion_groups() -> None:
+    g = GraphBuilder()
+    x, w = g.input("x", (4, 6)), g.input("w", (6, 5))
+    y = g.matmul(x, w)
+    z = g.relu(g.add(y, g.constant(array(5))))
+    module = g.build(g.matmul(g.tanh(z), g.constant(array(5, 3))))
+    assert kernels(FUSE.run(module)) == ["matmul_add_relu_tanh", "matmul"]
+
+
+def test_fusion_joins_the_branches_of_a_diamond() -> None:
+    g = GraphBuilder()
+    x = g.input("x", (4, 6))
+    a = g.exp(x)
+    module = g.build(g.add(g.sin(a), g.cos(a)))
+    assert kernels(FUSE.run(module)) == ["exp_sin_cos_add"]
+
+
+def test_fusion_keeps_products_and_results_apart() -> None:
+    g = GraphBuilder()
+    x = g.input("x", (6, 6))
+    y = g.matmul(x, x)
+    module = g.build(g.relu(g.matmul(y, y)), g.relu(y))
+    fused = FUSE.run(module)
+    assert all(k.count("matmul") == 1 for k in kernels(fused) if "matmul" in k)
+    same(module, fused)
+    result = g.build(g.relu(y), y)  # y itself is wanted: it may not disappear into a kernel
+    same(result, FUSE.run(result))
+
+
+def test_equal_groups_share_one_kernel() -> None:
+    g = GraphBuilder()
+    x = g.input("x", (4, 4))
+    for _ in range(3):
+        x = g.relu(g.matmul(x, g.constant(array(4, 4))))
+    fused = FUSE.run(g.build(x))
+    assert kernels(fused) == ["matmul_relu"] * 3 and len(fused.functions) == 2
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_graphs_keep_their_meaning(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    g = GraphBuilder()
+    values = [g.input("a", (3, 4, 5)), g.input("b", (3, 4, 5)), g.constant(array(5))]
+    for _ in range(12):
+        a, b = (values[i] for i in rng.integers(0, len(values), 2))
+        kind = rng.integers(0, 9)
+        if kind < 3:
+            if a.type.shape == b.type.shape:
+                values.append(g.op(["add", "multiply", "maximum"][kind], a, b))
+        elif kind < 5:
+            values.append(g.op(["tanh", "relu"][kind - 3], a))
+        elif kind == 5 and a.type.ndim == 3:
+            values.append(g.transpose(a, axes=tuple(int(i) for i in rng.permutation(3))))
+        elif kind == 6:
+            values.append(g.reshape(a, shape=(a.type.size,)))
+        elif kind == 7 and a.type.ndim == 3:
+            values.append(g.sum(a, axes=(int(rng.integers(0, 3)),), keepdims=bool(rng.integers(0, 2))))
+        elif kind == 8 and a.type.ndim == 3:
+            values.append(g.softmax(a, axis=int(rng.integers(0, 3))))
+    module = g.build(values[-1], values[-2], values[len(values) // 2])
+    graph = GRAPH.run(module)
+    same(module, graph, 1e-5)
+    fused = FUSE.run(graph)
+    same(module, fused, 1e-5)
+    lowered = LOWER.run(fused)
+    inputs = [array(3, 4, 5), array(3, 4, 5)]
+    for a, b in zip(run_kernels(lowered, inputs), evaluate(module, inputs, exact=True)):
+        assert relative_error(a, b) < 1e-5
+
+
+def test_memory_plan_never_overlaps_what_is_alive() -> None:
+    lowered = LOWER.run(FUSE.run(GRAPH.run(cnn())))
+    main = lowered.main
+    plan = plan_memory(main)
+    assert 0 < plan.arena_bytes <= plan.total_bytes
+    last = {a: i for i, b in enumerate(main.bindings) for a in b.call.args}
+    alive: list[tuple[int, int, int, int]] = []
+    for i, b in enumerate(main.bindings):
+        for r in b.results:
+            slot = plan.slots[r]
+            if slot.place == "arena" and isinstance(b.call, FuncCall):
+                end = max([last.get(r, i)] + [last.get(v, i) for v in _views(main, r)])
+                alive.append((i, end, slot.at, slot.at + r.type.nbytes))
+    for i, x in enumerate(alive):
+        for y in alive[i + 1 :]:
+            assert x[1] < y[0] or y[1] < x[0] or x[3] <= y[2] or y[3] <= x[2]
+
+
+def _views(main: Function, r: Value) -> list[Value]:
+    return [b.result for b in main.bindings if isinstance(b.call, OpCall) and b.call.args[0] is r]
+
+
+def test_a_pipeline_checks_its_order_when_it_is_made() -> None:
+    with pytest.raises(InternalError, match="requires"):
+        Pipeline((LowerToPrimFuncs(), FuseOps()))
+
+
+def test_a_failing_pass_names_itself_and_writes_a_reproducer() -> None:
+    class Broken:
+        requires = frozenset()
+        ensures = frozenset()
+
+        def run(self, module: IRModule) -> IRModule:
+            raise KeyError("lost")
+
+    failing = cnn()
+    with pytest.raises(InternalError, match="pass Broken failed") as error:
+        Pipeline((Broken(),)).run(failing)
+    path = error.value.hint.split()[4]
+    scope: dict = {}
+    exec(Path(path).read_text(), scope)
+    assert structural_equal(scope["program"], failing)

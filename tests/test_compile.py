@@ -1,0 +1,228 @@
+"""compile() and Executable: what a user can do, and what bad input is told."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import tcomp
+from tcomp import te
+from tcomp.errors import InputError, InternalError, ScheduleError, TargetError, TcompError, UnsupportedError
+from tcomp.ops import GraphBuilder
+from tcomp.ops.reference import evaluate
+from tcomp.runtime.device.cpu import load_objects
+from tcomp.target import Target
+
+R = np.random.default_rng(3)
+W = R.standard_normal((8, 5)).astype("float32")
+
+
+def model() -> tcomp.IRModule:
+    g = GraphBuilder()
+    x, b = g.input("x", (4, 8)), g.input("b", (5,))
+    y = g.add(g.matmul(x, g.constant(W)), b)
+    return g.build(g.relu(y), g.softmax(y))
+
+
+X, B = R.standard_normal((4, 8)).astype("float32"), R.standard_normal(5).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def exe() -> tcomp.Executable:
+    return tcomp.compile(model())
+
+
+def test_results_by_position_and_by_name(exe: tcomp.Executable) -> None:
+    y, s = exe(X, B)
+    want = evaluate(model(), [X, B], exact=True)
+    assert np.allclose(y, want[0], atol=1e-5) and np.allclose(s, want[1], atol=1e-5)
+    for again in (exe(X, b=B), exe(x=X, b=B)):
+        assert np.array_equal(again[0], y)
+
+
+def test_outputs_can_be_written_in_place(exe: tcomp.Executable) -> None:
+    out = [np.empty((4, 5), "float32"), np.empty((4, 5), "float32")]
+    result = exe(X, B, out=out)
+    assert result[0] is out[0] and np.array_equal(out[0], exe(X, B)[0])
+
+
+def test_dlpack_and_buffers_are_read_in_place(exe: tcomp.Executable) -> None:
+    class Exported:
+        def __dlpack__(self, **kwargs: object) -> object:
+            return X.__dlpack__(**kwargs)
+
+        def __dlpack_device__(self) -> tuple:
+            return X.__dlpack_device__()
+
+    want = exe(X, B)[0]
+    assert np.array_equal(exe(Exported(), B)[0], want)
+    assert np.array_equal(exe(X, memoryview(B))[0], want)
+    torch = pytest.importorskip("torch")
+    assert np.array_equal(exe(torch.from_numpy(X), torch.from_numpy(B))[0], want)
+
+
+def test_many_threads_call_one_executable(exe: tcomp.Executable) -> None:
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        x = np.random.default_rng(seed).standard_normal((4, 8)).astype("float32")
+        want = np.maximum(x @ W + B, 0)
+        for _ in range(100):
+            if not np.allclose(exe(x, B)[0], want, atol=1e-4):
+                wrong.append(seed)
+
+    callers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e: e(X), "input 'b' is missing"),
+        (lambda e: e(X, B, B), "3 arguments given"),
+        (lambda e: e(X, B, b=B), "given twice"),
+        (lambda e: e(X, B, z=B), "'z' is unknown"),
+        (lambda e: e(X.astype("float64"), B), "dtype float64.*expected x: float32"),
+        (lambda e: e(X[:3], B), "axis 0 differs"),
+        (lambda e: e(X[0], B), "shape \\[8\\].*expected x: float32\\[4, 8\\]"),
+        (lambda e: e(np.asfortranarray(X), B), "not C-contiguous"),
+        (lambda e: e(np.repeat(X, 2, 0)[::2], B), "not C-contiguous"),
+        (lambda e: e([[1.0]], B), "is no array"),
+        (lambda e: e(X, B, out=np.empty((4, 5), "float32")), "1 output arrays given"),
+        (lambda e: e(X, B, out=[np.empty((4, 5)), np.empty((4, 5))]), "does not fit"),
+    ],
+)
+def test_bad_input_is_refused_with_what_was_expected(exe: tcomp.Executable, call: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call(exe)
+
+
+def test_bad_models_and_targets() -> None:
+    with pytest.raises(UnsupportedError, match="cannot compile a list"):
+        tcomp.compile([1, 2])
+    for bad in ("gpu", "llvm -mcpu=abacus", "llvm -speed=11", "cpu -num-cores=0", 7, "llvm -mtriple=vax-dec-ultrix"):
+        with pytest.raises(TargetError):
+            tcomp.compile(model(), target=bad)
+    with pytest.raises(TargetError, match="cuda has no code generator"):
+        tcomp.compile(model(), target="cuda")
+    with pytest.raises(TcompError, match="no kernel 'nothing'"):
+        tcomp.compile(model(), schedules={"nothing": lambda sch: None})
+    with pytest.raises(TcompError, match="damaged"):
+        load_objects([b"not an object"])
+
+
+def test_other_targets_compute_the_same() -> None:
+    want = tcomp.compile(model())(X, B)[0]
+    for target in ("llvm -mcpu=haswell -num-cores=1", "llvm -mcpu=x86-64", "cpu -mattr=-avx512f"):
+        if Target.parse("cpu").triple.startswith("x86_64"):
+            assert np.allclose(tcomp.compile(model(), target=target)(X, B)[0], want, atol=1e-5)
+    assert Target.parse("llvm -mcpu=skylake-avx512").vector_bytes == 64
+    assert Target.parse("llvm -mcpu=haswell").vector_bytes == 32
+    assert Target.parse("cpu -num-cores=7").num_cores == 7
+
+
+def test_every_stage_prints(exe: tcomp.Executable) -> None:
+    assert "matmul(x, const" in exe.ir("graph") and "@matmul_add" in exe.ir("fused")
+    assert "block matmul" in exe.ir("loops") and "rule:" in exe.ir("scheduled")
+    assert "define void" in exe.ir("llvm") and "ret" in exe.ir("asm")
+    name = exe.program.kernels[0].name
+    assert exe.ir("loops", name).count("def ") == 1
+    with pytest.raises(TcompError, match="no stage"):
+        exe.ir("sources")
+    with pytest.raises(TcompError, match="no kernel"):
+        exe.ir("loops", "nothing")
+
+
+def test_a_default_schedule_is_code_that_a_user_can_change(exe: tcomp.Executable) -> None:
+    name = next(k.name for k in exe.program.kernels if k.name.startswith("matmul"))
+    code = exe.schedule(name)
+    assert code.startswith("sch.") or "= sch." in code
+    called = []
+
+    def mine(sch: tcomp.Schedule) -> None:
+        exec(code, {"sch": sch})
+        called.append(str(sch.trace))
+
+    again = tcomp.compile(model(), schedules={name: mine})
+    assert called and np.array_equal(again(X, B)[0], exe(X, B)[0])
+    assert "rule: given" in again.ir("scheduled", name)
+    with pytest.raises(ScheduleError):
+        tcomp.compile(model(), schedules={name: lambda sch: sch.parallel(sch.get_loops("matmul")[-1])})
+
+
+def test_time_profile_and_memory(exe: tcomp.Executable) -> None:
+    timing = exe.time(X, B, repeat=5)
+    assert timing.best <= timing.median <= timing.worst and len(timing.seconds) == 5
+    profile = exe.profile(X, B, repeat=2)
+    assert len(profile.rows) == exe.num_kernels and "GFLOP/s" in str(profile)
+    assert profile.rows[0].flops >= 2 * 4 * 8 * 5 and exe.memory.constants >= W.nbytes
+    assert "workspace" in str(exe.memory) and "x: float32[4, 8]" in repr(exe)
+
+
+def test_results_that_are_inputs_constants_or_repeated() -> None:
+    g = GraphBuilder()
+    x = g.input("x", (2, 3))
+    c = g.constant(np.arange(6, dtype="float32"))
+    y = g.relu(x)
+    exe = tcomp.compile(g.build(x, c, y, y, g.reshape(y, shape=(6,))))
+    v = R.standard_normal((2, 3)).astype("float32")
+    a, b, y1, y2, flat = exe(v)
+    assert np.array_equal(a, v) and np.array_equal(b, np.arange(6))
+    assert np.array_equal(y1, np.maximum(v, 0)) and np.array_equal(y2, y1) and np.array_equal(flat, y1.ravel())
+
+
+def test_large_constants_do_not_travel_through_llvm() -> None:
+    g = GraphBuilder()
+    big = R.standard_normal((300, 400)).astype("float32")
+    exe = tcomp.compile(g.build(g.matmul(g.input("x", (2, 300)), g.constant(big))))
+    assert len(exe.ir("llvm")) < 200_000
+    x = R.standard_normal((2, 300)).astype("float32")
+    assert np.allclose(exe(x), x @ big, atol=1e-3)
+
+
+def test_verify_levels_and_dumps(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    from tcomp.config import config
+
+    monkeypatch.setenv("TCOMP_VERIFY", "2")
+    monkeypatch.setenv("TCOMP_DUMP", str(tmp_path))
+    config.cache_clear()
+    try:
+        tcomp.compile(model())
+        dumps = sorted(p.name for p in tmp_path.iterdir())
+        assert any("FuseOps.txt" in d for d in dumps) and any(d.endswith("FuseOps.py") for d in dumps)
+        for bad in ("3", "x"):
+            monkeypatch.setenv("TCOMP_VERIFY", bad)
+            config.cache_clear()
+            with pytest.raises(TcompError, match="TCOMP_VERIFY"):
+                config()
+    finally:
+        monkeypatch.undo()
+        config.cache_clear()
+
+
+def test_a_defect_of_code_generation_is_an_internal_error_with_a_reproducer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tcomp.codegen import build
+
+    monkeypatch.setattr(build.llvm_kernel, "kernel_module", lambda *a: "define nonsense")
+    a = te.placeholder((6,), name="A")
+    f = te.create_prim_func([a, te.compute((6,), lambda i: a[i] * 12345.0, name="out")], "broken")
+    with pytest.raises(InternalError, match="cannot generate code for kernel broken") as error:
+        tcomp.compile(f)
+    assert "python -m tcomp.tools opt" in str(error.value)
+
+
+def test_importing_tcomp_is_cheap() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, tcomp; assert 'numpy' not in sys.modules and 'llvmlite' not in sys.modules; print(dir(tcomp)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'compil'"):
+        tcomp.compil  # noqa: B018
