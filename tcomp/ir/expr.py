@@ -489,13 +489,3 @@ def select(cond: Any, then: Any, orelse: Any) -> Expr:
     if a.dtype != b.dtype:
         raise ExprError(f"select needs alternatives of one dtype, got {a.dtype} and {b.dtype}")
     return Select(c, a, b)
-
-
-def equal(a: Any, b: Any) -> Expr:
-    """The comparison a == b as an expression."""
-    return binary(EQ, a, b)
-
-
-def not_equal(a: Any, b: Any) -> Expr:
-    """The comparison a != b as an expression."""
-    return binary(NE, a, b)

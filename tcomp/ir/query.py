@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .expr import And, BinaryExpr, Broadcast, Call, Cast, Const, Expr, Load, Not, Ramp, Select, Var
+from .expr import EQ, NE, And, BinaryExpr, Broadcast, Call, Cast, Const, Expr, Load, Not, Ramp, Select, Var, binary
 
 
 def all_of(conditions: Sequence[Expr]) -> Expr | None:
@@ -55,3 +55,13 @@ def free_vars(e: Any) -> set[Var]:
         elif isinstance(x, Not):
             stack.append(x.a)
     return out
+
+
+def equal(a: Any, b: Any) -> Expr:
+    """The comparison a == b as an expression."""
+    return binary(EQ, a, b)
+
+
+def not_equal(a: Any, b: Any) -> Expr:
+    """The comparison a != b as an expression."""
+    return binary(NE, a, b)

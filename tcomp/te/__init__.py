@@ -1,6 +1,7 @@
 """The tensor expression language: placeholder, compute, reductions, and the way from there to a PrimFunc."""
 
-from ..ir.expr import cast, const, equal, not_equal, select
+from ..ir.expr import cast, const, select
+from ..ir.query import equal, not_equal
 from .create import create_prim_func
 from .functions import (
     all,

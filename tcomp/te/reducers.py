@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..dtype import DType
-from ..ir.expr import Const, Expr, Max, Min, Select, call, const, equal
+from ..ir.expr import Const, Expr, Max, Min, Select, call, const
+from ..ir.query import equal
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,8 +7,9 @@ import pytest
 
 from tcomp.dtype import int64
 from tcomp.ir.arith import can_prove, interval, simplify
-from tcomp.ir.expr import Const, Expr, FloorDiv, FloorMod, Select, Var, const, equal
+from tcomp.ir.expr import Const, Expr, FloorDiv, FloorMod, Select, Var, const
 from tcomp.ir.printer import text
+from tcomp.ir.query import equal
 from tcomp.te import maximum, minimum
 
 

@@ -1,0 +1,70 @@
+"""Timing several implementations of one thing, fairly.
+
+All of them run in one process, turn by turn, so that whatever else the machine does hits all alike. A turn times several calls
+in a row and begins with calls that are not counted, so that no side pays for waking up another side's threads. A claim is a
+ratio of medians.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Seconds of each call, and the relative error against float64."""
+
+    seconds: tuple[float, ...]
+    error: float
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+    @property
+    def best(self) -> float:
+        return min(self.seconds)
+
+
+def interleaved(
+    sides: Mapping[str, Callable[[], np.ndarray]],
+    reference: np.ndarray,
+    rounds: int = 40,
+    seconds_per_turn: float = 0.01,
+    rest: float = 0.0,
+) -> dict[str, Result]:
+    """Time functions turn by turn.
+
+    Args:
+        sides: functions that each compute the same array.
+        reference: the result in float64.
+        rounds: turns of each side; the order changes from round to round.
+        seconds_per_turn: calls are repeated to fill this time.
+        rest: seconds of sleep between turns, in which other pools' threads fall asleep.
+    """
+    scale = float(np.sqrt(np.square(reference).sum())) or 1.0
+    errors, calls = {}, {}
+    for name, f in sides.items():
+        errors[name] = float(np.sqrt(np.square(np.asarray(f(), np.float64) - reference).sum())) / scale
+        start = time.perf_counter()
+        f()
+        calls[name] = max(1, min(200, int(seconds_per_turn / max(time.perf_counter() - start, 1e-7))))
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    names = list(sides)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            f = sides[name]
+            if rest:
+                time.sleep(rest)
+            for _ in range(max(calls[name] // 4, 2)):
+                f()
+            start = time.perf_counter()
+            for _ in range(calls[name]):
+                f()
+            seconds[name].append((time.perf_counter() - start) / calls[name])
+    return {name: Result(tuple(s), errors[name]) for name, s in seconds.items()}
