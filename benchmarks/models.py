@@ -57,7 +57,9 @@ def as_torch(module: nn.Module) -> object:
                     layer.bias.data = array(m.bias).reshape(-1)
                 return layer
             case nn.Conv():
-                layer = tnn.Conv2d(m.in_channels, m.out_channels, m.kernel_size, m.stride, m.kernel_size // 2, bias=m.bias is not None)
+                layer = tnn.Conv2d(
+                    m.in_channels, m.out_channels, m.kernel_size, m.stride, m.kernel_size // 2, bias=m.bias is not None
+                )
                 layer.weight.data = array(m.weight).permute(3, 2, 0, 1).contiguous()
                 if m.bias is not None:
                     layer.bias.data = array(m.bias)
@@ -111,7 +113,12 @@ def settled_model(name: str) -> nn.Module:
 
 
 def main(
-    model: str = "digits_cnn", batch: str = "1,64", peers: str = "torch", threads: int = 0, rounds: int = 40, rest: float = 0.0
+    model: str = "digits_cnn",
+    batch: str = "1,64",
+    peers: str = "torch",
+    threads: int = 0,
+    rounds: int = 40,
+    rest: float = 0.0,
 ) -> None:
     """Print a table of medians and ratios; write it as JSON to benchmarks/out."""
     if model not in MODELS:
@@ -131,7 +138,15 @@ def main(
     table = Table("model", "batch", "side", "median ms", "best ms", "error", "tcomp is faster by")
     for r in rows:
         ratio = "" if r["side"] == "tcomp" else f"{r['ratio']:.2f} x"
-        table.add_row(r["model"], str(r["batch"]), r["side"], f"{r['median_ms']:.4f}", f"{r['best_ms']:.4f}", f"{r['error']:.1e}", ratio)
+        table.add_row(
+            r["model"],
+            str(r["batch"]),
+            r["side"],
+            f"{r['median_ms']:.4f}",
+            f"{r['best_ms']:.4f}",
+            f"{r['error']:.1e}",
+            ratio,
+        )
     console = Console()
     console.print(f"{tcomp.Target.parse('cpu')}, {count} threads, {rounds} interleaved rounds")
     console.print(table)

@@ -8,8 +8,7 @@ Names are resolved when first used, so that importing tcomp costs next to nothin
 """
 
 from .lazy import lazy_attributes
-
-__version__ = "0.1.0"
+from .version import __version__
 
 _PUBLIC = {
     "compile": ".compiler",

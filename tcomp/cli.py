@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import typer
@@ -14,6 +13,7 @@ from .codegen.cache import cache_folder
 from .errors import TcompError
 from .ops import OPERATORS
 from .target import Target
+from .version import __version__
 
 app = typer.Typer(add_completion=False, help="A tensor compiler with a schedule language.", no_args_is_help=True)
 
@@ -24,7 +24,7 @@ def info(target: str = typer.Option("cpu", help='"cpu", or "llvm -mcpu=... -num-
     t = Target.parse(target)
     table = Table("what", "value")
     for name, value in (
-        ("tcomp", version("tcomp")),
+        ("tcomp", __version__),
         ("python", sys.version.split()[0]),
         ("target", str(t)),
         ("triple", t.triple),

@@ -4,10 +4,12 @@
 ;   of them have run. One region uses the pool at a time: a nested or concurrent call finds it busy and runs serially in
 ;   the caller, so nothing waits for a thread that waits for it.
 ;
-; Each worker has a slot of its own with a ticket number. The caller publishes the job, then adds one to the ticket of
-; each worker it wants; a worker waits for its ticket to change by spinning a while, then yielding, then sleeping on a
-; condition variable. Exactly the workers that were called take part, and the caller waits for all of them, so a job's
-; fields never change under a worker that reads them.
+; Each worker has a slot of its own with a ticket number. The caller publishes the job and opens it, then adds one to the
+; ticket of each worker it wants; a worker waits for its ticket to change by spinning a while, then yielding, then sleeping
+; on a condition variable. A worker that wakes up enters the job if it is still open. The caller works too; when no range is
+; left it closes the job, and waits only for the workers inside. So a worker that the system does not run in time (because
+; other programs' threads spin on its core, say) delays nobody, and a job's fields never change under a worker that reads
+; them: they are written only while the job is closed and nobody is inside.
 ;
 ; Lost wake-ups cannot happen: a worker announces that it sleeps, under its mutex, before it looks at its ticket once
 ; more; the caller changes the ticket before it looks whether the worker sleeps (both sequentially consistent).
@@ -23,7 +25,9 @@
 @yield_turns = internal constant i32 64
 
 @job_next = internal global i64 0, align 64
-@job_open = internal global i32 0, align 64
+; workers inside, plus 2^31 while closed
+@job_state = internal global i32 -2147483648, align 64
+@job_wanted = internal global i32 0
 @job_count = internal global i64 0, align 64
 @job_grain = internal global i64 1
 @job_body = internal global ptr null
@@ -129,10 +133,26 @@ entry:
   store atomic i32 0, ptr %hint seq_cst, align 4
   br label %loop
 loop:
-  %seen = phi i32 [ %first, %entry ], [ %ticket, %loop ]
+  %seen = phi i32 [ %first, %entry ], [ %ticket, %again ]
   %ticket = call i32 @await(ptr %slot, i32 %seen)
+  br label %look
+look:
+  %state = load atomic i32, ptr @job_state acquire, align 4
+  %wanted = load atomic i32, ptr @job_wanted monotonic, align 4
+  %closed = icmp slt i32 %state, 0
+  %full = icmp sge i32 %state, %wanted
+  %too.late = or i1 %closed, %full
+  br i1 %too.late, label %again, label %try
+try:
+  %one.more = add i32 %state, 1
+  %entered = cmpxchg ptr @job_state, i32 %state, i32 %one.more acq_rel monotonic
+  %inside = extractvalue { i32, i1 } %entered, 1
+  br i1 %inside, label %take.part, label %look
+take.part:
   call void @work()
-  %left = atomicrmw sub ptr @job_open, i32 1 acq_rel
+  %left = atomicrmw sub ptr @job_state, i32 1 acq_rel
+  br label %again
+again:
   br label %loop
 }
 
@@ -217,7 +237,8 @@ prepare:
   store ptr %body, ptr @job_body
   store ptr %context, ptr @job_context
   store atomic i64 0, ptr @job_next monotonic, align 8
-  store atomic i32 %called, ptr @job_open release, align 4
+  store atomic i32 %called, ptr @job_wanted monotonic, align 4
+  store atomic i32 0, ptr @job_state release, align 4
   br label %ring
 ring:
   %i = phi i32 [ 0, %prepare ], [ %i1, %ring.one ]
@@ -229,12 +250,13 @@ ring.one:
   br label %ring
 own:
   call void @work()
+  %before = atomicrmw or ptr @job_state, i32 -2147483648 acq_rel
   %spins = load atomic i32, ptr @spin_turns monotonic, align 4
   br label %wait
 wait:
   %turn = phi i32 [ 0, %own ], [ %turn1, %wait.again ]
-  %open = load atomic i32, ptr @job_open acquire, align 4
-  %finished = icmp eq i32 %open, 0
+  %now = load atomic i32, ptr @job_state acquire, align 4
+  %finished = icmp eq i32 %now, -2147483648
   br i1 %finished, label %release, label %wait.more
 wait.more:
   %patient = icmp slt i32 %turn, %spins
@@ -272,6 +294,7 @@ define void @tcomp_set_spin(i32 %turns) {
 ; in a child process, where no worker exists any more
 define void @tcomp_after_fork() {
   store i32 0, ptr @started
+  store atomic i32 -2147483648, ptr @job_state seq_cst, align 4
   store atomic i32 0, ptr @busy seq_cst, align 4
   ret void
 }

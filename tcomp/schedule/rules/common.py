@@ -12,8 +12,9 @@ from ...ir.stmt import Block
 from ..primitives import BlockRef
 from ..schedule import Schedule
 
-PARALLEL_WORK = 100_000
-"""Operations below which a second thread costs more than it saves (a region costs about a microsecond)."""
+PARALLEL_SECONDS = 10e-6
+"""Work on one core below which a second thread is not worth its trouble: a region costs about a microsecond while the
+threads are awake, and tens of them when one must be woken."""
 
 
 _COSTLY = {"exp", "exp2", "log", "log1p", "tanh", "erf", "pow", "sigmoid", "sin", "cos"}
@@ -97,11 +98,26 @@ def widest_itemsize(func: PrimFunc) -> int:
     return max((b.dtype.itemsize for b in (*func.buffers, *func.allocs)), default=4)
 
 
-def work(func: PrimFunc) -> int:
-    """Operations of a function, roughly."""
-    known = func.attrs.get("flops")
-    points = sum(domain(b) or 0 for b in func.blocks.values())
-    return max(known or 0, points)
+def seconds(func: PrimFunc) -> float:
+    """Time of a function on one core, roughly: multiply-adds at 60 GFLOP/s, elementary functions at one a nanosecond,
+    memory at 10 GB/s, each counted apart; unknown extents count as large."""
+    flops = costly = 0.0
+    for b in func.blocks.values():
+        points = domain(b)
+        points = 1 << 20 if points is None else points
+        flops += 2.0 * points
+        costly += points if _is_costly(b) else 0
+    return flops / 60e9 + costly * 1e-9 + sum(map(_size, func.buffers)) / 10e9
+
+
+def _size(b: Buffer) -> int:
+    extents = [getattr(e, "value", 1 << 10) for e in b.shape]
+    return prod(extents) * b.dtype.itemsize
+
+
+def is_worth_threads(func: PrimFunc, num_cores: int) -> bool:
+    """Whether the loops should run in parallel."""
+    return num_cores > 1 and seconds(func) >= PARALLEL_SECONDS
 
 
 def loaded(block: Block) -> list[tuple[Buffer, tuple[Expr, ...]]]:

@@ -6,7 +6,7 @@ from ...ir.arith import linear
 from ...ir.primfunc import PrimFunc
 from ...target import Target
 from ..schedule import Schedule
-from .common import PARALLEL_WORK, final_blocks, fuse_all, inline_elementwise, loaded, reductions, widest_itemsize, work
+from .common import final_blocks, fuse_all, inline_elementwise, is_worth_threads, loaded, reductions, widest_itemsize
 
 NAME = "elementwise"
 
@@ -23,7 +23,7 @@ def apply(sch: Schedule, target: Target) -> None:
     """
     inline_elementwise(sch)
     lanes = target.lanes(widest_itemsize(sch.func))
-    is_big = work(sch.func) >= PARALLEL_WORK and target.num_cores > 1
+    is_big = is_worth_threads(sch.func, target.num_cores)
     for name in [b for b in sch.func.blocks if b not in final_blocks(sch.func)] + final_blocks(sch.func):
         loops = sch.get_loops(name)
         if not loops:

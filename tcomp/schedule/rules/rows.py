@@ -6,7 +6,7 @@ from ...ir.primfunc import PrimFunc
 from ...target import Target
 from ..primitives import BlockRef
 from ..schedule import Schedule
-from .common import PARALLEL_WORK, final_blocks, fuse_all, inline_elementwise, vectorize_last, widest_itemsize, work
+from .common import final_blocks, fuse_all, inline_elementwise, is_worth_threads, vectorize_last, widest_itemsize
 
 NAME = "rows"
 
@@ -41,5 +41,5 @@ def apply(sch: Schedule, target: Target) -> None:
         inner = sch.get_loops(name)
         if not sch.func.blocks[name].is_reduction and len(inner) > 1 and inner[0] is site:
             vectorize_last(sch, name, lanes, 1)
-    if work(sch.func) >= PARALLEL_WORK and target.num_cores > 1 and sch.refusal("parallel", site) is None:
+    if is_worth_threads(sch.func, target.num_cores) and sch.refusal("parallel", site) is None:
         sch.parallel(site)

@@ -18,15 +18,14 @@ from ...ir.stmt import Block
 from ...target import Target
 from ..schedule import Schedule
 from .common import (
-    PARALLEL_WORK,
     domain,
     fuse_all,
     inline_elementwise,
     is_output,
+    is_worth_threads,
     loaded,
     reductions,
     vectorize_last,
-    work,
 )
 
 NAME = "tiled reduction"
@@ -139,8 +138,13 @@ def apply(sch: Schedule, target: Target) -> None:
         sch.set_scope(acc, 0, "local")
     padded = [name for name in padded if name != epilogue]
     outer, inner = _tile_loops(sch, epilogue, tile)
-    site, depth = _place_outer(sch, outer, padded, extents, target)
+    panel = _panel_to_pack(sch, acc, tile, extents, target)
+    site, depth = _place_outer(sch, outer, padded, panel is not None, target)
     sch.compute_at(acc, site)
+    if panel is not None:
+        copy = sch.cache_read(acc, panel, "global").name
+        sch.compute_at(copy, outer[-1])
+        vectorize_last(sch, copy, tile.lanes, 1)
     for name in padded:
         sch.compute_at(name, sch.get_loops(acc)[0])
         vectorize_last(sch, name, tile.lanes, 1)
@@ -169,11 +173,28 @@ def _tile_loops(sch: Schedule, epilogue: str, tile: Tile) -> tuple[list[Var], li
     return outer, inner
 
 
-def _place_outer(
-    sch: Schedule, outer: list[Var], padded: list[str], extents: list[int], target: Target
-) -> tuple[Var, int]:
+def _panel_to_pack(sch: Schedule, acc: str, tile: Tile, extents: list[int], target: Target) -> str | None:
+    """The operand whose panel should be copied into contiguous memory for each column of tiles, if any.
+
+    It pays where the operand's rows lie far apart, one tile's share of it spans more pages than the first translation
+    buffer holds, the copy serves at least four rows of tiles, and there are columns of tiles for all cores.
+    """
+    block = sch.func.blocks[acc]
+    last = _spatial(block)[-1]
+    columns = ceil(extents[-1] / (tile.vectors * tile.lanes))
+    row_tiles = prod(ceil(e / r) for e, r in zip(extents[:-1], tile.rows))
+    if columns < target.num_cores or row_tiles < 4 or len(extents) != 2:
+        return None
+    for buffer, indices in loaded(block):
+        rows = prod(getattr(e, "value", 0) for e in buffer.shape[:-1])
+        if indices and indices[-1] is last and rows >= 128 and extents[-1] * buffer.dtype.itemsize >= 1024:
+            return buffer.name
+    return None
+
+
+def _place_outer(sch: Schedule, outer: list[Var], padded: list[str], packed: bool, target: Target) -> tuple[Var, int]:
     """Order and parallelize the loops over tiles; returns the innermost, and how many there are now."""
-    is_big = work(sch.func) >= PARALLEL_WORK and target.num_cores > 1
+    is_big = is_worth_threads(sch.func, target.num_cores)
     if padded and len(outer) > 2:
         rows = fuse_all(sch, outer[:-2])
         assert rows is not None
@@ -184,6 +205,10 @@ def _place_outer(
         # the last axis outermost: the operand that varies along it stays in cache while all rows pass
         sch.reorder(outer[-1], *outer[:-1])
         outer = [outer[-1], *outer[:-1]]
+    if packed:
+        if is_big:
+            sch.parallel(outer[0])
+        return outer[-1], len(outer)
     site = fuse_all(sch, outer)
     assert site is not None
     if is_big:

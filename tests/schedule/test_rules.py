@@ -1,0 +1,82 @@
+"""Default schedules: the right rule, the right answer, code that a user could have written."""
+
+import numpy as np
+import pytest
+
+from tcomp.ir.equal import structural_equal
+from tcomp.ir.interp import run
+from tcomp.ir.primfunc import PrimFunc
+from tcomp.ops import GraphBuilder
+from tcomp.passes import FUSE, GRAPH, LOWER
+from tcomp.schedule import Schedule
+from tcomp.schedule.rules.default import default_schedule
+from tcomp.schedule.rules.tiled_reduction import choose_tile
+from tcomp.target import Target
+from tcomp.tools.expressions import random_func
+from tcomp.tools.fuzz import agree, make_inputs
+
+TARGETS = [
+    Target.parse(t)
+    for t in (
+        "llvm -mcpu=skylake-avx512 -num-cores=8",
+        "llvm -mcpu=haswell -num-cores=2",
+        "llvm -mcpu=x86-64 -num-cores=1",
+    )
+]
+
+
+def kernels(build: object) -> list[PrimFunc]:
+    g = GraphBuilder()
+    module = LOWER.run(FUSE.run(GRAPH.run(g.build(build(g)))))
+    return [f for f in module.functions.values() if isinstance(f, PrimFunc)]
+
+
+GRAPHS = {
+    "matmul": (lambda g: g.relu(g.add(g.matmul(g.input("a", (37, 29)), g.input("b", (29, 70))), g.input("c", (70,)))), "tiled reduction"),
+    "large matmul": (lambda g: g.matmul(g.input("a", (30, 130)), g.input("b", (130, 300))), "tiled reduction"),
+    "conv": (lambda g: g.conv2d(g.input("x", (2, 9, 9, 5)), g.input("w", (3, 3, 5, 40)), padding=1, layout="NHWC", kernel_layout="HWIO"), "tiled reduction"),
+    "pool": (lambda g: g.max_pool2d(g.input("x", (2, 9, 9, 21)), kernel=3, stride=2, padding=1, layout="NHWC"), "tiled reduction"),
+    "columns": (lambda g: g.sum(g.input("x", (13, 33)), axes=(0,)), "tiled reduction"),
+    "rows": (lambda g: g.sum(g.input("x", (13, 33)), axes=(1,)), "rows"),
+    "softmax": (lambda g: g.softmax(g.input("x", (13, 33))), "rows"),
+    "elementwise": (lambda g: g.tanh(g.add(g.input("x", (13, 33)), g.input("y", (33,)))), "elementwise"),
+    "transpose": (lambda g: g.transpose(g.input("x", (13, 33)), axes=(1, 0)), "elementwise"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.cpu)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_rules_keep_the_meaning_and_replay(name: str, target: Target) -> None:
+    build, rule = GRAPHS[name]
+    (func,) = kernels(build)
+    sch, used = default_schedule(func, target)
+    if target.vector_bytes > 16:
+        assert used == rule
+    inputs = make_inputs(func, 3)
+    assert all(map(agree, run(sch.func, inputs), run(func, inputs)))
+    scope = {"sch": Schedule(func)}
+    exec(sch.trace.as_python(), scope)
+    assert structural_equal(scope["sch"].func, sch.func)
+
+
+@pytest.mark.parametrize("seed", range(0, 120, 3))
+def test_any_kernel_gets_a_schedule_that_keeps_its_meaning(seed: int) -> None:
+    func = random_func(seed)
+    inputs = make_inputs(func, seed)
+    want = run(func, inputs)
+    for target in TARGETS[:2]:
+        sch, used = default_schedule(func, target)
+        assert "refused" not in used, used
+        assert all(map(agree, run(sch.func, inputs), want))
+
+
+@pytest.mark.parametrize(("registers", "lanes"), [(32, 16), (16, 8)])
+def test_register_tiles_fit_the_register_file(registers: int, lanes: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        extents = [int(x) for x in rng.integers(1, 200, rng.integers(1, 5))]
+        tile = choose_tile(extents, lanes, registers)
+        rows = int(np.prod(tile.rows))
+        assert rows * tile.vectors + tile.vectors + 1 < registers and tile.lanes <= extents[-1]
+        assert all(r <= e for r, e in zip(tile.rows, extents))
+    assert choose_tile([512, 512], 16, 32).rows[0] * choose_tile([512, 512], 16, 32).vectors >= 20

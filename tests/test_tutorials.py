@@ -1,0 +1,76 @@
+"""Tutorials run; the command line and the benchmarks' own logic work."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.compare import interleaved
+from tcomp import cli
+from tcomp.ir.repro import write_reproducer
+from tcomp.ops import GraphBuilder
+from tcomp.tools import __main__ as tools
+from tcomp.tools.expressions import random_func
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tutorials").glob("*.py")), ids=lambda p: p.stem)
+def test_tutorial_runs(path: Path) -> None:
+    env = {**os.environ, "TUTORIAL_SIZE": "96", "TUTORIAL_REPEAT": "2"}
+    done = subprocess.run([sys.executable, str(path)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    expected = {"01": "accuracy", "02": "% of peak"}[path.stem[:2]]
+    assert expected in done.stdout and "it carries a reduction" in done.stdout
+
+
+def test_command_line() -> None:
+    run = CliRunner().invoke
+    assert "vector registers" in run(cli.app, ["info"]).output
+    assert "conv2d" in run(cli.app, ["operators"]).output
+    assert "deleted" in run(cli.app, ["clean"]).output
+    assert run(cli.app, ["info", "--target", "abacus"]).exit_code != 0
+
+
+def module() -> object:
+    g = GraphBuilder()
+    x = g.input("x", (5, 9))
+    w = np.random.default_rng(0).standard_normal((9, 7)).astype("float32")
+    return g.build(g.softmax(g.relu(g.matmul(x, g.constant(w)))))
+
+
+def test_opt_and_bisect_replay_dumped_programs(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    graph = write_reproducer("graph", module(), str(tmp_path))
+    kernel = write_reproducer("kernel", random_func(5), str(tmp_path))
+    assert "@matmul_relu" in run(tools.app, ["opt", str(graph), "--passes", "Canonicalize,FuseOps"]).output
+    assert "define void" in run(tools.app, ["opt", str(kernel)]).output
+    for path in (graph, kernel):
+        result = run(tools.app, ["bisect", str(path)])
+        assert result.exit_code == 0 and "native" in result.output, result.output
+    assert run(tools.app, ["opt", str(graph), "--passes", "Nothing"]).exit_code != 0
+    assert run(tools.app, ["opt", str(tmp_path / "none.py")]).exit_code != 0
+
+
+def test_bisect_names_the_pass_that_changes_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tcomp.passes import simplify
+
+    def wrong(g: object, call: object, type_: object) -> object:
+        return call.args[0] if call.op == "relu" else None
+
+    monkeypatch.setattr(simplify, "ARITHMETIC", (wrong,))
+    result = CliRunner().invoke(tools.app, ["bisect", str(write_reproducer("graph", module(), str(tmp_path)))])
+    assert result.exit_code == 1
+    assert next(line for line in result.output.splitlines() if "CHANGES" in line).startswith("SimplifyAlgebra")
+
+
+def test_benchmarks_report_the_error_of_both_sides() -> None:
+    reference = np.ones(4)
+    results = interleaved(
+        {"right": lambda: np.ones(4), "wrong": lambda: np.zeros(4)}, reference, rounds=2, seconds_per_turn=1e-4
+    )
+    assert results["right"].error == 0 and results["wrong"].error == 1 and results["right"].median > 0
