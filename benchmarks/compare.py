@@ -10,25 +10,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
+
+from tcomp.runtime.report import Timing
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Seconds of each call, and the relative error against float64."""
+    """The time of each call, and the relative error against float64."""
 
-    seconds: tuple[float, ...]
+    timing: Timing
     error: float
 
     @property
     def median(self) -> float:
-        return median(self.seconds)
+        return self.timing.median
 
     @property
     def best(self) -> float:
-        return min(self.seconds)
+        return self.timing.best
 
 
 def interleaved(
@@ -67,4 +68,4 @@ def interleaved(
             for _ in range(calls[name]):
                 f()
             seconds[name].append((time.perf_counter() - start) / calls[name])
-    return {name: Result(tuple(s), errors[name]) for name, s in seconds.items()}
+    return {name: Result(Timing(tuple(s)), errors[name]) for name, s in seconds.items()}

@@ -194,6 +194,10 @@ def test_verify_levels_and_dumps(monkeypatch: pytest.MonkeyPatch, tmp_path: obje
         tcomp.compile(model())
         dumps = sorted(p.name for p in tmp_path.iterdir())
         assert any("FuseOps.txt" in d for d in dumps) and any(d.endswith("FuseOps.py") for d in dumps)
+        monkeypatch.setenv("TCOMP_CACHE", "0")  # a cached kernel is not lowered, so there is nothing to dump
+        config.cache_clear()
+        tcomp.compile(model())
+        assert any("unroll_loops.py" in p.name for p in tmp_path.iterdir())
         for bad in ("3", "x"):
             monkeypatch.setenv("TCOMP_VERIFY", bad)
             config.cache_clear()

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..ir.arith import Linear, dims_env, interval, linear
-from ..ir.expr import Buffer, Var
+from ..ir.arith import Linear, can_prove, dims_env, interval, linear
+from ..ir.expr import Buffer, Expr, Var
 from ..ir.primfunc import PrimFunc
 from ..ir.query import free_vars
 from ..ir.stmt import Block, For
-from .regions import Access, accesses, blocks_under, loop_env, loops_around, resolve
+from .regions import Access, accesses, blocks_under, box_of, loop_env, loops_around, resolve
 from .sets import NotAffineError, Space, sample
 
 
@@ -36,13 +36,54 @@ class Conflict:
 
 
 def private_buffers(func: PrimFunc, under: For) -> set[Buffer]:
-    """Intermediate buffers that nothing outside the loop touches: each iteration has its own."""
+    """Intermediate buffers of which each iteration of a loop has its own.
+
+    Nothing outside the loop touches them, and no value flows from one iteration to another: each iteration writes, before
+    it reads, at least the region that it reads, and no reduction into them runs along the loop.
+    """
     inside = {b.name for b in blocks_under(under.body)}
-    result = set(func.allocs)
+    touched: dict[Buffer, list[Access]] = {b: [] for b in func.allocs}
+    outside: set[Buffer] = set()
     for block in func.blocks.values():
-        if block.name not in inside:
-            result -= {a.buffer for a in accesses(block)}
-    return result
+        for a in accesses(block):
+            if a.buffer in touched:
+                touched[a.buffer].append(a)
+                if block.name not in inside:
+                    outside.add(a.buffer)
+    return {b for b, group in touched.items() if b not in outside and _flows_stay_inside(func, group, under)}
+
+
+def _flows_stay_inside(func: PrimFunc, group: Sequence[Access], loop: For) -> bool:
+    if not group:
+        return True
+    first = group[0].block
+    writers = {a.block.name: a.block for a in group if a.is_write}
+    if first.name not in writers or (not first.is_reduction and any(not a.is_write for a in group if a.block is first)):
+        return False
+    if first.is_reduction and first.init is None:
+        return False
+    for block in writers.values():
+        if any(it.kind == "reduce" and loop.var in free_vars(it.binding) for it in block.iters):
+            return False
+    around = [*loops_around(func, loop), loop]
+    outer = {**dims_env(func.dims), **loop_env(around)}
+    inner: dict[Var, tuple[Expr, Expr]] = {}
+    for a in group:
+        inner.update(loop_env(s for s in loops_around(func, a.block) if s not in around))
+    shape = group[0].buffer.shape
+    written = box_of([resolve(a.block, a.indices) for a in group if a.is_write], inner, outer, shape)
+    read = box_of([resolve(a.block, a.indices) for a in group if not a.is_write], inner, outer, shape)
+    if all(a.is_write for a in group):
+        return True
+    return all(
+        can_prove(wm <= rm, outer) and can_prove(rm + re <= wm + we, outer)
+        for wm, we, rm, re in zip(written.mins, written.extents, read.mins, read.extents)
+    )
+
+
+def private_loops(func: PrimFunc, buffer: Buffer) -> set[Var]:
+    """The loops inside which a buffer may be allocated: each iteration has a buffer of its own."""
+    return {s.var for s in func.loops.values() if buffer in private_buffers(func, s)}
 
 
 def _shared_accesses(func: PrimFunc, loop: For) -> dict[Buffer, list[Access]]:

@@ -66,11 +66,18 @@ class Kernel:
     @cached_property
     def lowered(self) -> PrimFunc:
         func = self.scheduled
+        self._dump("schedule", func)
         for step in lowering.STEPS:
             func = step(func)
+            self._dump(step.__name__, func)
             if config().verify >= 1:
                 verify(func)
+        verify(func)
         return func
+
+    def _dump(self, stage: str, func: PrimFunc) -> None:
+        if config().dump:
+            write_reproducer(f"{func.name}_{stage}", func, config().dump)
 
     @cached_property
     def llvm_text(self) -> str:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+import tcomp
 from tcomp import te
+from tcomp.dtype import float32
 from tcomp.errors import ScheduleError
-from tcomp.ir import For, PrimFunc, Var
+from tcomp.ir import Block, Buffer, Const, For, IterVar, PrimFunc, Select, Store, Var, const
 from tcomp.ir.equal import structural_equal
 from tcomp.ir.interp import run
 from tcomp.ir.node import substitute, with_fields
@@ -332,3 +334,112 @@ def test_trace_replays_on_another_shape() -> None:
     _tile(sch)
     other = matmul(9, 21, 5)
     check(sch.trace.replay(Schedule(other)), other)
+
+
+def by_hand(body_of: Callable) -> PrimFunc:
+    """for i in range(8): two blocks under one loop, over an intermediate buffer T."""
+    a, b, t = (Buffer(n, (const(s),), float32) for n, s in (("A", 8), ("B", 8), ("T", 9)))
+    i = Var("i")
+    return PrimFunc("by_hand", (a, b), For(i, const(8), seq(body_of(i, a, b, t))), 1, (t,))
+
+
+def running_sum() -> PrimFunc:
+    """T[0] accumulates along the loop, and each partial sum is used: the iterations are not independent."""
+
+    def blocks(i: Var, a: Buffer, b: Buffer, t: Buffer) -> list:
+        k, v = Var("vk"), Var("v")
+        update = Block(
+            "T",
+            (IterVar(k, const(8), "reduce", i),),
+            Store(t, (const(0),), t[0] + a[k]),
+            Store(t, (const(0),), Const(0.0, float32)),
+        )
+        return [update, Block("B", (IterVar(v, const(8), "spatial", i),), Store(b, (v,), t[0]))]
+
+    return by_hand(blocks)
+
+
+def shifted() -> PrimFunc:
+    """Each iteration reads what the one before it wrote."""
+
+    def blocks(i: Var, a: Buffer, b: Buffer, t: Buffer) -> list:
+        v, w = Var("v"), Var("w")
+        write = Block("T", (IterVar(v, const(8), "spatial", i),), Store(t, (v + 1,), a[v] * 2.0))
+        return [
+            write,
+            Block("B", (IterVar(w, const(8), "spatial", i),), Store(b, (w,), Select(w < 1, Const(0.0, float32), t[w]))),
+        ]
+
+    return by_hand(blocks)
+
+
+@pytest.mark.parametrize(
+    ("func", "want"), [(running_sum, np.cumsum), (shifted, lambda x: np.concatenate([[0], 2 * x[:-1]]))]
+)
+def test_values_that_flow_between_iterations_are_kept(func: Callable, want: Callable) -> None:
+    x = np.arange(1, 9, dtype="float32")
+    sch = Schedule(func())
+    for kind in ("parallel", "vectorize"):
+        with pytest.raises(ScheduleError, match="same element of T"):
+            getattr(sch, kind)(sch.get_loops("B")[0])
+    assert np.array_equal(run(sch.func, [x])[0], want(x))
+    assert np.array_equal(tcomp.compile(sch)(x), want(x))
+
+
+def test_lanes_may_not_share_a_reduction_even_where_one_is_active() -> None:
+    sch = Schedule(matmul(r=2))
+    k0, k1, k2 = sch.split(sch.get_loops("C")[2], [None, 2, 2])
+    with pytest.raises(ScheduleError, match="runs over a reduce axis"):
+        sch.vectorize(k1)
+
+
+def test_a_repeated_block_may_not_lose_its_init() -> None:
+    """The maximum is computed again in every iteration of j, which must clear the accumulator each time."""
+    a = te.placeholder((4, 6), name="A")
+    k = te.reduce_axis(6, "k")
+    top = te.compute((4,), lambda i: te.max(a[i, k], axis=k), name="top")
+    func = te.create_prim_func([a, te.compute((4, 6), lambda i, j: a[i, j] - top[i], name="out")])
+    sch = Schedule(func)
+    _, j = sch.get_loops("out")
+    sch.compute_at("top", j)
+    with pytest.raises(ScheduleError, match="repeats the block"):
+        sch.decompose_reduction("top", j)
+    with pytest.raises(ScheduleError, match="repeats the whole reduction"):
+        _reorder_own_nest()
+    sch.decompose_reduction("top", sch.get_loops("top")[2])
+    check(sch, func)
+
+
+def _reorder_own_nest() -> None:
+    """A reduction inside a loop that it does not depend on, alone in its nest."""
+    a, b, i, k, vk = Buffer("A", (const(6),), float32), Buffer("B", (const(1),), float32), Var("i"), Var("k"), Var("vk")
+    update = Block(
+        "B",
+        (IterVar(vk, const(6), "reduce", k),),
+        Store(b, (const(0),), b[0] + a[vk]),
+        Store(b, (const(0),), Const(0.0, float32)),
+    )
+    Schedule(PrimFunc("f", (a, b), For(i, const(3), For(k, const(6), update)))).reorder(k, i)
+
+
+@pytest.mark.parametrize("extents", [(1, 1, 1), (7, 5, 9), (64, 33, 17)])
+def test_schedules_of_symbolic_extents_run_for_any_size(extents: tuple) -> None:
+    n, m, r = te.var("n"), te.var("m"), te.var("r")
+    a, b = te.placeholder((n, r), name="A"), te.placeholder((r, m), name="B")
+    k = te.reduce_axis(r, "k")
+    c = te.compute((n, m), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="C")
+    sch = Schedule(te.create_prim_func([a, b, c], "symbolic"))
+    write = sch.cache_write("C", 0, "local")
+    i, j = sch.get_loops(write)
+    i0, j0, i1, j1 = sch.tile(i, j, 4, 8)
+    sch.compute_at("C", j0)
+    *_, ci, cj, ck = sch.get_loops("C")
+    sch.reorder(ck, ci, cj)
+    sch.decompose_reduction("C", ck)
+    sch.vectorize(cj)
+    sch.unroll(ci)
+    sch.vectorize(j1)
+    sch.parallel(i0)
+    rng = np.random.default_rng(0)
+    x, y = (rng.integers(-3, 4, s).astype("float32") for s in ((extents[0], extents[2]), (extents[2], extents[1])))
+    assert np.array_equal(tcomp.compile(sch)(x, y), x @ y)

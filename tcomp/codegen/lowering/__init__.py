@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ...analysis.dependence import private_loops
 from ...ir.arith import dims_env
 from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
@@ -22,7 +23,7 @@ def simplify_func(func: PrimFunc) -> PrimFunc:
 def place_blocks(func: PrimFunc) -> PrimFunc:
     """Blocks become statements over buffers of their final size (one step: blocks that fill scratch memory run over whole
     tiles, for which storage then makes room)."""
-    return place_storage(lower_blocks(func))
+    return place_storage(lower_blocks(func), {b: private_loops(func, b) for b in func.allocs})
 
 
 STEPS: tuple[Callable[[PrimFunc], PrimFunc], ...] = (

@@ -6,9 +6,11 @@ to it. There it keeps only the region that one iteration touches: a tile, a pane
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ...analysis.regions import box_of, loop_env
 from ...ir.arith import dims_env, simplify
-from ...ir.expr import Buffer, Expr, Load
+from ...ir.expr import Buffer, Expr, Load, Var
 from ...ir.node import rewrite, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.stmt import Allocate, For, If, Seq, Stmt, Store, map_statements, replace_statements, sub_statements
@@ -17,11 +19,15 @@ from .common import Env
 ALIGN = 64
 
 
-def place_storage(func: PrimFunc) -> PrimFunc:
-    """Turn `PrimFunc.allocs` into Allocate statements, each as far in and as small as its uses permit."""
+def place_storage(func: PrimFunc, may_enter: Mapping[Buffer, set[Var]]) -> PrimFunc:
+    """Turn `PrimFunc.allocs` into Allocate statements, each as far in and as small as its uses permit.
+
+    Args:
+        may_enter: for each buffer the loops of which every iteration may have a buffer of its own.
+    """
     body = func.body
     for buffer in func.allocs:
-        body = _place(body, buffer, dims_env(func.dims))
+        body = _place(body, buffer, dims_env(func.dims), may_enter[buffer])
     return with_fields(func, body=body, allocs=())
 
 
@@ -47,28 +53,24 @@ def _direct_loads(s: Stmt) -> list[Load]:
     return [x for e in roots for x in walk(e) if isinstance(x, Load)]
 
 
-def _place(body: Stmt, buffer: Buffer, env: Env) -> Stmt:
+def _place(body: Stmt, buffer: Buffer, env: Env, may_enter: set[Var]) -> Stmt:
     memo: dict[int, bool] = {}
     if not _touches(body, buffer, memo):
         return body
     site, loops = body, list[For]()
     while True:
-        if isinstance(site, For) and site.kind != "vectorized" and not any(x.kind == "vectorized" for x in loops):
+        if isinstance(site, For) and site.kind != "vectorized" and site.var in may_enter:
             loops.append(site)
             site = site.body
             continue
         users = [x for x in sub_statements(site) if _touches(x, buffer, memo)]
-        if isinstance(site, Seq) and len(users) == 1 and isinstance(users[0], (For, Seq)) and _may_enter(users[0]):
+        if isinstance(site, Seq) and len(users) == 1 and isinstance(users[0], (For, Seq)):
             site = users[0]
             continue
         break
     outer = {**env, **loop_env(loops)}
     compact, inside = _compact(site, buffer, outer)
     return replace_statements(body, {site: Allocate(compact, inside)})
-
-
-def _may_enter(s: Stmt) -> bool:
-    return not (isinstance(s, For) and s.kind == "vectorized")
 
 
 def _compact(site: Stmt, buffer: Buffer, outer: Env) -> tuple[Buffer, Stmt]:

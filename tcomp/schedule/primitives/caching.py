@@ -55,18 +55,23 @@ def check_cache_read(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: str
     return _bad_scope(what, scope)
 
 
+def _insert_copy(func: PrimFunc, b: Block, buffer: Buffer, scope: str, after: bool) -> tuple[PrimFunc, BlockRef]:
+    """Give a block a copy of a buffer, filled before it or copied back after it, over the whole shape."""
+    names = {x.name for x in (*func.buffers, *func.allocs)}
+    cache = Buffer(fresh_name(f"{buffer.name}_{scope}", names), buffer.shape, buffer.dtype, scope)
+    name = fresh_name(f"{buffer.name}_{scope}", func.blocks)
+    nest = _copy_nest(cache, buffer, name) if after else _copy_nest(buffer, cache, name)
+    body = _at_top(func, top_statement(func, b), [] if after else [nest], [nest] if after else [])
+    inside = with_body(func, body, allocs=(*func.allocs, cache))
+    return replace(inside, b, replace_buffer(b, buffer, cache)), BlockRef(name)
+
+
 def apply_cache_read(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: str) -> tuple[PrimFunc, BlockRef]:
     """C[i] = f(A[i])    becomes    A_local[i] = A[i];  C[i] = f(A_local[i])
 
     The copy is a block of its own; compute_at moves it to where it pays, and there it shrinks to the part in use.
     """
-    b = func.blocks[block.name]
-    names = {x.name for x in (*func.buffers, *func.allocs)}
-    cache = Buffer(fresh_name(f"{buffer.name}_{scope}", names), buffer.shape, buffer.dtype, scope)
-    name = fresh_name(f"{buffer.name}_{scope}", func.blocks)
-    body = _at_top(func, top_statement(func, b), [_copy_nest(buffer, cache, name)], [])
-    inside = with_body(func, body, allocs=(*func.allocs, cache))
-    return replace(inside, b, replace_buffer(b, buffer, cache)), BlockRef(name)
+    return _insert_copy(func, func.blocks[block.name], buffer, scope, after=False)
 
 
 def check_cache_write(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: str) -> Refusal | None:
@@ -100,13 +105,7 @@ def apply_cache_write(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: st
 
     The copy back is a block of its own, placed with reverse_compute_at; or tile it and compute_at the block into it.
     """
-    b = func.blocks[block.name]
-    names = {x.name for x in (*func.buffers, *func.allocs)}
-    cache = Buffer(fresh_name(f"{buffer.name}_{scope}", names), buffer.shape, buffer.dtype, scope)
-    name = fresh_name(f"{buffer.name}_{scope}", func.blocks)
-    body = _at_top(func, top_statement(func, b), [], [_copy_nest(cache, buffer, name)])
-    inside = with_body(func, body, allocs=(*func.allocs, cache))
-    return replace(inside, b, replace_buffer(b, buffer, cache)), BlockRef(name)
+    return _insert_copy(func, func.blocks[block.name], buffer, scope, after=True)
 
 
 def check_set_scope(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: str) -> Refusal | None:
