@@ -28,7 +28,9 @@ _IMPORT = "import time; start = time.perf_counter(); import tcomp; print(time.pe
 
 
 def _run(code: str, folder: str) -> float:
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TCOMP_CACHE_DIR": folder}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "TCOMP_CACHE_DIR": folder}, capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     return float(done.stdout)

@@ -69,10 +69,6 @@ class UnsupportedError(TcompError, NotImplementedError):
     """A construct that tcomp knows of but cannot compile."""
 
 
-class MissingExtraError(TcompError, ImportError):
-    """An optional package is needed and absent."""
-
-
 class VerifyError(TcompError):
     """A tree that is not well formed; raised for IR made by hand as well as by a pass."""
 

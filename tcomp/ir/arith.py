@@ -21,9 +21,7 @@ from .expr import (
     Add,
     And,
     BinaryExpr,
-    Buffer,
     Call,
-    Cast,
     Const,
     Expr,
     FloorDiv,
@@ -367,22 +365,3 @@ def loop_range(extent: Expr) -> tuple[Expr, Expr]:
 def dims_env(variables: Any) -> dict[Var, tuple[Expr, Expr]]:
     """Symbolic extents are at least 1 (and below 2**31)."""
     return {v: (const(1), const(2**31)) for v in variables}
-
-
-def contains_load(e: Expr) -> bool:
-    """Whether a value depends on memory."""
-    from_memory = (Load, Buffer)
-    stack = [e]
-    while stack:
-        x = stack.pop()
-        if isinstance(x, from_memory):
-            return True
-        if isinstance(x, Cast):
-            stack.append(x.value)
-        else:
-            for name in ("a", "b", "cond", "then", "orelse", "base", "value"):
-                child = getattr(x, name, None)
-                if isinstance(child, Expr):
-                    stack.append(child)
-            stack.extend(getattr(x, "args", ()))
-    return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from ..dtype import DType
-from .expr import Const, Expr
+from .expr import Expr
 from .node import Node, atom, identity_node, node
 from .stmt import Attrs
 
@@ -32,15 +32,6 @@ class TensorType(Node):
     @property
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
-
-    @property
-    def is_static(self) -> bool:
-        return all(isinstance(s, int) for s in self.shape)
-
-
-def tensor_type(shape: tuple[int | Expr, ...], dtype: DType) -> TensorType:
-    """A TensorType whose literal extents are plain ints."""
-    return TensorType(tuple(s.value if isinstance(s, Const) else s for s in shape), dtype)
 
 
 @identity_node

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ShapeError
 from ..ir.arith import simplify
-from ..ir.expr import Const, Expr, as_index, const
+from ..ir.expr import Const, Expr, const
 from ..ir.graph import TensorType
 from ..te import Tensor
 from .registry import mismatch
@@ -100,7 +100,3 @@ def pair(name: str, value: Any, what: str) -> tuple[int, int]:
     if len(result) != 2 or any(not isinstance(v, int) or v < 0 for v in result):
         raise ShapeError(f"{name}: {what} must be one or two non-negative integers, got {value!r}")
     return result
-
-
-def indices_of(*items: Any) -> tuple[Expr, ...]:
-    return tuple(as_index(i) for i in items)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..compiler import compile
+from ..ir.equal import structural_equal
 from ..ir.expr import Const
 from ..ir.interp import run
 from ..ir.primfunc import PrimFunc
-from ..ir.repro import as_python
+from ..ir.repro import as_python, from_python
 from ..ir.verify import verify
 from ..schedule.primitives import BlockRef
 from ..schedule.schedule import Schedule
@@ -50,7 +51,8 @@ class Outcome:
     """What a case did.
 
     Attributes:
-        layer: "" where all agreed; else "schedule" (a legal step failed or changed the answer), "lowering", "native".
+        layer: "" where all agreed; else "schedule" (a legal step failed or changed the answer), "lowering", "native"; "printer" where
+            its reproducer builds something else.
     """
 
     case: Case
@@ -154,6 +156,9 @@ def run_case(case: Case, native: bool = True) -> Outcome:
     try:
         apply_choices(sch, case.choices, outcome)
         outcome.trace, outcome.scheduled = str(sch.trace), sch.func
+        if not structural_equal(from_python(as_python(sch.func)), sch.func):
+            outcome.layer, outcome.detail = "printer", "the reproducer builds another program"
+            return outcome
         inputs = make_inputs(func, case.seed)
         want = run(func, inputs)
         got = run(sch.func, inputs)

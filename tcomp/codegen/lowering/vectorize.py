@@ -139,8 +139,3 @@ class _Vectorizer:
 def _any_lane(mask: Expr) -> Expr:
     """Whether some lane is on: what does not vary between lanes is stored where any of them would."""
     return Call("any", (mask,), mask.dtype.element)
-
-
-def is_contiguous(index: Expr) -> bool:
-    """Whether a vector of offsets is a run of neighbours."""
-    return isinstance(index, Ramp) and isinstance(index.stride, Const) and index.stride.value == 1

@@ -26,11 +26,6 @@ def domain(block: Block) -> int | None:
     return None if None in extents else prod(extents)
 
 
-def spatial_points(block: Block) -> int | None:
-    extents = [getattr(it.extent, "value", None) for it in block.iters if it.kind == "spatial"]
-    return None if None in extents else prod(extents)
-
-
 def is_output(func: PrimFunc, block: Block) -> bool:
     return any(b in func.outputs for b in writes(block))
 
