@@ -9,7 +9,7 @@ from ..errors import ExprError
 from ..ir.expr import Buffer, Expr, Load, Var
 from ..ir.node import rewrite
 from ..ir.primfunc import PrimFunc
-from ..ir.query import free_vars
+from ..ir.query import free_vars, is_const
 from ..ir.stmt import EMPTY, Attrs, Block, For, IterVar, Let, Stmt, Store, seq
 from .tensor import Compute, Reduce, Tensor, TensorLoad
 
@@ -121,7 +121,8 @@ def _unique(name: str, taken: set[str]) -> str:
 def _stage(op: Compute, out: list[Buffer], buffers: dict[Tensor, Buffer], names: set[str]) -> Stmt:
     """The loop nest of one computation."""
     spatial = [(axis, extent, "spatial") for axis, extent in zip(op.axes, op.shape)]
-    axes = spatial + [(axis, axis.extent, "reduce") for axis in op.reduce_axes]
+    is_empty = any(is_const(axis.extent, 0) for axis in op.reduce_axes)  # a sum of nothing is its first value
+    axes = spatial + [(axis, axis.extent, "reduce") for axis in op.reduce_axes if not is_empty]
     loops = [Var(axis.name) for axis, _, _ in axes]
     iters = [Var(f"v{axis.name}") for axis, _, _ in axes]
     inner = dict(zip((axis for axis, _, _ in axes), iters))
@@ -135,6 +136,7 @@ def _stage(op: Compute, out: list[Buffer], buffers: dict[Tensor, Buffer], names:
     init = None
     if op.reduce_axes:
         init, body = _reduction(op, out, index, lower)
+        init, body = (None, init) if is_empty else (init, body)
     else:
         body = seq([Store(b, index, rewrite(e, lower)) for b, e in zip(out, op.bodies)])
     block = Block(

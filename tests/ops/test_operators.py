@@ -126,6 +126,22 @@ def test_compiled_against_the_reference(
         assert relative_error(got, want) < limit
 
 
+@pytest.mark.parametrize(
+    ("op", "shapes", "attrs"),
+    [
+        ("relu", [(0, 5)], {}), ("matmul", [(0, 5), (5, 7)], {}), ("matmul", [(3, 0), (0, 7)], {}), ("sum", [(0, 5)], {"axes": (0,)}),
+        ("concat", [(0, 5), (3, 5)], {"axis": 0}), ("softmax", [(5, 1)], {}), ("exp", [()], {}), ("mean", [(100, 100)], {}),
+        ("conv2d", [(1, 1, 1, 1), (1, 1, 1, 1)], {}), ("transpose", [(300, 77)], {"axes": (1, 0)}), ("prod", [(4, 0)], {"axes": (1,)}),
+    ],
+)  # fmt: skip
+def test_empty_and_single_elements(op: str, shapes: list, attrs: dict, rng: np.random.Generator) -> None:
+    arrays = [np.asarray(rng.standard_normal(s), "float32") for s in shapes]
+    g = GraphBuilder()
+    module = g.build(g.op(op, *(g.input(f"x{i}", x.shape) for i, x in enumerate(arrays)), **attrs))
+    got, want = tcomp.compile(module)(*arrays), evaluate(module, arrays, exact=True)[0]
+    assert got.shape == want.shape and np.allclose(got, want, atol=1e-5)
+
+
 def test_every_operator_has_a_case() -> None:
     assert {c[0] for c in CASES} == set(OPERATORS)
 

@@ -31,13 +31,22 @@ def random_model(rng: np.random.Generator) -> tuple[tcomp.IRModule, list[np.ndar
         c, o, k = groups * n(20), groups * n(40), n(4)
         size = k + n(12), k + n(12)
         nhwc = rng.random() < 0.5
-        shapes = [(n(3), *size, c) if nhwc else (n(3), c, *size), (k, k, c // groups, o) if nhwc else (o, c // groups, k, k)]
+        shapes = [
+            (n(3), *size, c) if nhwc else (n(3), c, *size),
+            (k, k, c // groups, o) if nhwc else (o, c // groups, k, k),
+        ]
         x = [g.input("x", shapes[0]), g.input("w", shapes[1])]
         layout = {"layout": "NHWC", "kernel_layout": "HWIO"} if nhwc else {}
         y = g.conv2d(*x, stride=n(3), padding=int(rng.integers(0, 3)), groups=groups, **layout)
     elif kind == 4:
         shapes = [(n(3), n(40), 4 + n(12), 4 + n(12))]
-        y = g.op(str(rng.choice(["max_pool2d", "avg_pool2d"])), g.input("x", shapes[0]), kernel=2 + n(3) - 1, stride=n(3), padding=1)
+        y = g.op(
+            str(rng.choice(["max_pool2d", "avg_pool2d"])),
+            g.input("x", shapes[0]),
+            kernel=2 + n(3) - 1,
+            stride=n(3),
+            padding=1,
+        )
     else:
         shapes = [(n(40), n(70))]
         y = g.op(str(rng.choice(["softmax", "log_softmax"])), g.input("x", shapes[0]), axis=int(rng.integers(0, 2)))

@@ -9,7 +9,7 @@ from ...ir.primfunc import PrimFunc
 from ...target import Target
 from ..schedule import Schedule
 from . import elementwise, rows, tiled_reduction
-from .common import inline_elementwise
+from .common import domain, inline_elementwise
 
 RULES: tuple[ModuleType, ...] = (elementwise, tiled_reduction, rows)
 """In order of preference. A rule has NAME, applies(func, target) and apply(sch, target)."""
@@ -21,6 +21,8 @@ def default_schedule(func: PrimFunc, target: Target) -> tuple[Schedule, str]:
     Should a rule meet a step that is refused, the next one that applies is tried, and at last the plain loops stay: slow,
     and the name says so.
     """
+    if any(domain(b) == 0 for b in func.blocks.values()):
+        return Schedule(func), "nothing to do"
     refused, inlined = "", _inlined(func)
     for rule in RULES:
         if not rule.applies(inlined, target):
