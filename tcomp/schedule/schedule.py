@@ -168,6 +168,14 @@ class Schedule:
         """Make a reduction's init a block of its own, right before a loop. Returns the init's block."""
         return self._run("decompose_reduction", self._block(block), self._loop(loop))
 
+    def rfactor(self, block: BlockRef | str, loop: Var) -> BlockRef:
+        """Split a reduction in two: partial results for each iteration of a reduce loop, and the reduction of these.
+
+        The loop becomes spatial in the first block, which is returned: there it may be vectorized or parallel. The order
+        in which elements are added changes.
+        """
+        return self._run("rfactor", self._block(block), self._loop(loop))
+
     # machinery
 
     def refusal(self, primitive: str, *args: Any) -> Refusal | None:

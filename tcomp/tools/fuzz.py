@@ -26,7 +26,7 @@ from .expressions import random_func
 
 METHODS = (
     "split", "split", "fuse", "reorder", "reorder", "parallel", "vectorize", "vectorize", "unroll", "compute_inline",
-    "compute_at", "compute_at", "reverse_compute_at", "cache_read", "cache_write", "decompose_reduction", "set_scope",
+    "compute_at", "compute_at", "reverse_compute_at", "cache_read", "cache_write", "decompose_reduction", "set_scope", "rfactor", "rfactor",
 )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def _arguments(sch: Schedule, choice: Choice) -> tuple[Any, ...] | None:
     if not loops:
         return None
     loop = loops[b % len(loops)]
-    if choice.method in ("compute_at", "reverse_compute_at", "decompose_reduction"):
+    if choice.method in ("compute_at", "reverse_compute_at", "decompose_reduction", "rfactor"):
         return block, loop
     if choice.method == "split":
         factor = (2, 3, 4, 5, 8, 16)[c % 6]

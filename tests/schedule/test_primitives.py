@@ -443,3 +443,70 @@ def test_schedules_of_symbolic_extents_run_for_any_size(extents: tuple) -> None:
     rng = np.random.default_rng(0)
     x, y = (rng.integers(-3, 4, s).astype("float32") for s in ((extents[0], extents[2]), (extents[2], extents[1])))
     assert np.array_equal(tcomp.compile(sch)(x, y), x @ y)
+
+
+def row_sum(m: int = 37, op: Callable = te.sum) -> PrimFunc:
+    a = te.placeholder((5, m), name="A")
+    k = te.reduce_axis(m, "k")
+    return te.create_prim_func([a, te.compute((5,), lambda i: op(a[i, k], axis=k), name="S")])
+
+
+@pytest.mark.parametrize("op", [te.sum, te.max, te.min, te.prod])
+@pytest.mark.parametrize("m", [3, 16, 37])
+def test_rfactor_then_vectorize(op: Callable, m: int) -> None:
+    func = row_sum(m, op)
+    sch = Schedule(func)
+    k0, k1 = sch.split(sch.get_loops("S")[1], [None, 16])
+    partial = sch.rfactor("S", k1)
+    sch.reorder(k0, k1)
+    sch.vectorize(k1)
+    check(sch, func)
+    i, _ = sch.get_loops("S")
+    sch.compute_at(partial, i)
+    sch.parallel(i)
+    verify(sch.func)
+    x = np.random.default_rng(0).integers(1, 3, (5, m)).astype("float32")
+    for got in (run(sch.func, [x])[0], tcomp.compile(sch)(x)):
+        assert np.array_equal(got, run(func, [x])[0])
+
+
+def test_rfactor_of_an_outer_loop_gives_independent_parts() -> None:
+    """Both levels of a split reduction can be factored; the outer part may run in parallel."""
+    func = product()
+    sch = Schedule(func)
+    k0, _ = sch.split(sch.get_loops("C")[2], [3, None])
+    part = sch.rfactor("C", k0)
+    i, j, *_ = sch.get_loops(part)
+    sch.reorder(k0, i, j)
+    sch.parallel(k0)
+    check(sch, func)
+
+
+RFACTOR_REFUSED = [
+    ("no reduction", matmul, lambda s: s.rfactor("D", s.get_loops("D")[0])),
+    ("init is a block of its own", matmul, lambda s: (s.decompose_reduction("C", s.get_loops("C")[2]), s.rfactor("C", s.get_loops("C")[2]))),
+    ("not of the form", lambda: _argmax(), lambda s: s.rfactor("arg", s.get_loops("arg")[1])),
+    ("reduce axes alone", matmul, lambda s: s.rfactor("C", s.get_loops("C")[0])),
+    ("reduce axes alone", matmul, lambda s: s.rfactor("C", s.fuse(*s.get_loops("C")))),
+    ("not around the block alone", matmul, lambda s: s.rfactor("C", s.get_loops("D")[0])),
+    ("is symbolic", lambda: _symbolic_sum(), lambda s: s.rfactor("S", s.get_loops("S")[1])),
+    ("is unrolled", matmul, lambda s: (s.unroll(s.get_loops("C")[2]), s.rfactor("C", s.get_loops("C")[2]))),
+]  # fmt: skip
+
+
+def _argmax() -> PrimFunc:
+    a = te.placeholder((4, 6), name="A")
+    k = te.reduce_axis(6, "k")
+    return te.create_prim_func([a, *te.compute((4,), lambda i: te.argmax(a[i, k], axis=k), name="arg")])
+
+
+def _symbolic_sum() -> PrimFunc:
+    n = te.var("n")
+    a = te.placeholder((4, n), name="A")
+    k = te.reduce_axis(n, "k")
+    return te.create_prim_func([a, te.compute((4,), lambda i: te.sum(a[i, k], axis=k), name="S")])
+
+
+@pytest.mark.parametrize(("reason", "func", "step"), RFACTOR_REFUSED, ids=[r[0] for r in RFACTOR_REFUSED])
+def test_rfactor_refusals(reason: str, func: Callable, step: Callable) -> None:
+    expect(func(), reason, step)

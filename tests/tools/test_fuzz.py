@@ -1,18 +1,24 @@
 """Differential fuzzing in the suite, its shrinker, and past failures."""
 
+import json
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from tcomp.tools.__main__ import app, outcomes
-from tcomp.tools.fuzz import Case, Choice, make_case, run_case, script, shrink
+from tcomp.tools.fuzz import Case, Choice, run_case, script, shrink
 
-PAST_FAILURES = (66, 96, 117, 454, 604, 781, 792, 812, 908, 939, 1004, 1427, 1430, 1466)
-"""Seeds that once failed: reductions decomposed or reordered under fused loops, lanes over a reduce axis."""
+PAST_FAILURES = [
+    Case(entry["seed"], tuple(Choice(method, tuple(numbers)) for method, numbers in entry["choices"]))
+    for entry in json.loads((Path(__file__).parent / "past_failures.json").read_text())
+]
+"""Cases that once failed: reductions decomposed or reordered under fused loops, lanes over a reduce axis."""
 
 
-@pytest.mark.parametrize("seed", PAST_FAILURES)
-def test_past_failures_stay_fixed(seed: int) -> None:
-    outcome = run_case(make_case(seed))
+@pytest.mark.parametrize("case", PAST_FAILURES, ids=lambda c: str(c.seed))
+def test_past_failures_stay_fixed(case: Case) -> None:
+    outcome = run_case(case)
     assert not outcome.layer, f"{outcome.detail}\n{script(outcome)}"
 
 

@@ -5,7 +5,7 @@ from .base import BlockRef, Primitive, Refusal
 from .caching import CACHE_READ, CACHE_WRITE, SET_SCOPE
 from .loops import FUSE, REORDER, SPLIT
 from .placement import COMPUTE_AT, COMPUTE_INLINE, REVERSE_COMPUTE_AT
-from .reduction import DECOMPOSE_REDUCTION
+from .reduction import DECOMPOSE_REDUCTION, RFACTOR
 
 ALL = {
     p.name: p
@@ -24,6 +24,7 @@ ALL = {
         CACHE_WRITE,
         SET_SCOPE,
         DECOMPOSE_REDUCTION,
+        RFACTOR,
     )
 }
 

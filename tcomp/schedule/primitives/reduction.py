@@ -1,13 +1,15 @@
-"""Primitives on reductions: decompose_reduction."""
+"""Primitives on reductions: decompose_reduction, rfactor."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ...analysis.regions import loops_around
-from ...ir.expr import Var
-from ...ir.node import substitute, with_fields
+from ...ir.expr import Add, BinaryExpr, Buffer, Const, Expr, Load, Max, Min, Mul, Select, Var
+from ...ir.node import Node, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
-from ...ir.stmt import Block, For, IterVar, Stmt, seq
+from ...ir.stmt import Block, For, IterVar, Stmt, Store, replace_statements, seq
 from .base import BlockRef, Primitive, Refusal, fresh_name, replace
 
 
@@ -82,3 +84,161 @@ def apply_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> tup
 
 
 DECOMPOSE_REDUCTION = Primitive("decompose_reduction", check_decompose_reduction, apply_decompose_reduction)
+
+
+# rfactor
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A reduction of the form target[index] = op(target[index], element)."""
+
+    op: type[BinaryExpr]
+    target: Buffer
+    index: tuple[Expr, ...]
+    element: Expr
+
+
+def _parts(b: Block) -> _Parts | None:
+    s = b.body
+    if not isinstance(s, Store) or not isinstance(s.value, (Add, Mul, Min, Max)) or not isinstance(b.init, Store):
+        return None
+    held = Load(s.buffer, s.indices)
+    for mine, other in ((s.value.a, s.value.b), (s.value.b, s.value.a)):
+        if mine == held:
+            return _Parts(type(s.value), s.buffer, s.indices, other)
+    return None
+
+
+def _own_chain(func: PrimFunc, b: Block) -> list[For]:
+    """The loops directly around a block that hold nothing else, outermost first."""
+    chain: list[For] = []
+    inner: Stmt = b
+    for s in reversed(loops_around(func, b)):
+        if s.body is not inner:
+            break
+        chain.insert(0, s)
+        inner = s
+    return chain
+
+
+def check_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
+    b, s = func.blocks[block.name], func.loops[loop]
+    what = f"cannot factor loop {loop.name} out of the reduction of block {b.name}"
+    marks: dict[Node, str] = {b: "the block", s: "the loop"}
+    if b.init is None:
+        why = "its init is a block of its own" if b.is_reduction else "it is no reduction"
+        return Refusal(what, why, {b: "the block"}, "rfactor before decompose_reduction")
+    if _parts(b) is None:
+        return Refusal(what, "it is not of the form C[i] = C[i] op x with op one of +, *, min, max", {b: "the block"})
+    chain = _own_chain(func, b)
+    if s not in chain:
+        return Refusal(what, "the loop is not around the block alone", marks, "reorder it next to the block")
+    reduce_vars = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
+    spatial_vars = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}
+    if loop not in reduce_vars or loop in spatial_vars:
+        return Refusal(
+            what, f"loop {loop.name} does not run over reduce axes alone", marks, "a loop over a reduce axis"
+        )
+    if not isinstance(s.extent, Const):
+        return Refusal(what, "its extent is symbolic", marks, "split it by a constant first")
+    for x in chain:
+        if x.kind != "serial" and x.var in reduce_vars:
+            return Refusal(what, f"loop {x.var.name} is {x.kind}", {x: x.kind}, "rfactor first")
+        unused = x.var not in reduce_vars | spatial_vars and not is_const(x.extent, 1)
+        if unused or x.var in reduce_vars & spatial_vars:
+            return Refusal(what, f"loop {x.var.name} does not belong to one axis", {x: "repeats or mixes axes"})
+    for c in conjuncts(b.where):
+        used = free_vars(c)
+        if used & reduce_vars and not used <= reduce_vars & {x.var for x in chain}:
+            return Refusal(
+                what, "a condition of the block mixes reduce and spatial loops", marks, "rfactor before fusing"
+            )
+    outside = [x for x in loops_around(func, b) if x not in chain and x.var in reduce_vars]
+    if outside:
+        return Refusal(what, f"loop {outside[0].var.name} around other blocks reduces too", {outside[0]: "reduces"})
+    return None
+
+
+def apply_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[PrimFunc, BlockRef]:
+    """for i:
+      for k0:
+        for k1 in range(16): C[i] += A[i, k0 * 16 + k1]
+
+    becomes, for rfactor(C, k1),
+
+        for i:
+          for k0:
+            for k1 in range(16): C_rf[i, k1] += A[i, k0 * 16 + k1]
+        for i:
+          for k1 in range(16): C[i] += C_rf[i, k1]
+
+    so that k1 is a spatial axis of the first block and may be vectorized or parallel. Returns the first block.
+    """
+    b, s = func.blocks[block.name], func.loops[loop]
+    parts = _parts(b)
+    assert parts is not None and isinstance(b.init, Store)
+    chain = _own_chain(func, b)
+    names = {x.name for x in (*func.buffers, *func.allocs)}
+    partial = Buffer(fresh_name(f"{parts.target.name}_rf", names), (*parts.target.shape, s.extent), parts.target.dtype)
+    name = fresh_name(f"{b.name}_rf", func.blocks)
+    nest = replace_statements(chain[0], {b: _partial_block(b, name, partial, parts, chain, s)})
+    final = _final_nest(b, partial, parts, chain, s)
+    body = replace_statements(func.body, {chain[0]: seq([nest, final])})
+    return with_fields(func, body=body, allocs=(*func.allocs, partial)), BlockRef(name)
+
+
+def _partial_block(b: Block, name: str, partial: Buffer, parts: _Parts, chain: list[For], s: For) -> Block:
+    """The reduction over all loops but one, which becomes a spatial iterator.
+
+    Conditions on the reduce loops (the tail of a split) become part of the value: where they fail, the neutral element.
+    """
+    assert isinstance(b.init, Store)
+    factored = IterVar(Var(f"v{s.var.name}"), s.extent, "spatial", s.var)
+    reduce_vars = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
+    others = [
+        IterVar(Var(f"v{x.var.name}"), x.extent, "reduce", x.var) for x in chain if x.var in reduce_vars and x is not s
+    ]
+    loops = {s.var: factored.var} | {it.binding: it.var for it in others}
+    values = {it.var: substitute(it.binding, loops) for it in b.iters if it.kind == "reduce"}
+    spatial = tuple(it for it in b.iters if it.kind == "spatial")
+    index = (*parts.index, factored.var)
+    element = substitute(parts.element, values)
+    conditions = conjuncts(b.where)
+    tail = all_of([substitute(c, loops) for c in conditions if free_vars(c) <= loops.keys()])
+    where = all_of([c for c in conditions if not free_vars(c) <= loops.keys()])
+    neutral = b.init.value
+    if tail is not None:
+        element = Select(tail, element, neutral)
+    if not others:  # nothing left to reduce: each partial result is one element
+        return Block(name, (*spatial, factored), Store(partial, index, parts.op(neutral, element)), None, where)
+    update = Store(partial, index, parts.op(Load(partial, index), element))
+    return Block(name, (*spatial, factored, *others), update, Store(partial, index, neutral), where, b.annotations)
+
+
+def _final_nest(b: Block, partial: Buffer, parts: _Parts, chain: list[For], s: For) -> Stmt:
+    """The reduction of the partial results."""
+    assert isinstance(b.init, Store)
+    spatial_vars = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}
+    loops = [x for x in chain if x.var in spatial_vars]
+    fresh: dict[Var, Var] = {x.var: Var(x.var.name) for x in (*loops, s)}
+    renamed = {it.var: Var(it.var.name) for it in b.iters if it.kind == "spatial"}
+    iters = [
+        IterVar(renamed[it.var], it.extent, "spatial", substitute(it.binding, fresh))
+        for it in b.iters
+        if it.kind == "spatial"
+    ]
+    along = IterVar(Var(f"v{s.var.name}"), s.extent, "reduce", fresh[s.var])
+    index = tuple(substitute(i, renamed) for i in parts.index)
+    update = Store(parts.target, index, parts.op(Load(parts.target, index), Load(partial, (*index, along.var))))
+    init = Store(parts.target, index, b.init.value)
+    inside = {x.var for x in chain}
+    kept = [substitute(c, fresh) for c in conjuncts(b.where) if free_vars(c) & inside <= spatial_vars]
+    nest: Stmt = Block(b.name, (*iters, along), update, init, all_of(kept))
+    nest = For(fresh[s.var], s.extent, nest)
+    for x in reversed(loops):
+        nest = For(fresh[x.var], x.extent, nest, x.kind)
+    return nest
+
+
+RFACTOR = Primitive("rfactor", check_rfactor, apply_rfactor)
