@@ -63,6 +63,9 @@ def _place(body: Stmt, buffer: Buffer, env: Env, may_enter: set[Var]) -> Stmt:
             loops.append(site)
             site = site.body
             continue
+        if isinstance(site, Allocate):  # another buffer's
+            site = site.body
+            continue
         users = [x for x in sub_statements(site) if _touches(x, buffer, memo)]
         if isinstance(site, Seq) and len(users) == 1 and isinstance(users[0], (For, Seq)):
             site = users[0]

@@ -138,7 +138,7 @@ def apply(sch: Schedule, target: Target) -> None:
         sch.set_scope(acc, 0, "local")
     padded = [name for name in padded if name != epilogue]
     outer, inner = _tile_loops(sch, epilogue, tile)
-    panel = _panel_to_pack(sch, acc, tile, extents, target)
+    panel = None if padded else _panel_to_pack(sch, acc, tile, extents, target)
     site, depth = _place_outer(sch, outer, padded, panel is not None, target)
     sch.compute_at(acc, site)
     if panel is not None:
@@ -183,7 +183,7 @@ def _panel_to_pack(sch: Schedule, acc: str, tile: Tile, extents: list[int], targ
     last = _spatial(block)[-1]
     columns = ceil(extents[-1] / (tile.vectors * tile.lanes))
     row_tiles = prod(ceil(e / r) for e, r in zip(extents[:-1], tile.rows))
-    if columns < target.num_cores or row_tiles < 4 or len(extents) != 2:
+    if columns < target.num_cores or row_tiles < 4:
         return None
     for buffer, indices in loaded(block):
         rows = prod(getattr(e, "value", 0) for e in buffer.shape[:-1])
