@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from tcomp.codegen.lowering import lower
 from tcomp.ir.equal import structural_equal
 from tcomp.ir.interp import run
 from tcomp.ir.primfunc import PrimFunc
+from tcomp.ir.stmt import Allocate, walk_statements
 from tcomp.ops import GraphBuilder
 from tcomp.passes import FUSE, GRAPH, LOWER
 from tcomp.schedule import Schedule
@@ -57,6 +59,18 @@ def test_rules_keep_the_meaning_and_replay(name: str, target: Target) -> None:
     scope = {"sch": Schedule(func)}
     exec(sch.trace.as_python(), scope)
     assert structural_equal(scope["sch"].func, sch.func)
+
+
+@pytest.mark.parametrize("name", ["matmul", "large matmul", "conv", "pool"])
+def test_accumulators_are_as_small_as_the_register_file(name: str) -> None:
+    """The tile is allocated in the loop over tiles, also where another buffer is allocated around it."""
+    target = TARGETS[0]
+    (func,) = kernels(GRAPHS[name][0])
+    lowered = lower(default_schedule(func, target)[0].func)
+    tiles = [s.buffer for s in walk_statements(lowered.body) if isinstance(s, Allocate) and s.buffer.scope == "local"]
+    assert tiles
+    for b in tiles:
+        assert b.shape[0].value * b.dtype.itemsize <= target.num_registers * target.vector_bytes
 
 
 @pytest.mark.parametrize("seed", range(0, 120, 3))
