@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .codegen.build import Kernel, build_all, cached_object, make_kernel
 from .codegen.cache import ObjectCache
@@ -19,14 +19,18 @@ from .lazy import lazy_module
 from .passes import GRAPH, LOWER, FuseOps, MemoryPlan, Pipeline, Slot, plan_memory
 from .runtime.device.cpu import load_objects
 from .runtime.executable import Executable, KernelInfo, Program, Spec
-from .schedule.rules.default import default_schedule
-from .schedule.schedule import Schedule
 from .target import Target
 
+if TYPE_CHECKING:
+    from .schedule import Schedule
+
+# what a model whose kernels are all in the cache does not need
 llvm_entry = lazy_module("tcomp.codegen.llvm.entry")
+scheduling = lazy_module("tcomp.schedule")
+rules = lazy_module("tcomp.schedule.rules.default")
 check = lazy_module("tcomp.passes.check")
 
-UserSchedule = Callable[[Schedule], Any]
+UserSchedule = Callable[["Schedule"], Any]
 Progress = Callable[[int, int, str], None]
 STAGES = ("graph", "fused", "loops", "scheduled", "schedule", "llvm", "asm")
 
@@ -57,7 +61,7 @@ def compile(
         InternalError: a defect of tcomp; the message says how to replay it.
     """
     chosen = Target.parse(target)
-    if isinstance(model, (PrimFunc, Schedule)):
+    if isinstance(model, PrimFunc) or isinstance(getattr(model, "func", None), PrimFunc):
         return _compile_kernel(model, chosen, num_threads)
     module = _as_module(model, inputs)
     verify(module)
@@ -125,7 +129,7 @@ def _spec(name: str, t: TensorType) -> Spec:
 
 def _scheduler(target: Target) -> Callable[[PrimFunc], tuple[PrimFunc, str, str]]:
     def run(func: PrimFunc) -> tuple[PrimFunc, str, str]:
-        sch, rule = default_schedule(func, target)
+        sch, rule = rules.default_schedule(func, target)
         return sch.func, rule, str(sch.trace)
 
     return run
@@ -139,7 +143,7 @@ def _make_kernels(lowered: IRModule, target: Target, schedules: Mapping[str, Use
     kernels = {}
     for name, f in functions.items():
         if name in schedules:
-            sch = Schedule(f)
+            sch = scheduling.Schedule(f)
             schedules[name](sch)
             kernels[name] = _fixed_kernel(f, sch, target)
         else:
@@ -221,7 +225,7 @@ def _stages(seen: Mapping[str, IRModule], lowered: IRModule, kernels: Mapping[st
 
 def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int | None) -> Executable:
     """A single kernel, with symbolic extents passed at run time."""
-    if isinstance(model, Schedule):
+    if not isinstance(model, PrimFunc):
         func = model.func
         kernel = _fixed_kernel(func, model, target)
     else:
