@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..ir.arith import Linear, can_prove, dims_env, interval, linear
 from ..ir.expr import Buffer, Expr, Var
 from ..ir.primfunc import PrimFunc
 from ..ir.query import free_vars
 from ..ir.stmt import Block, For
-from .regions import Access, accesses, blocks_under, box_of, loop_env, loops_around, resolve
-from .sets import NotAffineError, Space, sample
+from .regions import Access, accesses, blocks_under, box_of, is_dense, loop_env, loops_around, resolve
+from .sets import NotAffineError, Space, isl, sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,45 @@ def _flows_stay_inside(func: PrimFunc, group: Sequence[Access], loop: For) -> bo
     read = box_of([resolve(a.block, a.indices) for a in group if not a.is_write], inner, outer, shape)
     if all(a.is_write for a in group):
         return True
-    return all(
+    solid = all(is_dense(resolve(a.block, a.indices), inner, outer) for a in group if a.is_write)
+    covers = all(
         can_prove(wm <= rm, outer) and can_prove(rm + re <= wm + we, outer)
         for wm, we, rm, re in zip(written.mins, written.extents, read.mins, read.extents)
     )
+    return (solid and covers) or _reads_are_written(func, group, around)
+
+
+def _reads_are_written(func: PrimFunc, group: Sequence[Access], around: Sequence[For]) -> bool:
+    """Whether one iteration of the innermost loop writes every element that it reads: exactly, with integer sets."""
+    try:
+        written = [_elements(func, a, around) for a in group if a.is_write]
+        read = [_elements(func, a, around) for a in group if not a.is_write]
+    except NotAffineError:
+        return False
+    whole = written[0]
+    for s in written[1:]:
+        whole = whole.union(s)
+    return all(s.is_subset(whole) for s in read)
+
+
+def _elements(func: PrimFunc, a: Access, around: Sequence[For]) -> Any:
+    """The elements of an access while the loops inside `around` run, for fixed values of the loops around."""
+    inner = [s for s in loops_around(func, a.block) if s not in around]
+    indices = resolve(a.block, a.indices)
+    space = Space([*func.dims, *(s.var for s in around)], len(inner) + len(indices))
+    at = {s.var: i for i, s in enumerate(inner)}
+    points = space.universe()
+    for s in inner:
+        points = points.intersect(space.dim(at[s.var]).ge_set(space.constant(0)))
+        points = points.intersect(space.dim(at[s.var]).lt_set(space.affine(s.extent, {})))
+    for s in around:
+        points = points.intersect(space.affine(s.var, {}).ge_set(space.constant(0)))
+        points = points.intersect(space.affine(s.var, {}).lt_set(space.affine(s.extent, {})))
+    if a.block.where is not None:
+        points = points.intersect(space.condition(a.block.where, at))
+    for d, index in enumerate(indices):
+        points = points.intersect(space.dim(len(inner) + d).eq_set(space.affine(index, at)))
+    return points.project_out(isl.dim_type.set, 0, len(inner))
 
 
 def private_loops(func: PrimFunc, buffer: Buffer) -> set[Var]:

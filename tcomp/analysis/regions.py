@@ -166,3 +166,26 @@ def box_of(
         mins.append(low)
         extents.append(size)
     return Box(tuple(mins), tuple(extents))
+
+
+def is_dense(indices: tuple[Expr, ...], inner: Env, env: Env) -> bool:
+    """Whether the inner variables run through a box without gaps: mixed radix digits in each dimension."""
+    used: set[Var] = set()
+    for index in indices:
+        form = linear(index, {**env, **inner})
+        digits: list[tuple[int, Expr]] = []
+        for term, c in form.terms.items():
+            if not free_vars(term) & inner.keys():
+                continue
+            if not isinstance(term, Var) or term in used:
+                return False
+            used.add(term)
+            digits.append((c, inner[term][1]))
+        stride = 1
+        for c, last in sorted(digits, key=lambda x: x[0]):
+            if c != stride:
+                return False
+            if not isinstance(last, Const):
+                return len(digits) == 1
+            stride *= last.value + 1
+    return True

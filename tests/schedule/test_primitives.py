@@ -373,9 +373,28 @@ def shifted() -> PrimFunc:
     return by_hand(blocks)
 
 
-@pytest.mark.parametrize(
-    ("func", "want"), [(running_sum, np.cumsum), (shifted, lambda x: np.concatenate([[0], 2 * x[:-1]]))]
-)
+def gaps() -> PrimFunc:
+    """Each iteration writes the even or the odd elements of four, and reads an odd one: in turn its own, or an older one."""
+
+    def blocks(i: Var, a: Buffer, b: Buffer, t: Buffer) -> list:
+        v, w, j, u = Var("v"), Var("w"), Var("j"), Var("u")
+        point = (IterVar(v, const(8), "spatial", i), IterVar(u, const(2), "spatial", j))
+        write = For(j, const(2), Block("T", point, Store(t, (v % 2 + u * 2,), a[v] * 2.0)))
+        late = Select(w < 1, Const(0.0, float32), t[const(1)])
+        return [write, Block("B", (IterVar(w, const(8), "spatial", i),), Store(b, (w,), late))]
+
+    return by_hand(blocks)
+
+
+def last_odd(x: np.ndarray) -> np.ndarray:
+    return np.array([0.0 if i == 0 else 2 * x[i - (i + 1) % 2] for i in range(len(x))])
+
+
+def doubled_and_late(x: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], 2 * x[:-1]])
+
+
+@pytest.mark.parametrize(("func", "want"), [(running_sum, np.cumsum), (shifted, doubled_and_late), (gaps, last_odd)])
 def test_values_that_flow_between_iterations_are_kept(func: Callable, want: Callable) -> None:
     x = np.arange(1, 9, dtype="float32")
     sch = Schedule(func())

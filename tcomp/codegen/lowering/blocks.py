@@ -7,7 +7,7 @@ from ...ir.arith import dims_env, linear, simplify
 from ...ir.expr import EQ, LT, Buffer, Const, Expr, Load, Select, Var, const
 from ...ir.node import rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.query import all_of, conjuncts
+from ...ir.query import all_of, conjuncts, is_const
 from ...ir.stmt import EMPTY, Block, For, If, Let, Stmt, Store, map_statements, seq
 from .common import Env, extend
 
@@ -69,7 +69,8 @@ def _lower(b: Block, env: Env) -> Stmt:
         first = [EQ(bindings[it.var], const(0)) for it in b.iters if it.kind == "reduce"]
         condition = simplify(all_of(first), env)
         init = _guard(substitute(b.init, bindings), env)
-        body = seq([init if isinstance(condition, Const) else If(condition, init), body])
+        if not is_const(condition, False):
+            body = seq([init if isinstance(condition, Const) else If(condition, init), body])
     if b.where is not None:
         for condition in reversed(conjuncts(simplify(b.where, env))):
             # one If a condition, so that each keeps to the loops that it is about

@@ -8,6 +8,7 @@ from ...analysis.regions import (
     blocks_under,
     box_of,
     consumers,
+    is_dense,
     loop_env,
     loops_around,
     producers,
@@ -15,7 +16,7 @@ from ...analysis.regions import (
     resolve,
     writes,
 )
-from ...ir.arith import can_prove, dims_env, linear, simplify
+from ...ir.arith import can_prove, dims_env, simplify
 from ...ir.expr import Buffer, Const, Expr, Load, Var
 from ...ir.node import Node, rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
@@ -236,32 +237,9 @@ def _final_region(func: PrimFunc, buffer: Buffer, loop: For) -> Box | str:
             if a.is_write and a.buffer is buffer:
                 indices = resolve(p, a.indices)
                 points.append(indices)
-                if not _is_dense(indices, mine, env):
+                if not is_dense(indices, mine, env):
                     return f"block {p.name} leaves gaps in {buffer.name} between iterations of that loop"
     return box_of(points, inner, env, buffer.shape)
-
-
-def _is_dense(indices: tuple[Expr, ...], inner: dict, env: dict) -> bool:
-    """Whether the inner variables run through a box without gaps: mixed radix digits in each dimension."""
-    used: set[Var] = set()
-    for index in indices:
-        form = linear(index, {**env, **inner})
-        digits = []
-        for term, c in form.terms.items():
-            if not free_vars(term) & inner.keys():
-                continue
-            if not isinstance(term, Var) or term in used:
-                return False
-            used.add(term)
-            digits.append((c, inner[term][1]))
-        stride = 1
-        for c, last in sorted(digits, key=lambda x: x[0]):
-            if c != stride:
-                return False
-            if not isinstance(last, Const):
-                return len(digits) == 1
-            stride *= last.value + 1
-    return True
 
 
 def check_reverse_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
