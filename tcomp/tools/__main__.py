@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import collections
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,7 @@ from ..passes import ALL, FUSE, GRAPH, LOWER, Pipeline
 from ..passes.check import TOLERANCE, random_array, relative_error, run_kernels
 from ..schedule.rules.default import default_schedule
 from ..target import Target
-from .fuzz import Outcome, agree, make_case, make_inputs, run_case, script
+from .fuzz import agree, make_case, make_inputs, outcomes, run_case, script
 from .fuzz import shrink as shrink_case
 
 app = typer.Typer(add_completion=False, help="Tools for people who work on tcomp.", no_args_is_help=True)
@@ -61,22 +58,6 @@ def opt(path: Path, passes: str = typer.Option("", help="names of passes, by com
         raise TcompError(f"no pass {unknown[0]!r}", hint=f"one of {', '.join(ALL)}")
     facts = frozenset({"typed", "canonical", "fused"})
     print(text(Pipeline(tuple(ALL[n] for n in names), facts).run(program)))
-
-
-def _outcome(seed: int) -> Outcome:
-    result = run_case(make_case(seed))
-    result.scheduled = None
-    return result
-
-
-def outcomes(first: int, count: int, jobs: int) -> Iterator[Outcome]:
-    """The outcomes of consecutive seeds, computed in several processes."""
-    seeds = range(first, first + count)
-    if jobs <= 1:
-        yield from map(_outcome, seeds)
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_outcome, seeds, chunksize=16)
 
 
 @app.command()

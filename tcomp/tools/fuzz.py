@@ -6,8 +6,10 @@ agree; which of them differs names the layer at fault.
 
 from __future__ import annotations
 
+import multiprocessing
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -213,3 +215,20 @@ def script(outcome: Outcome) -> str:
         + "want = run(func, inputs)\nprint('interpreter agrees:', all(map(agree, run(sch.func, inputs), want)))\n"
         + "out = compile(sch)(*inputs)\nprint('native agrees:', all(map(agree, out if isinstance(out, tuple) else [out], want)))\n"
     )
+
+
+def _outcome(seed: int) -> Outcome:
+    """The outcome of a seed, as it travels between processes. Here and not in `__main__`, which they cannot import."""
+    result = run_case(make_case(seed))
+    result.scheduled = None
+    return result
+
+
+def outcomes(first: int, count: int, jobs: int) -> Iterator[Outcome]:
+    """The outcomes of consecutive seeds, computed in several processes."""
+    seeds = range(first, first + count)
+    if jobs <= 1:
+        yield from map(_outcome, seeds)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_outcome, seeds, chunksize=16)

@@ -1,12 +1,14 @@
 """Differential fuzzing in the suite, its shrinker, and past failures."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from tcomp.tools.__main__ import app, outcomes
+from tcomp.tools.__main__ import app
 from tcomp.tools.fuzz import Case, Choice, run_case, script, shrink
 
 PAST_FAILURES = [
@@ -63,3 +65,9 @@ def test_command_line_replays_a_seed() -> None:
     result = CliRunner().invoke(app, ["fuzz", "--cases", "5", "--seed", "40", "--jobs", "1"])
     assert result.exit_code == 0 and "5 cases" in result.output
     assert "passes" in CliRunner().invoke(app, ["shrink", "41"]).output
+
+
+def test_the_command_runs_in_several_processes() -> None:
+    command = [sys.executable, "-m", "tcomp.tools", "fuzz", "--cases", "20", "--seed", "40", "--jobs", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "20 cases" in done.stdout, done.stderr
