@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tcomp.tools.__main__ import app
-from tcomp.tools.fuzz import Case, Choice, run_case, script, shrink
+from tcomp.tools.fuzz import Case, Choice, outcomes, run_case, script, shrink
 
 PAST_FAILURES = [
     Case(entry["seed"], tuple(Choice(method, tuple(numbers)) for method, numbers in entry["choices"]))
