@@ -18,7 +18,7 @@ from ..ir.expr import Buffer, Expr, Var
 from ..ir.primfunc import PrimFunc
 from ..ir.query import free_vars
 from ..ir.stmt import Block, For
-from .regions import Access, accesses, blocks_under, box_of, is_dense, loop_env, loops_around, resolve
+from .regions import Access, accesses, blocks_under, box_of, is_dense, loop_env, loops_around, loops_inside, resolve
 from .sets import NotAffineError, Space, isl, sample
 
 
@@ -70,7 +70,7 @@ def _flows_stay_inside(func: PrimFunc, group: Sequence[Access], loop: For) -> bo
     outer = {**dims_env(func.dims), **loop_env(around)}
     inner: dict[Var, tuple[Expr, Expr]] = {}
     for a in group:
-        inner.update(loop_env(s for s in loops_around(func, a.block) if s not in around))
+        inner.update(loop_env(loops_inside(func, a, around)))
     shape = group[0].buffer.shape
     written = box_of([resolve(a.block, a.indices) for a in group if a.is_write], inner, outer, shape)
     read = box_of([resolve(a.block, a.indices) for a in group if not a.is_write], inner, outer, shape)
@@ -99,7 +99,7 @@ def _reads_are_written(func: PrimFunc, group: Sequence[Access], around: Sequence
 
 def _elements(func: PrimFunc, a: Access, around: Sequence[For]) -> Any:
     """The elements of an access while the loops inside `around` run, for fixed values of the loops around."""
-    inner = [s for s in loops_around(func, a.block) if s not in around]
+    inner = loops_inside(func, a, around)
     indices = resolve(a.block, a.indices)
     space = Space([*func.dims, *(s.var for s in around)], len(inner) + len(indices))
     at = {s.var: i for i, s in enumerate(inner)}
@@ -150,7 +150,7 @@ def _separated(func: PrimFunc, group: Sequence[Access], loop: For, outer: Sequen
     outer_vars = {s.var for s in outer} | set(func.dims)
     shapes: list[set[tuple]] = []
     for a in group:
-        loops = loops_around(func, a.block)
+        loops = loops_inside(func, a, ())
         env = {**dims_env(func.dims), **loop_env(loops)}
         keys: set[tuple] = set()
         for d, index in enumerate(resolve(a.block, a.indices)):
@@ -187,8 +187,7 @@ def _pair(
     With `new` None they differ in the first of `old`; else the new order runs q before p.
     """
     params = [*func.dims, *(s.var for s in outer)]
-    xs = [s for s in loops_around(func, x.block) if s not in outer]
-    ys = [s for s in loops_around(func, y.block) if s not in outer]
+    xs, ys = loops_inside(func, x, outer), loops_inside(func, y, outer)
     space = Space(params, len(xs) + len(ys))
     at_x = {s.var: i for i, s in enumerate(xs)}
     at_y = {s.var: len(xs) + i for i, s in enumerate(ys)}

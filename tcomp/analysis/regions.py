@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ir.arith import Env, Linear, interval, linear, loop_range, simplify
@@ -10,32 +10,51 @@ from ..ir.expr import Buffer, Const, Expr, Load, Max, Min, Var, const
 from ..ir.node import substitute, walk
 from ..ir.primfunc import PrimFunc
 from ..ir.query import free_vars
-from ..ir.stmt import Block, For, Let, Stmt, Store, sub_statements, walk_statements
+from ..ir.stmt import Block, For, If, Let, Stmt, Store, sub_statements, walk_statements
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One place where a block touches a buffer; indices in terms of the block's iterators."""
+    """One place where a block touches a buffer.
+
+    Attributes:
+        indices: in terms of the block's iterators and of the loops inside the block.
+        inner: the loops inside the block, around the access.
+    """
 
     block: Block
     buffer: Buffer
     indices: tuple[Expr, ...]
     is_write: bool
+    inner: tuple[For, ...] = ()
 
 
 def accesses(block: Block) -> list[Access]:
     """Every access of a block, its init included."""
-    found = []
-    for s in walk_statements(block):
+    found: list[Access] = []
+
+    def visit(s: Stmt, inner: tuple[For, ...]) -> None:
         values: tuple[Expr, ...] = ()
         if isinstance(s, Store):
-            found.append(Access(block, s.buffer, s.indices, True))
+            found.append(Access(block, s.buffer, s.indices, True, inner))
             values = (*s.indices, s.value)
         elif isinstance(s, Let):
             values = (s.value,)
+        elif isinstance(s, If):
+            values = (s.cond,)
         for value in values:
-            found.extend(Access(block, x.buffer, x.indices, False) for x in walk(value) if isinstance(x, Load))
+            found.extend(Access(block, x.buffer, x.indices, False, inner) for x in walk(value) if isinstance(x, Load))
+        deeper = (*inner, s) if isinstance(s, For) else inner
+        for x in sub_statements(s):
+            visit(x, deeper)
+
+    visit(block, ())
     return found
+
+
+def loops_inside(func: PrimFunc, a: Access, around: Sequence[For]) -> list[For]:
+    """The loops around an access, those of its block's body included, but for some outer ones."""
+    return [*(s for s in loops_around(func, a.block) if s not in around), *a.inner]
 
 
 def reads(block: Block) -> list[Buffer]:

@@ -33,7 +33,7 @@ from .expr import (
 from .graph import Binding, ConstRef, FuncCall, Function, OpCall, TensorType, Value
 from .module import IRModule
 from .primfunc import PrimFunc
-from .stmt import Allocate, Attrs, Block, For, If, IterVar, Let, Seq, Stmt, Store
+from .stmt import Allocate, Attrs, Block, For, If, IterVar, Let, Prefetch, Seq, Stmt, Store
 
 __all__ = [
     "EQ",
@@ -72,6 +72,7 @@ __all__ = [
     "Not",
     "OpCall",
     "Or",
+    "Prefetch",
     "PrimFunc",
     "Ramp",
     "Select",

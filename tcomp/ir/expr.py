@@ -289,8 +289,10 @@ class Buffer(Node):
     Attributes:
         shape: extents, as int64 expressions.
         strides: in elements; None means row-major without gaps.
-        scope: "global" (shared by all threads) or "local" (private to the innermost place that uses it).
+        scope: "global" (any thread sees it), "shared" (the threads of one GPU block do), or "local" (private to the innermost
+            place that uses it).
         align: bytes that the base address is a multiple of.
+        stride_rules: (axis, factor, offset): lowering pads that axis' stride to offset modulo factor.
     """
 
     name: str
@@ -299,6 +301,7 @@ class Buffer(Node):
     scope: str = "global"
     strides: tuple[Expr, ...] | None = None
     align: int = 0
+    stride_rules: tuple[tuple[int, int, int], ...] = ()
 
     def __repr__(self) -> str:
         return f"Buffer({self.name})"

@@ -39,7 +39,7 @@ from .expr import (
     Var,
 )
 from .primfunc import PrimFunc
-from .stmt import Allocate, Block, For, If, Let, Seq, Stmt, Store
+from .stmt import Allocate, Block, For, If, Let, Prefetch, Seq, Stmt, Store
 
 
 class OutOfBounds(InternalError):
@@ -260,6 +260,8 @@ class _Emitter:
             case Let():
                 self.emit(depth, f"{self.name(s.var)} = {self.expr(s.value)}")
                 self.stmt(s.body, depth)
+            case Prefetch():
+                self.emit(depth, "pass")
             case Allocate():
                 self.allocate(s.buffer, depth)
                 self.stmt(s.body, depth)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .expr import Buffer, Var
 from .node import Node, identity_node
-from .stmt import Attrs, Block, For, Stmt, walk_statements
+from .stmt import Attrs, Block, For, Stmt, sub_statements, walk_statements
 
 
 @identity_node
@@ -47,4 +47,13 @@ class PrimFunc(Node):
 
     @property
     def loops(self) -> dict[Var, For]:
-        return {s.var: s for s in walk_statements(self.body) if isinstance(s, For)}
+        """The loops around blocks; those inside a block's body are the block's own affair."""
+        found: dict[Var, For] = {}
+        stack: list[Stmt] = [self.body]
+        while stack:
+            s = stack.pop()
+            if isinstance(s, For):
+                found[s.var] = s
+            if not isinstance(s, Block):
+                stack.extend(reversed(sub_statements(s)))
+        return found

@@ -30,7 +30,7 @@ from .module import IRModule
 from .node import Node
 from .primfunc import PrimFunc
 from .query import conjuncts
-from .stmt import Allocate, Block, For, If, Let, Seq, Stmt, Store
+from .stmt import Allocate, Block, For, If, Let, Prefetch, Seq, Stmt, Store
 
 _PRECEDENCE = {"or": 1, "and": 2, "==": 4, "!=": 4, "<": 4, "<=": 4, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}
 _INFIX = {"bitand": "&", "bitor": "|", "bitxor": "^", "shl": "<<", "shr": ">>"}
@@ -120,14 +120,15 @@ class Printer:
     def buffer_type(self, b: Buffer) -> str:
         extra = "" if b.scope == "global" else f", {b.scope}"
         strides = "" if b.strides is None else f", strides=({self._indices(b.strides)})"
-        return f"{b.dtype}[{self._indices(b.shape)}]{extra}{strides}"
+        rules = "".join(f", stride of axis {d} = {o} mod {f}" for d, f, o in b.stride_rules)
+        return f"{b.dtype}[{self._indices(b.shape)}]{extra}{strides}{rules}"
 
     # statements
 
     def stmt(self, s: Stmt, depth: int) -> None:
         match s:
             case For():
-                kind = "" if s.kind == "serial" else f"{s.kind}: "
+                kind = "" if s.kind == "serial" else f"{s.thread or s.kind}: "
                 notes = "".join(f"  # {k}={v}" for k, v in s.annotations.items())
                 self.emit(depth, f"for {self.name(s.var)} in {kind}range({self.expr(s.extent)}):{notes}", s, s.var)
                 self.stmt(s.body, depth + 1)
@@ -155,6 +156,8 @@ class Printer:
             case Let():
                 self.emit(depth, f"{self.name(s.var)} = {self.expr(s.value)}", s, s.var)
                 self.stmt(s.body, depth)
+            case Prefetch():
+                self.emit(depth, f"prefetch {self.name(s.buffer)}[{self._indices(s.indices)}]", s)
             case Allocate():
                 self.emit(depth, f"{self.name(s.buffer)} = alloc({self.buffer_type(s.buffer)})", s, s.buffer)
                 self.stmt(s.body, depth)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from .expr import Buffer, Expr, Var
 from .node import Node, atom, identity_node, node, with_fields
 
-LoopKind = Literal["serial", "parallel", "vectorized", "unrolled"]
+LoopKind = Literal["serial", "parallel", "vectorized", "unrolled", "bound"]
 IterKind = Literal["spatial", "reduce"]
 
 
@@ -88,12 +88,21 @@ class Allocate(Stmt):
 
 
 @identity_node
+class Prefetch(Stmt):
+    """Bring an element's cache line near; the element need not exist. Made by lowering."""
+
+    buffer: Buffer = atom()
+    indices: tuple[Expr, ...]
+
+
+@identity_node
 class For(Stmt):
     """A loop of `var` over 0, 1, ..., extent - 1. The variable is the loop's handle.
 
     Attributes:
         kind: "serial"; "parallel" (iterations are independent and may run in any thread); "vectorized" (independent,
-            run in lanes); "unrolled".
+            run in lanes); "unrolled"; "bound" (the iteration is an index of the hardware, `thread`).
+        thread: "blockIdx.x", "threadIdx.x", "vthread.x"... (or .y, .z) of a bound loop, else "".
     """
 
     var: Var = atom()
@@ -101,6 +110,7 @@ class For(Stmt):
     body: Stmt
     kind: LoopKind = "serial"
     annotations: Attrs = Attrs()
+    thread: str = ""
 
 
 @identity_node
@@ -127,7 +137,7 @@ class Block(Stmt):
 
     Attributes:
         iters: the iterators; the body is written in terms of these alone.
-        body: runs once for each point of the domain.
+        body: runs once for each point of the domain; it may hold loops of its own, but no blocks.
         init: runs before the body where all reduce iterators are 0.
         where: the points at which the block runs, a condition on the loops around it; None means all.
     """

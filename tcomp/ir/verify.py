@@ -10,7 +10,7 @@ from .node import walk
 from .primfunc import PrimFunc
 from .printer import excerpt
 from .query import free_vars
-from .stmt import Allocate, Block, For, If, Let, Seq, Stmt, Store
+from .stmt import Allocate, Block, For, If, Let, Prefetch, Seq, Stmt, Store
 
 
 def verify(x: IRModule | Function | PrimFunc) -> None:
@@ -79,6 +79,7 @@ class _PrimFuncVerifier:
         self.bound: set[Var] = set(func.dims)
         self.blocks: set[str] = set()
         self.dims = set(func.dims)
+        self.inside = ""
 
     def fail(self, what: str, place: object, note: str = "here") -> None:
         raise VerifyError(f"{self.func.name}: {what}", excerpt=excerpt(self.func, {place: note}))
@@ -101,7 +102,12 @@ class _PrimFuncVerifier:
                     self.fail(f"the extent of loop {s.var.name} depends on another loop", s)
                 self.stmt(s.body, scope | {s.var})
             case Block():
+                if self.inside:
+                    self.fail(f"block {s.name} stands inside block {self.inside}", s)
                 self.block(s, scope)
+            case Prefetch():
+                for e in s.indices:
+                    self.expr(e, scope, s)
             case Store():
                 for e in (*s.indices, s.value, *(() if s.mask is None else (s.mask,))):
                     self.expr(e, scope, s)
@@ -133,11 +139,13 @@ class _PrimFuncVerifier:
         if s.where is not None:
             self.expr(s.where, scope, s)
         inner = frozenset(it.var for it in s.iters) | self.dims
+        self.inside = s.name
         if s.init is not None:
             if not s.is_reduction:
                 self.fail(f"block {s.name} has an init but no reduce iterator", s)
             self.stmt(s.init, inner)
         self.stmt(s.body, inner)
+        self.inside = ""
 
     def bind(self, var: Var, place: object) -> None:
         if var in self.bound:

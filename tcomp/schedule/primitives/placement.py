@@ -11,6 +11,7 @@ from ...analysis.regions import (
     is_dense,
     loop_env,
     loops_around,
+    loops_inside,
     producers,
     reads,
     resolve,
@@ -116,7 +117,7 @@ def _required(func: PrimFunc, buffer: Buffer, loop: For) -> Box:
         for a in accesses(c):
             if a.buffer is buffer:
                 points.append(resolve(c, a.indices))
-                inner.update(loop_env(s for s in loops_around(func, c) if s not in around))
+                inner.update(loop_env(loops_inside(func, a, around)))
     return box_of(points, inner, env, buffer.shape)
 
 
@@ -229,12 +230,12 @@ def _final_region(func: PrimFunc, buffer: Buffer, loop: For) -> Box | str:
         for it in p.iters:
             if it.kind == "reduce" and free_vars(it.binding) & outer:
                 return f"block {p.name} is still reducing {buffer.name} in that loop"
-        mine = loop_env(s for s in loops_around(func, p) if s not in around)
         if p.where is not None and free_vars(p.where) & {it.var for it in p.iters if it.kind == "reduce"}:
             return f"block {p.name} is conditional"
-        inner.update(mine)
         for a in accesses(p):
             if a.is_write and a.buffer is buffer:
+                mine = loop_env(loops_inside(func, a, around))
+                inner.update(mine)
                 indices = resolve(p, a.indices)
                 points.append(indices)
                 if not is_dense(indices, mine, env):
