@@ -13,6 +13,11 @@ from .runtime.threads import usable_cores
 
 llvm = lazy_module("llvmlite.binding")
 
+_VNNI = ("cascadelake", "icelake-client", "icelake-server", "rocketlake", "tigerlake")
+_BF16 = ("cooperlake", "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5")
+_CPUS_WITH = {"avx512vnni": (*_VNNI, *_BF16), "avx512bf16": _BF16}
+"""CPUs, in LLVM's names, that have features which tensor intrinsics need."""
+
 _OPTION = re.compile(r"-(mcpu|mattr|mtriple|num-cores)=(\S+)$")
 
 
@@ -44,6 +49,11 @@ class Target:
     def lanes(self, itemsize: int) -> int:
         """Elements in a vector register."""
         return max(self.vector_bytes // itemsize, 1)
+
+    def has(self, feature: str) -> bool:
+        """Whether the CPU certainly has a feature (in LLVM's words, such as "avx512vnni"); "" is had by all."""
+        named = f"+{feature}" in self.features.split(",")
+        return not feature or named or (self.cpu in _CPUS_WITH.get(feature, ()) and f"-{feature}" not in self.features)
 
     @staticmethod
     def parse(text: str | Target) -> Target:

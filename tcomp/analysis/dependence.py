@@ -9,14 +9,14 @@ Cheap structural checks decide first; what they leave open is decided exactly wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.arith import Linear, can_prove, dims_env, interval, linear
+from ..ir.arith import Linear, can_prove, dims_env, interval, linear, simplify
 from ..ir.expr import Buffer, Expr, Var
 from ..ir.primfunc import PrimFunc
-from ..ir.query import free_vars
+from ..ir.query import conjuncts, free_vars
 from ..ir.stmt import Block, For
 from .regions import Access, accesses, blocks_under, box_of, is_dense, loop_env, loops_around, loops_inside, resolve
 from .sets import NotAffineError, Space, isl, sample
@@ -81,7 +81,17 @@ def _flows_stay_inside(func: PrimFunc, group: Sequence[Access], loop: For) -> bo
         can_prove(wm <= rm, outer) and can_prove(rm + re <= wm + we, outer)
         for wm, we, rm, re in zip(written.mins, written.extents, read.mins, read.extents)
     )
-    return (solid and covers) or _reads_are_written(func, group, around)
+    whole = all(_only_edges(func, block) for block in writers.values())
+    return (solid and covers and whole) or _reads_are_written(func, group, around)
+
+
+def _only_edges(func: PrimFunc, block: Block) -> bool:
+    """Whether a block's conditions do no more than keep its iterators inside their domain."""
+    if block.where is None:
+        return True
+    env = {**dims_env(func.dims), **loop_env(loops_around(func, block))}
+    edges = {simplify(c, env) for it in block.iters for c in (it.binding < it.extent, it.binding >= 0)}
+    return all(simplify(c, env) in edges for c in conjuncts(block.where))
 
 
 def _reads_are_written(func: PrimFunc, group: Sequence[Access], around: Sequence[For]) -> bool:
@@ -186,6 +196,25 @@ def _pair(
 
     With `new` None they differ in the first of `old`; else the new order runs q before p.
     """
+
+    def order(space: Space, at_x: dict[Var, int], at_y: dict[Var, int]) -> Any:
+        points = _before(space, old, at_x, at_y)
+        return points if new is None else points.intersect(_before(space, new, at_y, at_x))
+
+    return _conflict(func, x, y, outer, order, old, old)
+
+
+_Order = Callable[[Space, dict[Var, int], dict[Var, int]], Any]
+
+
+def _conflict(
+    func: PrimFunc, x: Access, y: Access, outer: Sequence[For], order: _Order, of_x: Sequence[For], of_y: Sequence[For]
+) -> Conflict | None:
+    """Instances of two accesses that touch one element, among those that `order` admits.
+
+    Args:
+        of_x, of_y: the loops whose values make the witness.
+    """
     params = [*func.dims, *(s.var for s in outer)]
     xs, ys = loops_inside(func, x, outer), loops_inside(func, y, outer)
     space = Space(params, len(xs) + len(ys))
@@ -202,22 +231,39 @@ def _pair(
                 points = points.intersect(space.condition(block.where, at))
         for i, j in zip(resolve(x.block, x.indices), resolve(y.block, y.indices)):
             points = points.intersect(space.affine(i, at_x).eq_set(space.affine(j, at_y)))
-        points = points.intersect(_before(space, old, at_x, at_y))
-        if new is not None:
-            points = points.intersect(_before(space, new, at_y, at_x))
+        points = points.intersect(order(space, at_x, at_y))
     except NotAffineError as error:
         text = f"the index of {x.buffer.name} is not affine ({error}), so nothing can be proved about it"
         return Conflict(x.block, y.block, x.buffer, text)
     if points.is_empty():
         return None
     where = sample(points, len(xs) + len(ys))
-    shown = [", ".join(f"{s.var.name}={where[at[s.var]]}" for s in old) for at in (at_x, at_y)]
+    shown = [", ".join(f"{s.var.name}={where[at[s.var]]}" for s in of) for of, at in ((of_x, at_x), (of_y, at_y))]
     verbs = ["writes" if a.is_write else "reads" for a in (x, y)]
     text = (
         f"block {x.block.name} at {shown[0]} {verbs[0]} and block {y.block.name} at {shown[1]} {verbs[1]} "
         f"the same element of {x.buffer.name}"
     )
     return Conflict(x.block, y.block, x.buffer, text)
+
+
+def crossed(func: PrimFunc, first: For, second: For) -> Conflict | None:
+    """A conflict between an iteration of one loop and an earlier iteration of a loop behind it.
+
+    Without one the two loops may run side by side, iteration by iteration.
+    """
+    outer = loops_around(func, first)
+
+    def later(space: Space, at_x: dict[Var, int], at_y: dict[Var, int]) -> Any:
+        return space.dim(at_x[first.var]).gt_set(space.dim(at_y[second.var]))
+
+    for x in (a for b in blocks_under(first.body) for a in accesses(b)):
+        for y in (a for b in blocks_under(second.body) for a in accesses(b)):
+            if x.buffer is y.buffer and (x.is_write or y.is_write):
+                found = _conflict(func, x, y, outer, later, [first], [second])
+                if found is not None:
+                    return found
+    return None
 
 
 def _before(space: Space, loops: Sequence[For], first: dict[Var, int], second: dict[Var, int]) -> object:

@@ -12,6 +12,9 @@ from ..ir.primfunc import PrimFunc
 from ..ir.query import free_vars
 from ..ir.stmt import Block, For, If, Let, Stmt, Store, sub_statements, walk_statements
 
+UNKNOWN = 2**30
+"""A bound that large comes from a symbolic extent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -152,7 +155,9 @@ def _term_span(term: Expr, inner: Mapping[Var, tuple[Expr, Expr]], env: Env) -> 
             if first == last:
                 return simplify(span[0] % term.b, both), simplify(span[1] % term.b, both)
     low, high = interval(term, both)
-    return None if low is None or high is None else (const(low), const(high))
+    if low is None or high is None or max(abs(low), abs(high)) >= UNKNOWN:
+        return None  # no better than the range of a symbolic extent: the buffer's own shape says more
+    return const(low), const(high)
 
 
 def box_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..ir.arith import can_prove
 from ..ir.expr import (
     EQ,
     LE,
@@ -25,6 +26,7 @@ from ..ir.expr import (
     Sub,
     Var,
 )
+from ..ir.query import free_vars
 from ..lazy import lazy_module
 
 isl = lazy_module("islpy")
@@ -122,3 +124,25 @@ def sample(points: Any, count: int) -> list[int]:
     """The coordinates of one point of a set that is not empty."""
     point = points.sample_point()
     return [point.get_coordinate_val(isl.dim_type.set, i).to_python() for i in range(count)]
+
+
+def within(space: Space, env: Mapping[Var, tuple[Expr, Expr]]) -> Any:
+    """The points at which parameters lie in their ranges."""
+    points = space.universe()
+    for v, (low, high) in env.items():
+        points = points.intersect(space.affine(v, {}).ge_set(space.affine(low, {})))
+        points = points.intersect(space.affine(v, {}).le_set(space.affine(high, {})))
+    return points
+
+
+def always(condition: Expr, env: Mapping[Var, tuple[Expr, Expr]]) -> bool:
+    """Whether a condition holds for all values in the ranges: by arithmetic, else with integer sets."""
+    if can_prove(condition, env):
+        return True
+    if not free_vars(condition):
+        return False
+    space = Space(list(env), 0)
+    try:
+        return within(space, env).is_subset(space.condition(condition, {}))
+    except NotAffineError:
+        return False

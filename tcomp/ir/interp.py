@@ -46,7 +46,7 @@ class OutOfBounds(InternalError):
     """A program touched an element that its buffer does not have."""
 
 
-def _load(array: np.ndarray, name: str, index: tuple[Any, ...], mask: Any = None) -> Any:
+def load(array: np.ndarray, name: str, index: tuple[Any, ...], mask: Any = None) -> Any:
     if mask is None:
         _check(array, name, index)
         return array[index]
@@ -59,7 +59,7 @@ def _load(array: np.ndarray, name: str, index: tuple[Any, ...], mask: Any = None
     return out if lanes else out[()]
 
 
-def _store(array: np.ndarray, name: str, index: tuple[Any, ...], value: Any, mask: Any = None) -> None:
+def store(array: np.ndarray, name: str, index: tuple[Any, ...], value: Any, mask: Any = None) -> None:
     if mask is not None:
         lanes = np.broadcast(mask, value, *index).shape
         mask = np.broadcast_to(mask, lanes)
@@ -133,12 +133,23 @@ _EXACT: dict[str, Any] = {
 }
 
 
+def _dot(acc: Any, a: Any, b: Any) -> Any:
+    """acc[i] + the sum of a[i * g + k] * b[i * g + k] over the group, in the accumulator's dtype."""
+    products = np.asarray(a).astype(acc.dtype) * np.asarray(b).astype(acc.dtype)
+    return acc + products.reshape(len(acc), -1).sum(axis=1, dtype=acc.dtype)
+
+
+_DOTS: dict[str, Any] = {"dot_u8i8": _dot, "dot_bf16": _dot}
+
+
 def _call(op: str, dtype: np.dtype, *args: Any) -> Any:
     if op in _FUNCTIONS:
         return np.asarray(_FUNCTIONS[op](*(np.asarray(a, np.float64) for a in args))).astype(dtype)[()]
     if op == "fma":
         a, b, c = (np.asarray(x, np.longdouble) for x in args)
         return np.asarray(a * b + c).astype(dtype)[()]
+    if op in _DOTS:
+        return _DOTS[op](*args)
     if op == "bitcast":
         return np.asarray(args[0]).view(dtype)[()]
     return np.asarray(_EXACT[op](*args)).astype(dtype)[()]
@@ -151,14 +162,14 @@ def _floor_divide(kind: str, a: Any, b: Any) -> Any:
     return result[()]
 
 
-class _Emitter:
+class Emitter:
     """Writes a PrimFunc as Python lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.names: dict[Any, str] = {}
         self.scope: dict[str, Any] = {
-            "np": np, "_load": _load, "_store": _store, "_narrow": _narrow, "_call": _call, "_div": _floor_divide,
+            "np": np, "_load": load, "_store": store, "_narrow": _narrow, "_call": _call, "_div": _floor_divide,
         }  # fmt: skip
 
     def name(self, x: Var | Buffer) -> str:
@@ -274,6 +285,14 @@ class _Emitter:
         poison = "np.nan" if b.dtype.is_float else "77" if not b.dtype.is_bool else "True"
         self.emit(depth, f"{self.name(b)} = np.full({shape}, {poison}, {self.type(b.dtype)})")
 
+    def source(self, func: PrimFunc) -> tuple[str, dict[str, Any]]:
+        """A whole function, named `run`, and the names that it needs."""
+        self.emit(0, f"def run({', '.join(self.name(p) for p in func.params)}):")
+        for b in func.allocs:
+            self.allocate(b, 1)
+        self.stmt(func.body, 1)
+        return "\n".join(self.lines), self.scope
+
     def block(self, s: Block, depth: int) -> None:
         if s.where is not None:
             self.emit(depth, f"if {self.expr(s.where)}:")
@@ -289,12 +308,7 @@ class _Emitter:
 
 def python_source(func: PrimFunc) -> tuple[str, dict[str, Any]]:
     """The Python text of a function, and the names that it needs."""
-    emitter = _Emitter()
-    emitter.emit(0, f"def run({', '.join(emitter.name(p) for p in func.params)}):")
-    for b in func.allocs:
-        emitter.allocate(b, 1)
-    emitter.stmt(func.body, 1)
-    return "\n".join(emitter.lines), emitter.scope
+    return Emitter().source(func)
 
 
 def interpret(func: PrimFunc, *args: Any) -> None:
@@ -317,13 +331,14 @@ def run(func: PrimFunc, inputs: Sequence[np.ndarray], dims: Mapping[Var, int] | 
     sizes = dict(dims or {})
     outputs = []
     for b in func.outputs:
-        shape = tuple(_evaluate(e, sizes) for e in b.shape)
+        shape = tuple(evaluate(e, sizes) for e in b.shape)
         outputs.append(np.full(shape, np.nan if b.dtype.is_float else 77 if not b.dtype.is_bool else 1, b.dtype.numpy))
     interpret(func, *inputs, *outputs, *(sizes[v] for v in func.dims))
     return outputs
 
 
-def _evaluate(e: Expr, sizes: Mapping[Var, int]) -> int:
-    emitter = _Emitter()
+def evaluate(e: Expr, sizes: Mapping[Var, int]) -> int:
+    """The value of an expression of symbolic extents."""
+    emitter = Emitter()
     code = emitter.expr(e)
     return int(eval(code, {**emitter.scope, **{emitter.names[v]: n for v, n in sizes.items() if v in emitter.names}}))

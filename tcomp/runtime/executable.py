@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -304,9 +305,19 @@ def _as_array(value: Any, spec: Spec, dims: dict[str, int]) -> np.ndarray:
             hint=f"np.ascontiguousarray({spec.name})",
         )
     for extent, s in zip(array.shape, spec.shape):
-        if isinstance(s, str) and s in dims and dims[s] < 0:
-            dims[s] = extent
+        if isinstance(s, str):
+            _solve(s, extent, dims)
     return array
+
+
+def _solve(text: str, extent: int, dims: dict[str, int]) -> None:
+    """The one unknown of an extent such as `2 * n + 1`, from its value."""
+    unknown = [d for d, n in dims.items() if n < 0 and re.search(rf"\b{d}\b", text)]
+    if len(unknown) == 1:
+        at = [int(eval(text, {"__builtins__": {}}, {**dims, unknown[0]: n})) for n in (1, 2)]
+        step = at[1] - at[0]
+        if step and (extent - at[0]) % step == 0:
+            dims[unknown[0]] = 1 + (extent - at[0]) // step
 
 
 def _check_shape(array: np.ndarray, spec: Spec, dims: dict[str, int]) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from ..analysis.regions import loops_around, reads, writes
-from ..errors import ScheduleError
+from ..errors import ExprError, ScheduleError
 from ..ir.expr import Buffer, Var
+from ..ir.index_map import IndexMap
 from ..ir.primfunc import PrimFunc
 from ..ir.printer import excerpt, text
 from ..ir.verify import verify
-from .primitives import ALL, BlockRef, Refusal
-from .trace import Trace
+from .primitives import ALL, BlockRef, Refusal, refusal
+from .primitives.sampling import DRAW
+from .steps import Steps
+from .trace import Step, Trace
 
 
-class Schedule:
+class Schedule(Steps):
     """Transforms a kernel step by step; each step is checked, and one that is refused changes nothing.
 
     A loop's handle is its iteration variable: it stays valid as long as the loop exists. A block's handle is its name.
@@ -28,9 +32,13 @@ class Schedule:
     Attributes:
         func: the kernel as it stands.
         trace: the steps so far.
+        history: each step that changed something, and the kernel before it.
+
+    Args:
+        seed: of the decisions of `sample_...` steps.
     """
 
-    def __init__(self, func: PrimFunc) -> None:
+    def __init__(self, func: PrimFunc, seed: int | None = None) -> None:
         if not isinstance(func, PrimFunc):
             raise ScheduleError(
                 f"a Schedule is of a PrimFunc, got {type(func).__name__}", hint="te.create_prim_func(...)"
@@ -38,12 +46,16 @@ class Schedule:
         verify(func)
         self.func = func
         self.trace = Trace()
+        self.history: list[tuple[Step, PrimFunc]] = []
+        self.rng = Random(seed)
         self._consumed: dict[Any, str] = {}
 
     def copy(self) -> Schedule:
         """An independent schedule in the same state; handles are valid in both."""
         other = Schedule.__new__(Schedule)
-        other.func, other.trace, other._consumed = self.func, self.trace.copy(), dict(self._consumed)
+        other.restore(self)
+        other.rng = Random()
+        other.rng.setstate(self.rng.getstate())
         return other
 
     def __str__(self) -> str:
@@ -83,99 +95,6 @@ class Schedule:
         extent = self.func.loops[self._loop(loop)].extent
         return getattr(extent, "value", extent)
 
-    # loops
-
-    def split(self, loop: Var, factors: Sequence[int | None]) -> list[Var]:
-        """Split a loop into nested loops, outermost first; one factor may be None (inferred).
-
-        Factors need not divide the extent: the last iterations are then guarded.
-        """
-        return self._run("split", self._loop(loop), tuple(factors))
-
-    def fuse(self, *loops: Var) -> Var:
-        """Make one loop of directly nested ones, named outermost first."""
-        return self._run("fuse", *map(self._loop, loops))
-
-    def reorder(self, *loops: Var) -> None:
-        """Put loops of one perfect nest in the given order; others keep their places."""
-        self._run("reorder", *map(self._loop, loops))
-
-    def tile(self, i: Var, j: Var, i_factor: int, j_factor: int) -> tuple[Var, Var, Var, Var]:
-        """Split two nested loops and bring the inner parts inside: returns (i outer, j outer, i inner, j inner)."""
-        before = self.copy()
-        try:
-            i0, i1 = self.split(i, [None, i_factor])
-            j0, j1 = self.split(j, [None, j_factor])
-            self.reorder(i0, j0, i1, j1)
-        except ScheduleError:
-            self.func, self.trace, self._consumed = before.func, before.trace, before._consumed
-            raise
-        return i0, j0, i1, j1
-
-    # how loops run
-
-    def parallel(self, loop: Var) -> None:
-        """Run the iterations in the threads of the pool. They must be independent."""
-        self._run("parallel", self._loop(loop))
-
-    def vectorize(self, loop: Var) -> None:
-        """Run the iterations in vector lanes. They must be independent and their number constant."""
-        self._run("vectorize", self._loop(loop))
-
-    def unroll(self, loop: Var) -> None:
-        """Write the iterations out one after another. Their number must be constant."""
-        self._run("unroll", self._loop(loop))
-
-    def annotate(self, target: Var | BlockRef | str, key: str, value: bool | int | float | str) -> None:
-        """Attach a note to a loop or block."""
-        place = self._loop(target) if isinstance(target, Var) else self._block(target)
-        self._run("annotate", place, key, value)
-
-    # placement
-
-    def compute_inline(self, block: BlockRef | str) -> None:
-        """Put a block's expression in place of every read of what it writes."""
-        self._run("compute_inline", self._block(block))
-
-    def compute_at(self, block: BlockRef | str, loop: Var) -> None:
-        """Compute a block where it is used: in each iteration of a loop, the part that the iteration needs."""
-        self._run("compute_at", self._block(block), self._loop(loop))
-
-    def reverse_compute_at(self, block: BlockRef | str, loop: Var) -> None:
-        """Run a block right where its input is made: in each iteration of a loop, on the part that it completes."""
-        self._run("reverse_compute_at", self._block(block), self._loop(loop))
-
-    # caching
-
-    def cache_read(self, block: BlockRef | str, buffer: Buffer | str | int, scope: str = "global") -> BlockRef:
-        """Copy a buffer before a block reads it. `buffer`: its name, or its place among the block's reads."""
-        ref = self._block(block)
-        return self._run("cache_read", ref, self._buffer(ref, buffer, "read"), scope)
-
-    def cache_write(self, block: BlockRef | str, buffer: Buffer | str | int = 0, scope: str = "global") -> BlockRef:
-        """Let a block write to a copy, which is copied back after it. Returns the copying block."""
-        ref = self._block(block)
-        return self._run("cache_write", ref, self._buffer(ref, buffer, "written"), scope)
-
-    def set_scope(self, block: BlockRef | str, buffer: Buffer | str | int, scope: str) -> None:
-        """Move an intermediate buffer that a block writes to another scope."""
-        ref = self._block(block)
-        self._run("set_scope", ref, self._buffer(ref, buffer, "written"), scope)
-
-    # reduction
-
-    def decompose_reduction(self, block: BlockRef | str, loop: Var) -> BlockRef:
-        """Make a reduction's init a block of its own, right before a loop. Returns the init's block."""
-        return self._run("decompose_reduction", self._block(block), self._loop(loop))
-
-    def rfactor(self, block: BlockRef | str, loop: Var) -> BlockRef:
-        """Split a reduction in two: partial results for each iteration of a reduce loop, and the reduction of these.
-
-        The loop becomes spatial in the first block, which is returned: there it may be vectorized or parallel. The order
-        in which elements are added changes.
-        """
-        return self._run("rfactor", self._block(block), self._loop(loop))
-
     # machinery
 
     def refusal(self, primitive: str, *args: Any) -> Refusal | None:
@@ -184,22 +103,48 @@ class Schedule:
         Args:
             primitive: the method's name; args: resolved handles, as the primitive's check takes them.
         """
-        return ALL[primitive].check(self.func, *args)
+        return refusal(self.func, primitive, *args)
 
     def _run(self, name: str, *args: Any) -> Any:
-        primitive = ALL[name]
-        refusal = primitive.check(self.func, *args)
-        if refusal is not None:
-            raise self._error(refusal.what, refusal.why, refusal.marks, refusal.hint)
+        refused = refusal(self.func, name, *args)
+        if refused is not None:
+            raise self._error(refused.what, refused.why, refused.marks, refused.hint)
         before = self.func
-        func, results = primitive.apply(before, *args)
+        func, results = ALL[name].apply(before, *args)
         step = self.trace.record(name, args, results)
         self.func = func
+        self.history.append((step, before))
         for gone in before.loops.keys() - func.loops.keys():
             self._consumed[gone] = step.as_python()
         for gone in before.blocks.keys() - func.blocks.keys():
             self._consumed[gone] = step.as_python()
         return results
+
+    def _draw(self, name: str, decision: Any, *args: Any) -> Any:
+        """Run a sampling step, with a new decision where none is given."""
+        if decision is None:
+            decision = DRAW[name](self.func, self.rng, *args)
+        return self._run(name, *args, tuple(decision) if isinstance(decision, (list, tuple)) else decision)
+
+    def _together(self, steps: Callable[[], Any]) -> Any:
+        """Several steps, or none where one is refused."""
+        before = self.copy()
+        try:
+            return steps()
+        except ScheduleError:
+            self.restore(before)
+            raise
+
+    def restore(self, other: Schedule) -> None:
+        """Go back to the state of a copy."""
+        self.func, self.trace, self.history = other.func, other.trace.copy(), list(other.history)
+        self._consumed, self.rng = dict(other._consumed), other.rng
+
+    def _map(self, source: Any) -> IndexMap:
+        try:
+            return IndexMap.parse(source)
+        except ExprError as error:
+            raise self._error(error.what, error.why, hint=error.hint) from None
 
     def _error(self, what: str, why: str, marks: Any = None, hint: str = "") -> ScheduleError:
         shown = excerpt(self.func, {k: v for k, v in marks.items() if v}) if marks else ""

@@ -9,7 +9,9 @@ from typing import Any
 
 from ..errors import ScheduleError
 from ..ir.expr import Buffer, Var
-from .primitives import BlockRef
+from ..ir.index_map import IndexMap
+from .primitives import ALL, BlockRef
+from .primitives.sampling import DRAW, Sampled
 
 VERSION = 1
 
@@ -53,6 +55,12 @@ def _show(arg: Any) -> str:
     return repr(arg)
 
 
+class _Nowhere:
+    """Stands for a place that a sampling step did not name."""
+
+    name = "nowhere"
+
+
 @dataclass(slots=True)
 class Trace:
     """Steps in order. `str()` gives runnable Python over a Schedule named `sch`."""
@@ -73,6 +81,8 @@ class Trace:
         """Append a step; its results receive names."""
         many = isinstance(results, (list, tuple))
         values = list(results) if many else [] if results is None else [results]
+        if method == "sample_compute_location" and results is None:
+            values = [_Nowhere()]
         step = Step(
             method,
             tuple(self._encode(a) for a in args),
@@ -82,24 +92,34 @@ class Trace:
         self.steps.append(step)
         return step
 
+    def knows(self, handle: Any) -> bool:
+        """Whether a loop or block is the result of some step."""
+        return handle in self._names
+
     def _name(self, value: Any) -> str:
-        known = self._names.get(value)
+        key = value.token if isinstance(value, Sampled) else value
+        known = self._names.get(key)
         if known is not None:
             return known
-        base = value.name if isinstance(value, Var) else f"block_{value.name}"
+        base = "n" if isinstance(value, Sampled) else getattr(value, "name", "place")
+        base = f"block_{base}" if isinstance(value, BlockRef) else base
         base = "".join(c if c.isalnum() or c == "_" else "_" for c in base)
         name, number, taken = base, 0, set(self._names.values())
         while name in taken:
             number += 1
             name = f"{base}_{number}"
-        self._names[value] = name
+        self._names[key] = name
         return name
 
     def _encode(self, arg: Any) -> Any:
         if isinstance(arg, BlockRef) and arg not in self._names:
             return arg.name  # the user named the block by a string
-        if isinstance(arg, (Var, BlockRef)):
+        if isinstance(arg, (Var, BlockRef)) or (isinstance(arg, Sampled) and arg.token in self._names):
             return Handle(self._name(arg))
+        if isinstance(arg, Sampled):
+            return int(arg)
+        if isinstance(arg, IndexMap):
+            return str(arg)
         if isinstance(arg, Buffer):
             return arg.name
         if isinstance(arg, (list, tuple)):
@@ -142,8 +162,11 @@ class Trace:
                 raise
             raise ScheduleError("the text is not a schedule trace", why=str(error)) from error
 
-    def replay(self, sch: Any) -> Any:
+    def replay(self, sch: Any, draw: bool = False) -> Any:
         """Run the steps on a schedule of the same computation (of another shape, where each step is legal there).
+
+        Args:
+            draw: let sampling steps make new decisions; else they repeat those of the trace.
 
         Returns:
             The schedule.
@@ -159,10 +182,10 @@ class Trace:
             return [decode(a) for a in arg] if isinstance(arg, tuple) else arg
 
         for step in self.steps:
-            method = getattr(sch, step.method, None)
-            if method is None or step.method.startswith("_"):
+            if step.method not in ALL and step.method not in ("get_block", "get_loops"):
                 raise ScheduleError(f"the trace calls {step.method!r}, which this tcomp's Schedule does not have")
-            result = method(*(decode(a) for a in step.args))
+            args = step.args[:-1] if draw and step.method in DRAW else step.args
+            result = getattr(sch, step.method)(*map(decode, args))
             values = list(result) if step.shape == "many" else [result]
             if step.shape != "none" and len(values) != len(step.results):
                 raise ScheduleError(f"cannot replay {step.as_python()}", why=f"it gave {len(values)} results here")

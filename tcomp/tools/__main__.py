@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..ir.repro import from_python
 from ..ops.reference import evaluate
 from ..passes import ALL, FUSE, GRAPH, LOWER, Pipeline
 from ..passes.check import TOLERANCE, random_array, relative_error, run_kernels
+from ..schedule.primitives import ALL as SCHEDULE_STEPS
 from ..schedule.rules.default import default_schedule
 from ..target import Target
 from .fuzz import agree, make_case, make_inputs, outcomes, run_case, script
@@ -61,19 +63,42 @@ def opt(path: Path, passes: str = typer.Option("", help="names of passes, by com
 
 
 @app.command()
-def fuzz(cases: int = 200, seed: int = 0, jobs: int = 2) -> None:
-    """Random expressions under random schedules, each run three ways."""
+def fuzz(
+    cases: int = 200,
+    seed: int = 0,
+    jobs: int = 2,
+    anyway: bool = typer.Option(False, help="apply refused steps all the same, and report those that did no harm"),
+) -> None:
+    """Random expressions under random schedules, each run three ways and watched for races."""
     layers: collections.Counter[str] = collections.Counter()
-    applied = refused = 0
-    for o in track(outcomes(seed, cases, jobs), "fuzzing", cases, transient=True):
+    applied: collections.Counter[str] = collections.Counter()
+    refused: collections.Counter[str] = collections.Counter()
+    harmless: collections.Counter[tuple[str, str]] = collections.Counter()
+    tried = 0
+    for o in track(outcomes(seed, cases, jobs, anyway), "fuzzing", cases, transient=True):
         layers[o.layer or "agree"] += 1
-        applied += o.applied
-        refused += o.refused
+        applied.update(o.steps)
+        refused.update(name for name, _ in o.refused)
+        harmless.update((name, _reason(why)) for name, why in o.harmless or ())
+        tried += o.tried
         if o.layer:
             print(f"seed {o.case.seed}: {o.layer}: {o.detail.splitlines()[0]}")
             print(f"  replay and shrink: python -m tcomp.tools shrink {o.case.seed}")
-    print(f"{cases} cases, {applied} steps applied, {refused} refused: {dict(layers)}")
+    print(f"{'primitive':<26}{'applied':>9}{'refused':>9}")
+    for name in sorted(SCHEDULE_STEPS):
+        print(f"{name:<26}{applied[name]:>9}{refused[name]:>9}")
+    print(f"{cases} cases, {applied.total()} steps applied, {refused.total()} refused: {dict(layers)}")
+    if anyway:
+        share = 100 * harmless.total() / max(tried, 1)
+        print(f"{tried} refused steps were tried all the same: {harmless.total()} ({share:.1f} %) did no harm")
+        for (name, why), count in harmless.most_common(12):
+            print(f"{count:>7}  {name}: {why}")
     raise typer.Exit(1 if layers.keys() - {"agree"} else 0)
+
+
+def _reason(why: str) -> str:
+    """A reason without the names in it."""
+    return re.sub(r"\b(block|loop|iterator|axis) \S+", r"\1 ...", why.split(":")[0])[:90]
 
 
 @app.command()

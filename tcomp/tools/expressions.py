@@ -1,24 +1,43 @@
-"""Random tensor expressions for the fuzzer: small shapes, all dtypes, one to four stages."""
+"""Random tensor expressions for the fuzzer: small shapes, some of them symbolic, all dtypes, one to five stages."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from .. import te
 from ..dtype import ALL, DType, bool_
-from ..ir.expr import Expr, Select, call, const
+from ..ir.expr import Expr, Select, Var, call, const
 from ..ir.primfunc import PrimFunc
 
 NUMBERS = tuple(d for d in ALL if d != bool_)
-_Build = Callable[[random.Random, DType], list[te.Tensor]]
+_Build = Callable[["_Random", DType], list[te.Tensor]]
 
 
-def _extent(rng: random.Random) -> int:
-    return rng.choice((1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17))
+class _Random(random.Random):
+    """A source of choices, and of extents that are numbers or, now and then, known only at run time."""
+
+    symbolic = False
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.sizes: dict[Var, int] = {}
+
+    def extent(self) -> Any:
+        value = self.choice((1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17))
+        if not self.symbolic or self.random() < 0.4:
+            return value
+        v = te.var(f"n{len(self.sizes)}")
+        self.sizes[v] = value
+        return v
 
 
-def _pointwise(rng: random.Random, x: Expr, y: Expr) -> Expr:
+def _extent(rng: _Random) -> Any:
+    return rng.extent()
+
+
+def _pointwise(rng: _Random, x: Expr, y: Expr) -> Expr:
     """An elementwise combination of two values."""
     forms: list[Callable[[], Expr]] = [
         lambda: x + y,
@@ -44,7 +63,7 @@ def _pointwise(rng: random.Random, x: Expr, y: Expr) -> Expr:
     return rng.choice(forms)()
 
 
-def _chain(rng: random.Random, d: DType) -> list[te.Tensor]:
+def _chain(rng: _Random, d: DType) -> list[te.Tensor]:
     """Elementwise stages with broadcasting."""
     shape = tuple(_extent(rng) for _ in range(rng.randint(1, 3)))
     a = te.placeholder(shape, d, "A")
@@ -56,8 +75,8 @@ def _chain(rng: random.Random, d: DType) -> list[te.Tensor]:
     return [a, b, current]
 
 
-def _matmul(rng: random.Random, d: DType) -> list[te.Tensor]:
-    n, m, r = _extent(rng), _extent(rng), min(_extent(rng), 13)
+def _matmul(rng: _Random, d: DType) -> list[te.Tensor]:
+    n, m, r = _extent(rng), _extent(rng), _extent(rng)
     transposed = rng.random() < 0.3
     a = te.placeholder((n, r), d, "A")
     b = te.placeholder((m, r) if transposed else (r, m), d, "B")
@@ -70,7 +89,7 @@ def _matmul(rng: random.Random, d: DType) -> list[te.Tensor]:
     return [a, b, c]
 
 
-def _stencil(rng: random.Random, d: DType) -> list[te.Tensor]:
+def _stencil(rng: _Random, d: DType) -> list[te.Tensor]:
     """A padded stage read through a window, then a pointwise stage."""
     n, w = _extent(rng) + 1, rng.randint(1, 3)
     a = te.placeholder((n,), d, "A")
@@ -82,7 +101,7 @@ def _stencil(rng: random.Random, d: DType) -> list[te.Tensor]:
     return [a, te.compute((n,), lambda i: s[i] + a[i], name="T")]
 
 
-def _conv(rng: random.Random, d: DType) -> list[te.Tensor]:
+def _conv(rng: _Random, d: DType) -> list[te.Tensor]:
     h, w, c, o = rng.randint(3, 6), rng.randint(3, 9), rng.randint(1, 3), rng.randint(1, 9)
     kernel, stride = rng.randint(1, 3), rng.randint(1, 2)
     x = te.placeholder((h, w, c), d, "X")
@@ -102,7 +121,7 @@ def _conv(rng: random.Random, d: DType) -> list[te.Tensor]:
     return [x, f, out]
 
 
-def _rows(rng: random.Random, d: DType) -> list[te.Tensor]:
+def _rows(rng: _Random, d: DType) -> list[te.Tensor]:
     """Reductions over rows, and what uses them."""
     n, m = _extent(rng), _extent(rng)
     a = te.placeholder((n, m), d, "A")
@@ -114,7 +133,7 @@ def _rows(rng: random.Random, d: DType) -> list[te.Tensor]:
     return [a, te.compute((n, m), lambda i, j: shifted[i, j] + total[i], name="out")]
 
 
-def _argmax(rng: random.Random, d: DType) -> list[te.Tensor]:
+def _argmax(rng: _Random, d: DType) -> list[te.Tensor]:
     n, m = _extent(rng), _extent(rng)
     a = te.placeholder((n, m), d, "A")
     k = te.reduce_axis(m, "k")
@@ -123,7 +142,7 @@ def _argmax(rng: random.Random, d: DType) -> list[te.Tensor]:
     return [a, index, value]
 
 
-def _move(rng: random.Random, d: DType) -> list[te.Tensor]:
+def _move(rng: _Random, d: DType) -> list[te.Tensor]:
     """Transposed, flipped and strided access."""
     n, m = _extent(rng), _extent(rng)
     a = te.placeholder((2 * n, m), d, "A")
@@ -131,13 +150,93 @@ def _move(rng: random.Random, d: DType) -> list[te.Tensor]:
     return [a, te.compute((m * n,), lambda i: t[i // n, i % n] + const(1, d), name="R")]
 
 
-BUILDERS: tuple[_Build, ...] = (_chain, _matmul, _matmul, _stencil, _conv, _rows, _argmax, _move)
+def _softmax(rng: _Random, d: DType) -> list[te.Tensor]:
+    """A maximum, differences, a function of them, a sum, a quotient."""
+    n, m = _extent(rng), _extent(rng)
+    a = te.placeholder((n, m), d, "A")
+    k, k2 = te.reduce_axis(m, "k"), te.reduce_axis(m, "k2")
+    top = te.compute((n,), lambda i: te.max(a[i, k], axis=k), name="top")
+    is_exact = not (d.is_float and d.bits >= 32)
+    raised = te.compute(
+        (n, m), lambda i, j: (a[i, j] - top[i]) if is_exact else call("exp", a[i, j] - top[i]), name="raised"
+    )
+    total = te.compute((n,), lambda i: te.sum(raised[i, k2], axis=k2), name="total")
+    out = te.compute(
+        (n, m), lambda i, j: raised[i, j] + total[i] if is_exact else raised[i, j] / total[i], name="softmax"
+    )
+    return [a, out]
 
 
-def random_func(seed: int) -> PrimFunc:
-    """The kernel of a seed."""
-    rng = random.Random(seed)
+def _two_products(rng: _Random, d: DType) -> list[te.Tensor]:
+    """A reduction of a reduction."""
+    n, m, r = _extent(rng), _extent(rng), _extent(rng)
+    a, b = te.placeholder((n, r), d, "A"), te.placeholder((r, m), d, "B")
+    k, k2 = te.reduce_axis(r, "k"), te.reduce_axis(m, "k2")
+    c = te.compute((n, m), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="C")
+    s = te.compute((n,), lambda i: te.max(c[i, k2], axis=k2), name="S")
+    return [a, b, te.compute((n, m), lambda i, j: c[i, j] - s[i], name="D")]
+
+
+def _epilogue(rng: _Random, d: DType) -> list[te.Tensor]:
+    """A sum over two axes, a bias, an elementwise stage in another order."""
+    n, m, r, q = _extent(rng), _extent(rng), rng.randint(1, 5), rng.randint(1, 4)
+    a, b = te.placeholder((n, r, q), d, "A"), te.placeholder((m,), d, "bias")
+    k, l = te.reduce_axis(r, "k"), te.reduce_axis(q, "l")
+    c = te.compute((n, m), lambda i, j: te.sum(a[i, k, l], axis=[k, l]), name="C")
+    with_bias = te.compute((n, m), lambda i, j: c[i, j] + b[j], name="biased")
+    if rng.random() < 0.4:
+        return [a, b, with_bias]
+    return [a, b, te.compute((m, n), lambda j, i: te.maximum(with_bias[i, j], const(0, d)), name="relu")]
+
+
+def _depthwise(rng: _Random, d: DType) -> list[te.Tensor]:
+    """A dilated, strided window over each channel, padded."""
+    n, c, w = rng.randint(3, 9), rng.randint(1, 5), rng.randint(1, 3)
+    stride, dilation = rng.randint(1, 2), rng.randint(1, 2)
+    span = dilation * (w - 1) + 1
+    x, f = te.placeholder((n, c), d, "X"), te.placeholder((w, c), d, "F")
+    pad = te.compute(
+        (n + span - 1, c),
+        lambda i, q: Select((i >= span // 2) & (i < n + span // 2), x[i - span // 2, q], const(0, d)),
+        name="pad",
+    )
+    k = te.reduce_axis(w, "k")
+    rows = (n - 1) // stride + 1
+    out = te.compute(
+        (rows, c), lambda i, q: te.sum(pad[i * stride + k * dilation, q] * f[k, q], axis=k), name="depthwise"
+    )
+    return [x, f, out]
+
+
+def _quantized(rng: _Random, d: DType) -> list[te.Tensor]:
+    """Sums of products of narrow operands, the second in groups along the reduction, as dot-product instructions want."""
+    narrow = rng.random() < 0.5
+    group, types = (4, ("uint8", "int8", "int32")) if narrow else (2, ("bfloat16", "bfloat16", "float32"))
+    n, m, r = rng.randint(1, 4), 16 * rng.randint(1, 2), group * rng.randint(1, 3)
+    a, b = te.placeholder((n, r), types[0], "A"), te.placeholder((r // group, m, group), types[1], "B")
+    k = te.reduce_axis(r, "k")
+    wide = lambda x: te.cast(x, types[2])
+    c = te.compute((n, m), lambda i, j: te.sum(wide(a[i, k]) * wide(b[k // group, j, k % group]), axis=k), name="C")
+    return [a, b, c]
+
+
+BUILDERS: tuple[_Build, ...] = (
+    _chain, _matmul, _matmul, _stencil, _conv, _rows, _argmax, _move, _softmax, _two_products, _epilogue, _depthwise, _quantized,
+)  # fmt: skip
+
+
+def random_kernel(seed: int, symbolic: float = 0.25) -> tuple[PrimFunc, dict[Var, int]]:
+    """The kernel of a seed, and the run-time values of its symbolic extents; some have such, by a given chance."""
+    rng = _Random(seed)
     d = rng.choice(NUMBERS)
     if rng.random() < 0.5:
         d = NUMBERS[-2]  # float32, the commonest, half of the time
-    return te.create_prim_func(rng.choice(BUILDERS)(rng, d), "fuzz")
+    build = rng.choice(BUILDERS)
+    rng.symbolic = rng.random() < symbolic
+    func = te.create_prim_func(build(rng, d), "fuzz")
+    return func, {v: rng.sizes[v] for v in func.dims}
+
+
+def random_func(seed: int) -> PrimFunc:
+    """The kernel of a seed, all extents known."""
+    return random_kernel(seed, 0)[0]

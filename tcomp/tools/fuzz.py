@@ -8,44 +8,50 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from ..analysis.regions import blocks_under
+from ..codegen.lowering import lower
 from ..compiler import compile
 from ..ir.equal import structural_equal
-from ..ir.expr import Const
-from ..ir.interp import run
+from ..ir.expr import Var
+from ..ir.interp import evaluate, run
 from ..ir.primfunc import PrimFunc
 from ..ir.repro import as_python, from_python
+from ..ir.stmt import Allocate, walk_statements
+from ..ir.tensor_intrin import tensor_intrin
 from ..ir.verify import verify
-from ..schedule.primitives import BlockRef
+from ..schedule import Refusal, Trace
+from ..schedule.primitives import ALL
+from ..schedule.primitives.annotate import crosses_threads
 from ..schedule.schedule import Schedule
-from .expressions import random_func
-
-METHODS = (
-    "split", "split", "fuse", "reorder", "reorder", "parallel", "vectorize", "vectorize", "unroll", "compute_inline",
-    "compute_at", "compute_at", "reverse_compute_at", "cache_read", "cache_write", "decompose_reduction", "set_scope", "rfactor", "rfactor",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A primitive and numbers that pick its arguments among what there is when it runs; so any subset of steps runs."""
-
-    method: str
-    numbers: tuple[int, ...]
+from ..target import Target
+from .expressions import random_kernel
+from .proposals import METHODS, Choice, arguments, too_big
+from .races import races
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A kernel and steps."""
+    """A kernel and steps.
+
+    Attributes:
+        kernel: Python that builds it (`ir.repro`), with static extents; by default the seed's random kernel.
+    """
 
     seed: int
     choices: tuple[Choice, ...]
+    kernel: str = field(default="", repr=False)
+
+    def build(self) -> tuple[PrimFunc, dict[Var, int]]:
+        """The kernel and its symbolic extents' values."""
+        return (from_python(self.kernel), {}) if self.kernel else random_kernel(self.seed)
 
 
 @dataclass
@@ -53,16 +59,22 @@ class Outcome:
     """What a case did.
 
     Attributes:
-        layer: "" where all agreed; else "schedule" (a legal step failed or changed the answer), "lowering", "native"; "printer" where
-            its reproducer builds something else.
+        layer: "" where all agreed; else "schedule" (a legal step failed or changed the answer), "race" (a loop was accepted
+            whose iterations depend on one another), "lowering", "native"; "replay" where the trace gives something else;
+            "printer" where its reproducer builds something else.
+        steps: the names of the steps that were applied.
+        refused: name and reason of those that were not.
+        harmless: of the refused ones that were applied all the same, those that did no harm; None where none was tried.
     """
 
     case: Case
     layer: str = ""
     detail: str = ""
     trace: str = ""
-    applied: int = 0
-    refused: int = 0
+    steps: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    harmless: list[tuple[str, str]] | None = None
+    tried: int = 0
     scheduled: PrimFunc | None = field(default=None, repr=False)
 
 
@@ -75,66 +87,46 @@ def make_case(seed: int) -> Case:
     )
 
 
-def _arguments(sch: Schedule, choice: Choice) -> tuple[Any, ...] | None:
-    """The arguments of a step, as its check takes them; None where there is nothing to choose from."""
-    loops, blocks = list(sch.func.loops), list(sch.func.blocks)
-    a, b, c, d, _ = choice.numbers
-    block = BlockRef(blocks[a % len(blocks)])
-    buffers = (*sch.func.buffers, *sch.func.allocs)
-    if choice.method in ("compute_inline",):
-        return (block,)
-    if choice.method in ("cache_read", "cache_write", "set_scope"):
-        return block, buffers[b % len(buffers)], ("global", "local")[c % 2]
-    if not loops:
-        return None
-    loop = loops[b % len(loops)]
-    if choice.method in ("compute_at", "reverse_compute_at", "decompose_reduction", "rfactor"):
-        return block, loop
-    if choice.method == "split":
-        factor = (2, 3, 4, 5, 8, 16)[c % 6]
-        return loop, ((None, factor), (factor, None), (None, 2, factor))[d % 3]
-    if choice.method == "fuse":
-        nest = sch.func.loops[loop].body
-        return (loop, nest.var) if hasattr(nest, "extent") else (loop, loops[c % len(loops)])
-    if choice.method == "reorder":
-        picked = {loop: None, loops[c % len(loops)]: None, loops[d % len(loops)]: None}
-        return tuple(picked)
-    return (loop,)
-
-
-def _too_big(func: PrimFunc) -> bool:
-    """Whether unrolled copies would make the program needlessly long."""
-    copies = 1
-    for s in func.loops.values():
-        if s.kind == "unrolled" and isinstance(s.extent, Const):
-            copies *= s.extent.value
-    return copies > 64
-
-
-def apply_choices(sch: Schedule, choices: Sequence[Choice], outcome: Outcome) -> None:
+def apply_choices(
+    sch: Schedule,
+    choices: Sequence[Choice],
+    outcome: Outcome,
+    on_refusal: Callable[[Schedule, str, tuple[Any, ...], Refusal], None] | None = None,
+) -> None:
     """Apply each step that its check accepts."""
     for choice in choices:
-        args = _arguments(sch, choice)
+        args = arguments(sch, choice)
         if args is None:
             continue
-        if sch.refusal(choice.method, *args) is not None:
-            outcome.refused += 1
+        refusal = sch.refusal(choice.method, *args)
+        if refusal is not None:
+            outcome.refused.append((choice.method, refusal.why))
+            if on_refusal is not None:
+                on_refusal(sch, choice.method, args, refusal)
             continue
         before = sch.copy()
-        getattr(sch, choice.method)(*((args[0], list(args[1])) if choice.method == "split" else args))
-        if _too_big(sch.func):
-            sch.func, sch.trace, sch._consumed = before.func, before.trace, before._consumed
+        _name_loops(sch, args)
+        getattr(sch, choice.method)(*args)
+        if too_big(sch.func):
+            sch.restore(before)
             continue
         verify(sch.func)
-        outcome.applied += 1
+        outcome.steps.append(choice.method)
 
 
-def make_inputs(func: PrimFunc, seed: int) -> list[np.ndarray]:
+def _name_loops(sch: Schedule, args: tuple[Any, ...]) -> None:
+    """Fetch loops as a user would, so that the trace can name them."""
+    for v in args:
+        if isinstance(v, Var) and not sch.trace.knows(v):
+            sch.get_loops(blocks_under(sch.func.loops[v])[0].name)
+
+
+def make_inputs(func: PrimFunc, seed: int, dims: Mapping[Var, int] | None = None) -> list[np.ndarray]:
     """Small whole numbers, so that sums and products are exact in every dtype and in every order."""
     rng = np.random.default_rng(seed)
     arrays = []
     for b in func.inputs:
-        shape = tuple(e.value for e in b.shape)
+        shape = tuple(evaluate(e, dims or {}) for e in b.shape)
         low = 0 if b.dtype.kind == "uint" else -2
         arrays.append(rng.integers(low, 3, shape).astype(b.dtype.numpy))
     return arrays
@@ -149,24 +141,39 @@ def agree(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.allclose(x, y, rtol=2e-4, atol=2e-4, equal_nan=True))
 
 
-def run_case(case: Case, native: bool = True) -> Outcome:
-    """Run a case all ways and compare."""
+def run_case(case: Case, native: bool = True, anyway: bool = False) -> Outcome:
+    """Run a case all ways and compare.
+
+    Args:
+        anyway: try refused steps all the same, to find needless refusals.
+    """
     outcome = Outcome(case)
-    func = random_func(case.seed)
+    func, dims = case.build()
     sch = Schedule(func)
     stage = "schedule"
     try:
-        apply_choices(sch, case.choices, outcome)
+        inputs = make_inputs(func, case.seed, dims)
+        want = run(func, inputs, dims)
+        probe = Probe(inputs, dims, want) if anyway else None
+        apply_choices(sch, case.choices, outcome, probe)
+        if probe is not None:
+            outcome.harmless, outcome.tried = probe.harmless, probe.tried
         outcome.trace, outcome.scheduled = str(sch.trace), sch.func
         if not structural_equal(from_python(as_python(sch.func)), sch.func):
             outcome.layer, outcome.detail = "printer", "the reproducer builds another program"
             return outcome
-        inputs = make_inputs(func, case.seed)
-        want = run(func, inputs)
-        got = run(sch.func, inputs)
+        again = Trace.from_json(sch.trace.as_json()).replay(Schedule(func))
+        if not structural_equal(again.func, sch.func):
+            outcome.layer, outcome.detail = "replay", "the trace builds another program"
+            return outcome
+        got = run(sch.func, inputs, dims)
         if not all(map(agree, got, want)):
             return _differs(outcome, "schedule", got, want)
-        if native:
+        found = races(sch.func, inputs, dims, cooperating(sch.func))
+        if found:
+            outcome.layer, outcome.detail = "race", found[0]
+            return outcome
+        if native and not _foreign(sch.func):
             stage = "native"
             result = compile(sch)(*inputs)
             got = list(result) if isinstance(result, tuple) else [result]
@@ -175,6 +182,54 @@ def run_case(case: Case, native: bool = True) -> Outcome:
     except Exception as error:
         outcome.layer, outcome.detail = stage, f"{type(error).__name__}: {error}"
     return outcome
+
+
+def cooperating(func: PrimFunc) -> frozenset[Var]:
+    """The loops whose iterations reduce together, as threads of a GPU."""
+    return frozenset(v for v, s in func.loops.items() if s.thread.startswith("threadIdx") and crosses_threads(func, s))
+
+
+def _foreign(func: PrimFunc) -> bool:
+    """Whether the kernel needs an instruction that this machine does not have."""
+    target = Target.parse("cpu")
+    names = [b.annotations.get("tensor_intrin") for b in func.blocks.values()]
+    found = [tensor_intrin(str(n)) for n in names if n]
+    return any(t is not None and not target.has(t.feature) for t in found)
+
+
+class Probe:
+    """Applies refused steps all the same, and tells those that would have done no harm."""
+
+    def __init__(self, inputs: Sequence[np.ndarray], dims: Mapping[Var, int], want: Sequence[np.ndarray]) -> None:
+        self.inputs, self.dims, self.want = inputs, dims, want
+        self.tried = 0
+        self.harmless: list[tuple[str, str]] = []
+
+    def __call__(self, sch: Schedule, name: str, args: tuple[Any, ...], refusal: Refusal) -> None:
+        self.tried += 1
+        try:
+            func, _ = ALL[name].apply(sch.func, *args)
+            if structural_equal(func, sch.func) or too_big(func):
+                return
+            verify(func)
+            lowered = lower(func)
+            if not (self._is_modest(func) and self._is_modest(lowered)):
+                return
+            results = [run(f, self._flat(f), self.dims) for f in (func, lowered)]
+            right = all(agree(a.reshape(-1), b.reshape(-1)) for got in results for a, b in zip(got, self.want))
+            if right and not races(func, self._flat(func), self.dims, cooperating(func)):
+                self.harmless.append((name, refusal.why))
+        except Exception:
+            return  # it cannot be done at all
+
+    def _is_modest(self, func: PrimFunc) -> bool:
+        """Whether its buffers fit into memory."""
+        inner = [x.buffer for x in walk_statements(func.body) if isinstance(x, Allocate)]
+        return all(prod(evaluate(e, self.dims) for e in b.shape) < 1 << 20 for b in (*func.allocs, *inner))
+
+    def _flat(self, func: PrimFunc) -> list[np.ndarray]:
+        # copies: what is refused may well write to an input
+        return [(a.reshape(-1) if b.ndim == 1 else a).copy() for a, b in zip(self.inputs, func.inputs)]
 
 
 def _differs(outcome: Outcome, layer: str, got: Sequence[Any], want: Sequence[Any]) -> Outcome:
@@ -196,37 +251,39 @@ def shrink(case: Case, layer: str, native: bool = True) -> Case:
     choices = list(case.choices)
     i = 0
     while i < len(choices):
-        fewer = Case(case.seed, tuple(choices[:i] + choices[i + 1 :]))
+        fewer = replace(case, choices=tuple(choices[:i] + choices[i + 1 :]))
         if run_case(fewer, native).layer == layer:
             choices = list(fewer.choices)
         else:
             i += 1
-    return Case(case.seed, tuple(choices))
+    return replace(case, choices=tuple(choices))
 
 
 def script(outcome: Outcome) -> str:
     """A failure as a Python script: the kernel, the schedule, the comparison."""
-    func = random_func(outcome.case.seed)
-    steps = "\n".join(line for line in outcome.trace.splitlines())
+    func, dims = outcome.case.build()
+    sizes = ", ".join(f"func.dims[{i}]: {dims[v]}" for i, v in enumerate(func.dims))
     return (
         as_python(func, "func")
         + "\nfrom tcomp import Schedule, compile\nfrom tcomp.ir.interp import run\nfrom tcomp.tools.fuzz import agree, make_inputs\n"
-        + f"sch = Schedule(func)\n{steps}\nprint(sch)\ninputs = make_inputs(func, {outcome.case.seed})\n"
-        + "want = run(func, inputs)\nprint('interpreter agrees:', all(map(agree, run(sch.func, inputs), want)))\n"
+        + f"sch = Schedule(func)\n{outcome.trace}\nprint(sch)\ndims = {{{sizes}}}\n"
+        + f"inputs = make_inputs(func, {outcome.case.seed}, dims)\nwant = run(func, inputs, dims)\n"
+        + "print('interpreter agrees:', all(map(agree, run(sch.func, inputs, dims), want)))\n"
         + "out = compile(sch)(*inputs)\nprint('native agrees:', all(map(agree, out if isinstance(out, tuple) else [out], want)))\n"
     )
 
 
-def _outcome(seed: int) -> Outcome:
+def _outcome(job: tuple[int, bool]) -> Outcome:
     """The outcome of a seed, as it travels between processes. Here and not in `__main__`, which they cannot import."""
-    result = run_case(make_case(seed))
+    seed, anyway = job
+    result = run_case(make_case(seed), anyway=anyway)
     result.scheduled = None
     return result
 
 
-def outcomes(first: int, count: int, jobs: int) -> Iterator[Outcome]:
+def outcomes(first: int, count: int, jobs: int, anyway: bool = False) -> Iterator[Outcome]:
     """The outcomes of consecutive seeds, computed in several processes."""
-    seeds = range(first, first + count)
+    seeds = [(seed, anyway) for seed in range(first, first + count)]
     if jobs <= 1:
         yield from map(_outcome, seeds)
         return

@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from tcomp.tools.__main__ import app
-from tcomp.tools.fuzz import Case, Choice, outcomes, run_case, script, shrink
+from tcomp.tools.fuzz import Case, outcomes, run_case, script, shrink
+from tcomp.tools.proposals import Choice
 
 PAST_FAILURES = [
-    Case(entry["seed"], tuple(Choice(method, tuple(numbers)) for method, numbers in entry["choices"]))
+    Case(entry["seed"], tuple(Choice(method, tuple(numbers)) for method, numbers in entry["choices"]), entry["kernel"])
     for entry in json.loads((Path(__file__).parent / "past_failures.json").read_text())
 ]
 """Cases that once failed: reductions decomposed or reordered under fused loops, lanes over a reduce axis."""

@@ -30,12 +30,16 @@ from ...ir.expr import (
 )
 from .. import mathfuncs
 from .memory import MemoryEmitter
-from .types import FLOAT, I32, element_type, mangled, value_type
+from .types import BFLOAT, FLOAT, I8, I32, element_type, mangled, value_type
 
 _INTEGER = {"+": "add", "-": "sub", "*": "mul"}
 _FLOAT = {"+": "fadd", "-": "fsub", "*": "fmul", "/": "fdiv"}
 _DIRECT = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "roundeven", "trunc": "trunc", "abs": "fabs"}
 _LIBM = {"exp", "exp2", "log", "log1p", "tanh", "erf", "sin", "cos", "pow"}
+_DOTS = {
+    "dot_u8i8": ("llvm.x86.avx512.vpdpbusd.512", I8),
+    "dot_bf16": ("llvm.x86.avx512bf16.dpbf16ps.512", BFLOAT),
+}
 _BITS = {"bitand": "and_", "bitor": "or_", "bitxor": "xor", "shl": "shl"}
 
 
@@ -261,6 +265,8 @@ class ExprEmitter(MemoryEmitter):
         d = e.args[0].dtype
         if e.op == "any":
             return self.any_lane(self.value(e.args[0]), d.lanes)
+        if e.op in _DOTS:
+            return self.dot(e)
         if e.op == "bitcast":
             return self.builder.bitcast(self.value(e.args[0]), value_type(e.dtype))
         if e.op in _BITS or e.op == "shr":
@@ -273,6 +279,13 @@ class ExprEmitter(MemoryEmitter):
         if is_narrow(d):
             return self.narrow_call(e, d)
         return self.float_call(e, d)
+
+    def dot(self, e: Call) -> ir.Value:
+        """Sums of products of neighbours, one instruction."""
+        name, element = _DOTS[e.op]
+        acc, a, b = (self.value(x) for x in e.args)
+        group = ir.VectorType(element, e.args[1].dtype.lanes)
+        return self.intrinsic(name, acc.type, [acc, self.builder.bitcast(a, group), self.builder.bitcast(b, group)])
 
     def any_lane(self, v: ir.Value, lanes: int) -> ir.Value:
         if lanes == 1:

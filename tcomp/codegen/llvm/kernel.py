@@ -11,7 +11,7 @@ from ...errors import InternalError
 from ...ir.expr import Buffer, Const, Expr, Load, Var
 from ...ir.node import walk
 from ...ir.primfunc import PrimFunc
-from ...ir.stmt import Allocate, For, If, Let, Seq, Stmt, Store
+from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store
 from .expr import ExprEmitter
 from .types import I8, I64, PTR, memory_type, opaque, value_type
 
@@ -77,6 +77,9 @@ class _KernelEmitter(ExprEmitter):
                 self.variables[s.var] = self.value(s.value)
                 self.memo.clear()
                 self.stmt(s.body)
+            case Prefetch():
+                self.memo.clear()
+                self.prefetch(s)
             case Allocate():
                 self.allocate(s)
             case _:
@@ -191,6 +194,6 @@ def _captures(s: For) -> tuple[list[Var], list[Buffer]]:
     for x in walk(s):
         if isinstance(x, Var):
             variables[x] = None
-        elif isinstance(x, (Store, Load)):
+        elif isinstance(x, (Store, Load, Prefetch)):
             buffers[x.buffer] = None
     return list(variables), list(buffers)

@@ -6,7 +6,7 @@ from llvmlite import ir
 
 from ...dtype import DType
 from ...ir.expr import Buffer, Const, Expr, Load, Ramp, Var
-from ...ir.stmt import Store
+from ...ir.stmt import Prefetch, Store
 from .types import I1, I8, I32, I64, PTR, mangled, memory_type, opaque
 
 
@@ -117,6 +117,12 @@ class MemoryEmitter:
         pointers = self.pointers(s.buffer, self.value(index), d.lanes)
         args = [value, pointers, align, self.lanes_on(mask, d.lanes)]
         self.intrinsic(f"llvm.masked.scatter.{mangled(d)}.v{d.lanes}p0", ir.VoidType(), args)
+
+    def prefetch(self, s: Prefetch) -> None:
+        """To be read soon, kept in all caches; an address outside of memory does no harm."""
+        at = self.address(s.buffer, self.value(s.indices[0]))
+        args = [at, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)]
+        self.intrinsic("llvm.prefetch.p0", ir.VoidType(), args)
 
     def pointers(self, buffer: Buffer, index: ir.Value, lanes: int) -> ir.Value:
         """A vector of pointers; through integers, since llvmlite's GEP knows scalar bases only."""

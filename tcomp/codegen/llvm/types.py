@@ -15,6 +15,22 @@ I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
 
 
+class _BFloatType(ir.Type):
+    """LLVM's bfloat, which llvmlite does not know; only instructions that take it see it."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloatType)
+
+    def __hash__(self) -> int:
+        return hash(_BFloatType)
+
+
+BFLOAT = _BFloatType()
+
+
 def element_type(d: DType) -> ir.Type:
     """The type of one lane in a register."""
     if d.is_bool:

@@ -9,7 +9,9 @@ from ...ir.primfunc import PrimFunc
 from .blocks import lower_blocks
 from .common import simplify_statements
 from .flatten import flatten_buffers
+from .intrinsics import place_intrinsics
 from .partition import partition_loops
+from .pragmas import apply_pragmas
 from .storage import place_storage
 from .unroll import unroll_loops
 from .vectorize import vectorize_loops
@@ -31,6 +33,8 @@ STEPS: tuple[Callable[[PrimFunc], PrimFunc], ...] = (
     simplify_func,
     partition_loops,
     flatten_buffers,
+    place_intrinsics,
+    apply_pragmas,
     vectorize_loops,
     unroll_loops,
 )

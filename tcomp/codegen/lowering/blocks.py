@@ -37,7 +37,7 @@ def _relax(b: Block, scratch: set[Buffer], env: Env) -> Block:
     Storage will make the buffer as large as the tiles. What lies past the edge is never read, so the condition is needed
     only for the loads of other memory; there it becomes a mask, and the padding reads as zero.
     """
-    if b.where is None or not all(x in scratch for x in writes(b)):
+    if b.where is None or not isinstance(b.body, Store) or not all(x in scratch for x in writes(b)):
         return b
     write = next(a.indices for a in accesses(b) if a.is_write)
     edges = {}
@@ -65,6 +65,8 @@ def _relax(b: Block, scratch: set[Buffer], env: Env) -> Block:
 def _lower(b: Block, env: Env) -> Stmt:
     bindings = {it.var: simplify(it.binding, env) for it in b.iters}
     body = _guard(substitute(b.body, bindings), env)
+    if "tensor_intrin" in b.annotations:
+        body = with_fields(body, annotations=b.annotations)  # of the outermost loop in the block
     if b.init is not None:
         first = [EQ(bindings[it.var], const(0)) for it in b.iters if it.kind == "reduce"]
         condition = simplify(all_of(first), env)
@@ -87,6 +89,8 @@ def _guard(s: Stmt, env: Env) -> Stmt:
         return s if value is s.value else with_fields(s, value=value)
     if isinstance(s, Let):
         s = with_fields(s, value=guard_loads(s.value, env))
+    if isinstance(s, For):
+        env = extend(env, s)
     return map_statements(s, lambda x: _guard(x, env))
 
 

@@ -10,27 +10,50 @@ from ...ir.stmt import Allocate, For, If, Let, Stmt, Store, map_statements
 from .common import Env, extend
 
 
+def _strides(b: Buffer) -> list[Expr]:
+    """Row-major strides, padded as the buffer's rules ask."""
+    rules = {axis: (factor, offset) for axis, factor, offset in b.stride_rules}
+    strides, step = [const(1)] * b.ndim, const(1)
+    for axis in range(b.ndim - 1, -1, -1):
+        if axis in rules:
+            factor, offset = rules[axis]
+            step = step + (offset - step) % factor
+        strides[axis] = simplify(step, {})
+        step = strides[axis] * b.shape[axis]
+    return strides
+
+
+def offset(b: Buffer, indices: tuple[Expr, ...], env: Env) -> Expr:
+    """The offset of an element, in elements."""
+    result: Expr = const(0)
+    strides = _strides(b) if b.stride_rules else b.strides
+    if strides is not None:
+        for index, stride in zip(indices, strides):
+            result = result + index * stride
+    else:
+        for index, extent in zip(indices, b.shape):
+            result = result * extent + index
+    return simplify(result, env)
+
+
+def flatten_buffer(b: Buffer) -> Buffer:
+    """The one-dimensional buffer of all elements."""
+    size: Expr = const(1)
+    for extent in b.shape:
+        size = size * extent
+    if b.stride_rules and b.shape:
+        size = _strides(b)[0] * b.shape[0]
+    return with_fields(b, shape=(simplify(size, {}),), strides=None, stride_rules=())
+
+
 def flatten_buffers(func: PrimFunc) -> PrimFunc:
     """Give every access one index, the offset in elements, simplified for the ranges of the loops around it."""
     flat: dict[Buffer, Buffer] = {}
 
     def flat_of(b: Buffer) -> Buffer:
         if b not in flat:
-            size: Expr = const(1)
-            for extent in b.shape:
-                size = size * extent
-            flat[b] = with_fields(b, shape=(simplify(size, {}),), strides=None)
+            flat[b] = flatten_buffer(b)
         return flat[b]
-
-    def offset(b: Buffer, indices: tuple[Expr, ...], env: Env) -> Expr:
-        result: Expr = const(0)
-        if b.strides is not None:
-            for index, stride in zip(indices, b.strides):
-                result = result + index * stride
-        else:
-            for index, extent in zip(indices, b.shape):
-                result = result * extent + index
-        return simplify(result, env)
 
     def expr(e: Expr, env: Env) -> Expr:
         def post(x: object) -> object:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from ...errors import InternalError
 from ...ir.arith import dims_env, interval, linear
 from ...ir.expr import BinaryExpr, Broadcast, Call, Cast, Const, Expr, Load, Not, Ramp, Select, Var, const
-from ...ir.node import rewrite, with_fields
+from ...ir.node import rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
-from ...ir.stmt import Allocate, For, If, Let, Seq, Stmt, Store, map_statements, seq
+from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store, map_statements, seq
 from .common import Env, extend
 
 
@@ -100,6 +100,8 @@ class _Vectorizer:
                 return seq(self.stmt(x, mask) for x in stmts)
             case Store():
                 return self.store(s, mask)
+            case Prefetch():
+                return substitute(s, {self.var: const(0)})  # the first lane's will do
             case For():
                 self.env = extend(self.env, s)
                 return with_fields(s, body=self.stmt(s.body, mask))

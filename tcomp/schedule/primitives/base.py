@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from ...ir.expr import Buffer, Expr, Var
 from ...ir.node import Node, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts
-from ...ir.stmt import EMPTY, Block, For, Seq, Stmt, map_statements, replace_statements
+from ...ir.stmt import EMPTY, Block, For, Let, Seq, Stmt, map_statements, replace_statements, seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,47 @@ def remove_block(func: PrimFunc, block: Block) -> Stmt:
     return visit(func.body)
 
 
+def duplicate(s: Stmt, taken: set[str]) -> Stmt:
+    """A copy of a statement with loops, iterators, lets and block names of its own; the names join `taken`."""
+    fresh: dict[Var, Var] = {}
+
+    def visit(x: Stmt) -> Stmt:
+        if isinstance(x, (For, Let)):
+            fresh[x.var] = Var(x.var.name, x.var.dtype)
+            x = with_fields(x, var=fresh[x.var])
+        elif isinstance(x, Block):
+            fresh.update({it.var: Var(it.var.name, it.var.dtype) for it in x.iters})
+            name = fresh_name(x.name, taken)
+            taken.add(name)
+            x = with_fields(x, name=name, iters=tuple(with_fields(it, var=fresh[it.var]) for it in x.iters))
+        return map_statements(x, visit)
+
+    return substitute(visit(s), fresh)
+
+
+def fresh_buffer(func: PrimFunc, like: Buffer, suffix: str, **changes: Any) -> Buffer:
+    """An intermediate buffer like another one, under a name that is not taken."""
+    names = {x.name for x in (*func.buffers, *func.allocs)}
+    return with_fields(like, name=fresh_name(f"{like.name}_{suffix}", names), **changes)
+
+
+def nest_of(b: Block, ranges: Mapping[Var, Expr] | None = None) -> tuple[Stmt, list[Var]]:
+    """A block in fresh loops, one an iterator (of a given extent, else the whole), and these loops."""
+    loops = [Var(it.var.name.removeprefix("v")) for it in b.iters]
+    extents = [(ranges or {}).get(it.var, it.extent) for it in b.iters]
+    nest: Stmt = with_fields(b, iters=tuple(with_fields(it, binding=v) for it, v in zip(b.iters, loops)))
+    for v, extent in reversed(list(zip(loops, extents))):
+        nest = For(v, extent, nest)
+    return nest, loops
+
+
+def insert_at_top(func: PrimFunc, place: Stmt, before: Sequence[Stmt] = (), after: Sequence[Stmt] = ()) -> Stmt:
+    """The body with statements before and after one of its top level."""
+    stmts = list(func.body.stmts) if isinstance(func.body, Seq) else [func.body]
+    i = stmts.index(place)
+    return seq([*stmts[:i], *before, place, *after, *stmts[i + 1 :]])
+
+
 def fresh_name(wanted: str, taken: Any) -> str:
     """A name that is not taken."""
     name, number = wanted, 0
@@ -130,3 +171,10 @@ def top_statement(func: PrimFunc, target: Stmt) -> Stmt:
 def replace_buffer(s: Stmt, old: Buffer, new: Buffer) -> Stmt:
     """A statement with every access of one buffer made to another."""
     return substitute(s, {old: new})
+
+
+def exchange_buffer(func: PrimFunc, old: Buffer, new: Buffer) -> PrimFunc:
+    """The function with an intermediate buffer exchanged for another of the same shape."""
+    return with_body(
+        func, replace_buffer(func.body, old, new), allocs=tuple(new if x is old else x for x in func.allocs)
+    )

@@ -1,4 +1,4 @@
-"""Primitives that reshape loop nests: split, fuse, reorder."""
+"""Primitives that reshape loop nests: split, fuse, reorder, add_unit_loop."""
 
 from __future__ import annotations
 
@@ -8,30 +8,28 @@ from math import prod
 
 from ...analysis.dependence import carried, reversed_by
 from ...analysis.regions import blocks_under, path_to
+from ...analysis.sets import always
 from ...ir.arith import can_prove, dims_env, loop_range, simplify
 from ...ir.expr import Const, Expr, Var, const
 from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
-from ...ir.stmt import For, Stmt
-from .base import Primitive, Refusal, chain, env_at, rebind, replace
+from ...ir.stmt import For, LoopKind, Stmt
+from .base import BlockRef, Primitive, Refusal, chain, env_at, rebind, replace
 
 
-def _named(loop: Var) -> str:
-    return f"loop {loop.name}"
-
-
-def _not_serial(func: PrimFunc, loop: Var, verb: str) -> Refusal | None:
-    s = func.loops[loop]
-    if s.kind == "serial":
+def _bound(func: PrimFunc, loops: Sequence[Var], what: str) -> Refusal | None:
+    """A loop that is an index of the hardware keeps its extent."""
+    s = next((func.loops[v] for v in loops if func.loops[v].kind == "bound"), None)
+    if s is None:
         return None
-    return Refusal(
-        f"cannot {verb} {_named(loop)}", f"it is already {s.kind}", {s: f"{s.kind} loop"}, f"{verb} it before that"
-    )
+    return Refusal(what, f"loop {s.var.name} is bound to {s.thread}", {s: s.thread}, "do it before bind")
 
 
-def check_split(func: PrimFunc, loop: Var, factors: Sequence[int | None]) -> Refusal | None:
-    what = f"cannot split {_named(loop)} by {list(factors)}"
+def check_split(
+    func: PrimFunc, loop: Var, factors: Sequence[int | None], disable_predication: bool = False
+) -> Refusal | None:
+    what = f"cannot split loop {loop.name} by {list(factors)}"
     mark = {func.loops[loop]: "this loop"}
     if len(factors) < 2:
         return Refusal(what, "a split needs at least two factors", mark, "[None, 16]")
@@ -43,10 +41,31 @@ def check_split(func: PrimFunc, loop: Var, factors: Sequence[int | None]) -> Ref
     if None not in factors and not can_prove(extent <= prod(factors), dims_env(func.dims)):
         shown = extent.value if isinstance(extent, Const) else "the extent"
         return Refusal(what, f"the factors cover {prod(factors)} iterations, not {shown}", mark, "None for one factor")
-    return _not_serial(func, loop, "split")
+    known = prod(f for f in factors if f is not None)
+    if disable_predication and _guard(func, loop, factors) is not None:
+        why = f"without a condition it would run past the end: {known} is not known to divide the extent"
+        return Refusal(what + " without predication", why, mark, "leave disable_predication off")
+    return _bound(func, [loop], what)
 
 
-def apply_split(func: PrimFunc, loop: Var, factors: Sequence[int | None]) -> tuple[PrimFunc, list[Var]]:
+def _extents(func: PrimFunc, loop: Var, factors: Sequence[int | None]) -> list[Expr]:
+    extent, known = func.loops[loop].extent, prod(f for f in factors if f is not None)
+    inferred = simplify((extent + (known - 1)) // known, dims_env(func.dims))
+    return [inferred if f is None else const(f) for f in factors]
+
+
+def _guard(func: PrimFunc, loop: Var, factors: Sequence[int | None]) -> Expr | None:
+    """Whether the parts of a split may run past the loop's end: the last iteration, if it is not certainly inside."""
+    s, extents = func.loops[loop], _extents(func, loop, factors)
+    total: Expr = const(1)
+    for e in extents:
+        total = total * e
+    return None if always(simplify(total) <= s.extent, dims_env(func.dims)) else total
+
+
+def apply_split(
+    func: PrimFunc, loop: Var, factors: Sequence[int | None], disable_predication: bool = False
+) -> tuple[PrimFunc, list[Var]]:
     """for i in range(n): X(i)
 
     becomes, for factors [None, f],
@@ -54,34 +73,41 @@ def apply_split(func: PrimFunc, loop: Var, factors: Sequence[int | None]) -> tup
         for i_0 in range(ceil(n / f)):
           for i_1 in range(f):
             X(i_0 * f + i_1) where i_0 * f + i_1 < n
+
+    Of a parallel loop the outermost part stays parallel, of a vectorized one the innermost vectorized, of an unrolled one
+    all parts unrolled.
+
+    >>> sch = add(10)
+    >>> (i,) = sch.get_loops("B")
+    >>> i_0, i_1 = sch.split(i, [None, 4])
+    >>> sch.show()
+    def add(A: float32[10], out B: float32[10]):
+      for i_0 in range(3):
+        for i_1 in range(4):
+          block B(vi over 10 = i_0 * 4 + i_1) where i_0 * 4 + i_1 < 10:
+            B[vi] = A[vi] + 1.0
     """
     s = func.loops[loop]
-    known = prod(f for f in factors if f is not None)
-    inferred = simplify((s.extent + (known - 1)) // known, dims_env(func.dims))
-    extents: list[Expr] = [inferred if f is None else const(f) for f in factors]
+    extents = _extents(func, loop, factors)
     variables = [Var(f"{loop.name}_{i}") for i in range(len(factors))]
     index: Expr = const(0)
     for v, extent in zip(variables, extents):
         index = index * extent + v
     env = env_at(func, s) | {v: loop_range(e) for v, e in zip(variables, extents)}
     index = simplify(index, env)
-    inside = index < s.extent
-    body = rebind(s.body, {loop: index}, None if can_prove(inside, env) else inside, env)
-    for v, extent in reversed(list(zip(variables, extents))):
-        body = For(v, extent, body)
+    body = rebind(s.body, {loop: index}, None if _guard(func, loop, factors) is None else index < s.extent, env)
+    last = len(factors) - 1
+    for d, (v, extent) in reversed(list(enumerate(zip(variables, extents)))):
+        keeps = {"parallel": d == 0, "vectorized": d == last, "unrolled": True}.get(s.kind, False)
+        body = For(v, extent, body, s.kind if keeps else "serial")
     return replace(func, s, with_fields(body, annotations=s.annotations)), variables
 
 
 def check_fuse(func: PrimFunc, *loops: Var) -> Refusal | None:
-    names = ", ".join(v.name for v in loops)
-    what = f"cannot fuse loops {names}"
+    what = f"cannot fuse loops {', '.join(v.name for v in loops)}"
     nest = [func.loops[v] for v in loops]
     if len(loops) < 2:
         return Refusal(what, "a fusion needs at least two loops")
-    for v in loops:
-        refusal = _not_serial(func, v, "fuse")
-        if refusal is not None:
-            return refusal
     for outer, inner in pairwise(nest):
         if outer.body is not inner:
             return Refusal(
@@ -90,7 +116,16 @@ def check_fuse(func: PrimFunc, *loops: Var) -> Refusal | None:
                 {outer: "outer", inner: "inner"},
                 "reorder them first, outermost first",
             )
-    return None
+    vector = next((s for s in nest if s.kind == "vectorized"), None)
+    if vector is not None:
+        return Refusal(what, f"loop {vector.var.name} is vectorized", {vector: "vectorized"}, "fuse before vectorize")
+    refusal = _bound(func, loops, what)
+    if refusal is None and any(s.kind == "parallel" for s in nest):
+        fused, var = apply_fuse(func, *loops)
+        conflict = carried(fused, fused.loops[var])
+        if conflict is not None:
+            return Refusal(what, f"the fused loop would be parallel, but {conflict.text}", dict.fromkeys(nest, "named"))
+    return refusal
 
 
 def apply_fuse(func: PrimFunc, *loops: Var) -> tuple[PrimFunc, Var]:
@@ -100,6 +135,25 @@ def apply_fuse(func: PrimFunc, *loops: Var) -> tuple[PrimFunc, Var]:
     becomes
 
         for i_j in range(n * m): X(i_j // m, i_j % m)
+
+    The loop is parallel where one of them was, unrolled where all were.
+
+    >>> sch = matmul(4, 6, 8)
+    >>> i, j, k = sch.get_loops("C")
+    >>> i_j = sch.fuse(i, j)
+    >>> sch.show()
+    def matmul(A: float32[4, 8], B: float32[8, 6], out D: float32[4, 6]):
+      C = alloc(float32[4, 6])
+      for i_j in range(24):
+        for k in range(8):
+          block C(vi over 4 = i_j // 6; vj over 6 = i_j % 6; vk reduce 8 = k):
+            init:
+              C[vi, vj] = 0.0
+            C[vi, vj] = C[vi, vj] + A[vi, vk] * B[vk, vj]
+      for i in range(4):
+        for j in range(6):
+          block D(vi_1 over 4 = i; vj_1 over 6 = j):
+            D[vi_1, vj_1] = max(C[vi_1, vj_1], 0.0)
     """
     nest = [func.loops[v] for v in loops]
     fused = Var("_".join(v.name for v in loops))
@@ -113,7 +167,32 @@ def apply_fuse(func: PrimFunc, *loops: Var) -> tuple[PrimFunc, Var]:
         mapping[s.var] = simplify(rest % s.extent if position else rest, env)
         rest = rest // s.extent
     body = rebind(nest[-1].body, mapping, None, env)
-    return replace(func, nest[0], For(fused, extent, body)), fused
+    kinds = {s.kind for s in nest}
+    kind: LoopKind = "parallel" if "parallel" in kinds else "unrolled" if kinds == {"unrolled"} else "serial"
+    return replace(func, nest[0], For(fused, extent, body, kind, nest[0].annotations)), fused
+
+
+def check_add_unit_loop(func: PrimFunc, place: Var | BlockRef) -> Refusal | None:
+    return None
+
+
+def apply_add_unit_loop(func: PrimFunc, place: Var | BlockRef) -> tuple[PrimFunc, Var]:
+    """X    becomes    for u in range(1): X
+
+    A nest that lacks a loop that another one has gets it this way.
+
+    >>> sch = add(10)
+    >>> u = sch.add_unit_loop("B")
+    >>> sch.show()
+    def add(A: float32[10], out B: float32[10]):
+      for i in range(10):
+        for u in range(1):
+          block B(vi over 10 = i):
+            B[vi] = A[vi] + 1.0
+    """
+    s = func.loops[place] if isinstance(place, Var) else func.blocks[place.name]
+    u = Var("u")
+    return replace(func, s, For(u, const(1), s)), u
 
 
 def _new_order(func: PrimFunc, loops: Sequence[Var]) -> tuple[list[For], list[For]] | None:
@@ -167,11 +246,11 @@ def check_reorder(func: PrimFunc, *loops: Var) -> Refusal | None:
     if refusal is not None:
         return refusal
     kinds = [s.kind for s in new]
-    if "vectorized" in kinds and "parallel" in kinds[kinds.index("vectorized") :]:
+    if "vectorized" in kinds and {"parallel", "bound"} & set(kinds[kinds.index("vectorized") :]):
         return Refusal(what, "a parallel loop would run inside a vectorized one", {s: s.kind for s in new})
     moved = apply_reorder(func, *loops)[0]
     for s in old:
-        if s.kind in ("parallel", "vectorized"):
+        if s.kind in ("parallel", "vectorized", "bound"):
             conflict = carried(moved, moved.loops[s.var])
             if conflict is not None:
                 return Refusal(what, f"{s.var.name} is {s.kind}, and in the new order {conflict.text}", {s: s.kind})
@@ -186,6 +265,24 @@ def apply_reorder(func: PrimFunc, *loops: Var) -> tuple[PrimFunc, None]:
 
         for j in range(m):
           for i in range(n): X(i, j)
+
+    >>> sch = matmul(4, 6, 8)
+    >>> i, j, k = sch.get_loops("C")
+    >>> sch.reorder(k, i)
+    >>> sch.show()
+    def matmul(A: float32[4, 8], B: float32[8, 6], out D: float32[4, 6]):
+      C = alloc(float32[4, 6])
+      for k in range(8):
+        for j in range(6):
+          for i in range(4):
+            block C(vi over 4 = i; vj over 6 = j; vk reduce 8 = k):
+              init:
+                C[vi, vj] = 0.0
+              C[vi, vj] = C[vi, vj] + A[vi, vk] * B[vk, vj]
+      for i_1 in range(4):
+        for j_1 in range(6):
+          block D(vi_1 over 4 = i_1; vj_1 over 6 = j_1):
+            D[vi_1, vj_1] = max(C[vi_1, vj_1], 0.0)
     """
     orders = _new_order(func, loops)
     assert orders is not None
@@ -199,3 +296,4 @@ def apply_reorder(func: PrimFunc, *loops: Var) -> tuple[PrimFunc, None]:
 SPLIT = Primitive("split", check_split, apply_split)
 FUSE = Primitive("fuse", check_fuse, apply_fuse)
 REORDER = Primitive("reorder", check_reorder, apply_reorder)
+ADD_UNIT_LOOP = Primitive("add_unit_loop", check_add_unit_loop, apply_add_unit_loop)

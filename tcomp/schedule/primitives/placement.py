@@ -1,4 +1,4 @@
-"""Primitives that move a block: compute_inline, compute_at, reverse_compute_at."""
+"""Primitives that move a block: compute_at, reverse_compute_at."""
 
 from __future__ import annotations
 
@@ -15,97 +15,15 @@ from ...analysis.regions import (
     producers,
     reads,
     resolve,
-    writes,
 )
 from ...ir.arith import can_prove, dims_env, simplify
-from ...ir.expr import Buffer, Const, Expr, Load, Var
-from ...ir.node import Node, rewrite, substitute, with_fields
+from ...ir.expr import Buffer, Const, Expr, Var
+from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, free_vars, is_const
-from ...ir.stmt import Block, For, IterVar, Seq, Stmt, Store, replace_statements, seq
+from ...ir.stmt import Block, For, IterVar, Seq, Stmt, seq
 from .base import BlockRef, Primitive, Refusal, env_at, remove_block, replace, with_body
-
-
-def _only_output(block: Block) -> Buffer | None:
-    written = writes(block)
-    return written[0] if len(written) == 1 else None
-
-
-def _spatial_index(block: Block, indices: tuple[Expr, ...]) -> dict[int, Var] | None:
-    """Which spatial iterator each dimension of an index is; None unless each is a different one or the constant 0."""
-    spatial = {it.var for it in block.iters if it.kind == "spatial"}
-    found: dict[int, Var] = {}
-    for d, index in enumerate(indices):
-        if is_const(index, 0):
-            continue
-        if index not in spatial or index in found.values():
-            return None
-        found[d] = index
-    return found
-
-
-def _movable_output(func: PrimFunc, block: Block, what: str) -> Refusal | Buffer:
-    """The one intermediate buffer that a block alone writes, at its own spatial iterators."""
-    buffer = _only_output(block)
-    mark: dict[Node, str] = {block: "this block"}
-    if buffer is None:
-        return Refusal(what, "it writes several buffers", mark)
-    if buffer not in func.allocs:
-        return Refusal(
-            what, f"it writes {buffer.name}, an output of the function", mark, f"cache_write({block.name}) first"
-        )
-    others = [b for b in producers(func, buffer) if b is not block]
-    if others:
-        return Refusal(
-            what, f"block {others[0].name} writes {buffer.name} as well", {**mark, others[0]: "also writes it"}
-        )
-    for a in accesses(block):
-        if a.is_write and _spatial_index(block, a.indices) is None:
-            return Refusal(what, f"it does not write {buffer.name} at its own spatial iterators", mark)
-    return buffer
-
-
-# compute_inline
-
-
-def check_compute_inline(func: PrimFunc, block: BlockRef) -> Refusal | None:
-    b = func.blocks[block.name]
-    what = f"cannot inline block {b.name}"
-    if b.is_reduction:
-        return Refusal(what, "it is a reduction: its value is not one expression", {b: "reduction"}, "compute_at it")
-    if not isinstance(b.body, Store):
-        return Refusal(what, "its body is more than one store", {b: "this block"})
-    buffer = _movable_output(func, b, what)
-    if isinstance(buffer, Refusal):
-        return buffer
-    if any(a.buffer is buffer for a in accesses(b) if not a.is_write):
-        return Refusal(what, f"it reads the buffer {buffer.name} that it writes", {b: "this block"})
-    if not consumers(func, buffer):
-        return Refusal(what, f"nothing reads {buffer.name}", {b: "this block"})
-    return None
-
-
-def apply_compute_inline(func: PrimFunc, block: BlockRef) -> tuple[PrimFunc, None]:
-    """B[i] = f(A[i]);  C[i] = g(B[i])    becomes    C[i] = g(f(A[i]))"""
-    b = func.blocks[block.name]
-    store = b.body
-    where = _spatial_index(b, store.indices)
-
-    def use(e: object) -> object:
-        if isinstance(e, Load) and e.buffer is store.buffer:
-            return substitute(store.value, {v: e.indices[d] for d, v in where.items()})
-        return e
-
-    body = remove_block(func, b)
-    changed = {}
-    for c in consumers(func, store.buffer):
-        inlined = with_fields(c, body=rewrite(c.body, use), init=None if c.init is None else rewrite(c.init, use))
-        changed[c] = inlined
-    body = replace_statements(body, changed)
-    return with_body(func, body, allocs=tuple(x for x in func.allocs if x is not store.buffer)), None
-
-
-# compute_at
+from .patterns import movable_output, only_output, spatial_index
 
 
 def _required(func: PrimFunc, buffer: Buffer, loop: For) -> Box:
@@ -124,7 +42,7 @@ def _required(func: PrimFunc, buffer: Buffer, loop: For) -> Box:
 def check_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
     b, s = func.blocks[block.name], func.loops[loop]
     what = f"cannot compute block {b.name} at loop {loop.name}"
-    buffer = _movable_output(func, b, what)
+    buffer = movable_output(func, b, what)
     if isinstance(buffer, Refusal):
         return buffer
     if s in loops_around(func, b):
@@ -164,13 +82,32 @@ def apply_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[PrimFu
           for y: C[x, y] = g(B[x * 4 + y])
 
     Elements that several iterations need are computed again in each.
+
+    >>> sch = blur(8)
+    >>> x, = sch.get_loops("S")
+    >>> x_0, x_1 = sch.split(x, [None, 4])
+    >>> sch.compute_at("A2", x_0)
+    >>> sch.show()
+    def blur(A: float32[10], out S: float32[8]):
+      A2 = alloc(float32[10])
+      A3 = alloc(float32[10])
+      for y in range(10):
+        block A3(vy over 10 = y):
+          A3[vy] = A[vy] * 3.0
+      for x_0 in range(2):
+        for x in range(6):
+          block A2(vx over 10 = x_0 * 4 + x):
+            A2[vx] = A[vx] * 2.0
+        for x_1 in range(4):
+          block S(vx_1 over 8 = x_0 * 4 + x_1):
+            S[vx_1] = A2[vx_1] + A2[vx_1 + 1] + A2[vx_1 + 2] + A3[vx_1]
     """
     b, s = func.blocks[block.name], func.loops[loop]
-    buffer = _only_output(b)
+    buffer = only_output(b)
     assert buffer is not None
     box = _required(func, buffer, s)
     write = next(a for a in accesses(b) if a.is_write)
-    place = _spatial_index(b, write.indices)
+    place = spatial_index(b, write.indices)
     assert place is not None
     ranges = {v: (box.mins[d], box.extents[d]) for d, v in place.items()}
     env = env_at(func, s, inclusive=True)
@@ -277,7 +214,7 @@ def _check_sources(func: PrimFunc, b: Block, s: For, what: str, mark: dict) -> R
             return Refusal(what, box, mark)
         for a in accesses(b):
             if a.buffer is x:
-                place = _spatial_index(b, a.indices)
+                place = spatial_index(b, a.indices)
                 if place is None:
                     return Refusal(
                         what, f"it does not read {x.name} at its own iterators", mark, "compute_at the producer"
@@ -304,6 +241,23 @@ def apply_reverse_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> tupl
         for i:
           B[i] = f(i)
           C[i] = g(B[i])
+
+    >>> sch = matmul(4, 6, 8)
+    >>> i, j, k = sch.get_loops("C")
+    >>> sch.reverse_compute_at("D", i)
+    >>> sch.show()
+    def matmul(A: float32[4, 8], B: float32[8, 6], out D: float32[4, 6]):
+      C = alloc(float32[4, 6])
+      for i in range(4):
+        for j in range(6):
+          for k in range(8):
+            block C(vi over 4 = i; vj over 6 = j; vk reduce 8 = k):
+              init:
+                C[vi, vj] = 0.0
+              C[vi, vj] = C[vi, vj] + A[vi, vk] * B[vk, vj]
+        for j_1 in range(6):
+          block D(vi_1 over 4 = i; vj_1 over 6 = j_1):
+            D[vi_1, vj_1] = max(C[vi_1, vj_1], 0.0)
     """
     b, s = func.blocks[block.name], func.loops[loop]
     under = blocks_under(s.body)
@@ -313,7 +267,7 @@ def apply_reverse_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> tupl
             box = _final_region(func, x, s)
             assert isinstance(box, Box)
             a = next(a for a in accesses(b) if a.buffer is x)
-            ranges.update({v: (box.mins[d], box.extents[d]) for d, v in (_spatial_index(b, a.indices) or {}).items()})
+            ranges.update({v: (box.mins[d], box.extents[d]) for d, v in (spatial_index(b, a.indices) or {}).items()})
     nest = _rebuild_nest(func, b, ranges, env_at(func, s, inclusive=True))
     inside = with_body(func, remove_block(func, b))
     target = inside.loops[loop]
@@ -324,6 +278,5 @@ def apply_reverse_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> tupl
     return replace(inside, target, with_fields(target, body=body)), None
 
 
-COMPUTE_INLINE = Primitive("compute_inline", check_compute_inline, apply_compute_inline)
 COMPUTE_AT = Primitive("compute_at", check_compute_at, apply_compute_at)
 REVERSE_COMPUTE_AT = Primitive("reverse_compute_at", check_reverse_compute_at, apply_reverse_compute_at)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ...analysis.regions import loops_around
-from ...ir.expr import Add, BinaryExpr, Buffer, Const, Expr, Load, Max, Min, Mul, Select, Var
+from ...ir.expr import Buffer, Const, Load, Select, Var
 from ...ir.node import Node, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
 from ...ir.stmt import Block, For, IterVar, Stmt, Store, replace_statements, seq
 from .base import BlockRef, Primitive, Refusal, fresh_name, replace
+from .patterns import Parts, own_chain, parts
 
 
 def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
@@ -61,6 +60,18 @@ def apply_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> tup
         for i:
           C_init: C[i] = 0
           for k: C[i] += A[i, k]
+
+    >>> sch = product(4, 6, 8)
+    >>> init = sch.decompose_reduction("C", sch.get_loops("C")[2])
+    >>> sch.show()
+    def product(A: float32[4, 8], B: float32[8, 6], out C: float32[4, 6]):
+      for i in range(4):
+        for j in range(6):
+          block C_init(vi over 4 = i; vj over 6 = j):
+            C[vi, vj] = 0.0
+          for k in range(8):
+            block C(vi_1 over 4 = i; vj_1 over 6 = j; vk reduce 8 = k):
+              C[vi_1, vj_1] = C[vi_1, vj_1] + A[vi_1, vk] * B[vk, vj_1]
     """
     b, s = func.blocks[block.name], func.loops[loop]
     assert b.init is not None
@@ -86,42 +97,6 @@ def apply_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> tup
 DECOMPOSE_REDUCTION = Primitive("decompose_reduction", check_decompose_reduction, apply_decompose_reduction)
 
 
-# rfactor
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """A reduction of the form target[index] = op(target[index], element)."""
-
-    op: type[BinaryExpr]
-    target: Buffer
-    index: tuple[Expr, ...]
-    element: Expr
-
-
-def _parts(b: Block) -> _Parts | None:
-    s = b.body
-    if not isinstance(s, Store) or not isinstance(s.value, (Add, Mul, Min, Max)) or not isinstance(b.init, Store):
-        return None
-    held = Load(s.buffer, s.indices)
-    for mine, other in ((s.value.a, s.value.b), (s.value.b, s.value.a)):
-        if mine == held:
-            return _Parts(type(s.value), s.buffer, s.indices, other)
-    return None
-
-
-def _own_chain(func: PrimFunc, b: Block) -> list[For]:
-    """The loops directly around a block that hold nothing else, outermost first."""
-    chain: list[For] = []
-    inner: Stmt = b
-    for s in reversed(loops_around(func, b)):
-        if s.body is not inner:
-            break
-        chain.insert(0, s)
-        inner = s
-    return chain
-
-
 def check_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
     b, s = func.blocks[block.name], func.loops[loop]
     what = f"cannot factor loop {loop.name} out of the reduction of block {b.name}"
@@ -129,9 +104,9 @@ def check_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
     if b.init is None:
         why = "its init is a block of its own" if b.is_reduction else "it is no reduction"
         return Refusal(what, why, {b: "the block"}, "rfactor before decompose_reduction")
-    if _parts(b) is None:
+    if parts(b) is None:
         return Refusal(what, "it is not of the form C[i] = C[i] op x with op one of +, *, min, max", {b: "the block"})
-    chain = _own_chain(func, b)
+    chain = own_chain(func, b)
     if s not in chain:
         return Refusal(what, "the loop is not around the block alone", marks, "reorder it next to the block")
     reduce_vars = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
@@ -174,21 +149,43 @@ def apply_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[PrimFunc,
           for k1 in range(16): C[i] += C_rf[i, k1]
 
     so that k1 is a spatial axis of the first block and may be vectorized or parallel. Returns the first block.
+
+    >>> sch = product(4, 6, 8)
+    >>> k_0, k_1 = sch.split(sch.get_loops("C")[2], [None, 4])
+    >>> partial = sch.rfactor("C", k_1)
+    >>> sch.show()
+    def product(A: float32[4, 8], B: float32[8, 6], out C: float32[4, 6]):
+      C_rf = alloc(float32[4, 6, 4])
+      for i in range(4):
+        for j in range(6):
+          for k_0 in range(2):
+            for k_1 in range(4):
+              block C_rf(vi over 4 = i; vj over 6 = j; vk_1 over 4 = k_1; vk_0 reduce 2 = k_0):
+                init:
+                  C_rf[vi, vj, vk_1] = 0.0
+                C_rf[vi, vj, vk_1] = C_rf[vi, vj, vk_1] + A[vi, vk_0 * 4 + vk_1] * B[vk_0 * 4 + vk_1, vj]
+      for i_1 in range(4):
+        for j_1 in range(6):
+          for k_1_1 in range(4):
+            block C(vi_1 over 4 = i_1; vj_1 over 6 = j_1; vk_1_1 reduce 4 = k_1_1):
+              init:
+                C[vi_1, vj_1] = 0.0
+              C[vi_1, vj_1] = C[vi_1, vj_1] + C_rf[vi_1, vj_1, vk_1_1]
     """
     b, s = func.blocks[block.name], func.loops[loop]
-    parts = _parts(b)
-    assert parts is not None and isinstance(b.init, Store)
-    chain = _own_chain(func, b)
+    form = parts(b)
+    assert form is not None and isinstance(b.init, Store)
+    chain = own_chain(func, b)
     names = {x.name for x in (*func.buffers, *func.allocs)}
-    partial = Buffer(fresh_name(f"{parts.target.name}_rf", names), (*parts.target.shape, s.extent), parts.target.dtype)
+    partial = Buffer(fresh_name(f"{form.target.name}_rf", names), (*form.target.shape, s.extent), form.target.dtype)
     name = fresh_name(f"{b.name}_rf", func.blocks)
-    nest = replace_statements(chain[0], {b: _partial_block(b, name, partial, parts, chain, s)})
-    final = _final_nest(b, partial, parts, chain, s)
+    nest = replace_statements(chain[0], {b: _partial_block(b, name, partial, form, chain, s)})
+    final = _final_nest(b, partial, form, chain, s)
     body = replace_statements(func.body, {chain[0]: seq([nest, final])})
     return with_fields(func, body=body, allocs=(*func.allocs, partial)), BlockRef(name)
 
 
-def _partial_block(b: Block, name: str, partial: Buffer, parts: _Parts, chain: list[For], s: For) -> Block:
+def _partial_block(b: Block, name: str, partial: Buffer, form: Parts, chain: list[For], s: For) -> Block:
     """The reduction over all loops but one, which becomes a spatial iterator.
 
     Conditions on the reduce loops (the tail of a split) become part of the value: where they fail, the neutral element.
@@ -202,8 +199,8 @@ def _partial_block(b: Block, name: str, partial: Buffer, parts: _Parts, chain: l
     loops = {s.var: factored.var} | {it.binding: it.var for it in others}
     values = {it.var: substitute(it.binding, loops) for it in b.iters if it.kind == "reduce"}
     spatial = tuple(it for it in b.iters if it.kind == "spatial")
-    index = (*parts.index, factored.var)
-    element = substitute(parts.element, values)
+    index = (*form.index, factored.var)
+    element = substitute(form.element, values)
     conditions = conjuncts(b.where)
     tail = all_of([substitute(c, loops) for c in conditions if free_vars(c) <= loops.keys()])
     where = all_of([c for c in conditions if not free_vars(c) <= loops.keys()])
@@ -211,12 +208,12 @@ def _partial_block(b: Block, name: str, partial: Buffer, parts: _Parts, chain: l
     if tail is not None:
         element = Select(tail, element, neutral)
     if not others:  # nothing left to reduce: each partial result is one element
-        return Block(name, (*spatial, factored), Store(partial, index, parts.op(neutral, element)), None, where)
-    update = Store(partial, index, parts.op(Load(partial, index), element))
+        return Block(name, (*spatial, factored), Store(partial, index, form.op(neutral, element)), None, where)
+    update = Store(partial, index, form.op(Load(partial, index), element))
     return Block(name, (*spatial, factored, *others), update, Store(partial, index, neutral), where, b.annotations)
 
 
-def _final_nest(b: Block, partial: Buffer, parts: _Parts, chain: list[For], s: For) -> Stmt:
+def _final_nest(b: Block, partial: Buffer, form: Parts, chain: list[For], s: For) -> Stmt:
     """The reduction of the partial results."""
     assert isinstance(b.init, Store)
     spatial_vars = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}
@@ -229,9 +226,9 @@ def _final_nest(b: Block, partial: Buffer, parts: _Parts, chain: list[For], s: F
         if it.kind == "spatial"
     ]
     along = IterVar(Var(f"v{s.var.name}"), s.extent, "reduce", fresh[s.var])
-    index = tuple(substitute(i, renamed) for i in parts.index)
-    update = Store(parts.target, index, parts.op(Load(parts.target, index), Load(partial, (*index, along.var))))
-    init = Store(parts.target, index, b.init.value)
+    index = tuple(substitute(i, renamed) for i in form.index)
+    update = Store(form.target, index, form.op(Load(form.target, index), Load(partial, (*index, along.var))))
+    init = Store(form.target, index, b.init.value)
     inside = {x.var for x in chain}
     kept = [substitute(c, fresh) for c in conjuncts(b.where) if free_vars(c) & inside <= spatial_vars]
     nest: Stmt = Block(b.name, (*iters, along), update, init, all_of(kept))

@@ -1,0 +1,137 @@
+"""Questions about maps between index spaces: are they one to one, what is their inverse (islpy)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..ir.arith import dims_env, simplify
+from ..ir.expr import Const, Expr, Var, const
+from ..ir.query import free_vars
+from .regions import index_span
+from .sets import Space, isl, within
+
+Env = Mapping[Var, tuple[Expr, Expr]]
+
+
+def _pairs(domain: Env, dims: Sequence[Var]) -> tuple[Space, Any, dict[Var, int], dict[Var, int]]:
+    """Pairs of points of a box."""
+    variables = list(domain)
+    space = Space(list(dims), 2 * len(variables))
+    first = {v: i for i, v in enumerate(variables)}
+    second = {v: len(variables) + i for i, v in enumerate(variables)}
+    points = within(space, dims_env(dims))
+    for at in (first, second):
+        for v, (low, high) in domain.items():
+            points = points.intersect(space.dim(at[v]).ge_set(space.affine(low, {})))
+            points = points.intersect(space.dim(at[v]).le_set(space.affine(high, {})))
+    return space, points, first, second
+
+
+def is_injective(exprs: Sequence[Expr], domain: Env, dims: Sequence[Var] = ()) -> bool:
+    """Whether different points of a box have different images.
+
+    Raises:
+        NotAffineError: nothing can be proved about the map.
+    """
+    return determines(exprs, list(domain), domain, dims)
+
+
+def determines(given: Sequence[Expr], wanted: Sequence[Expr], domain: Env, dims: Sequence[Var] = ()) -> bool:
+    """Whether points of a box that agree in some expressions agree in others.
+
+    Raises:
+        NotAffineError: an expression is not affine.
+    """
+    if all(isinstance(e, Var) for e in given) and set().union(*map(free_vars, wanted)) <= set(given) | set(dims):
+        return True
+    space, points, first, second = _pairs(domain, dims)
+    for e in given:
+        points = points.intersect(space.affine(e, first).eq_set(space.affine(e, second)))
+    return all(points.is_subset(space.affine(e, first).eq_set(space.affine(e, second))) for e in wanted)
+
+
+def image_extents(exprs: Sequence[Expr], domain: Env, env: Env) -> tuple[Expr, ...] | None:
+    """The extents of the least box at 0 around an image; None where an end cannot be told or is negative."""
+    extents = []
+    for e in exprs:
+        span = index_span(e, domain, env)
+        if span is None or not isinstance(simplify(span[0], env), Const) or simplify(span[0], env).value < 0:
+            return None
+        extents.append(simplify(span[1] + 1, env))
+    return tuple(extents)
+
+
+def covers(exprs: Sequence[Expr], domain: Env, extents: Sequence[Expr], dims: Sequence[Var] = ()) -> bool:
+    """Whether the image of a box is all of another box at 0.
+
+    Raises:
+        NotAffineError: an expression is not affine.
+    """
+    image, whole = _image(exprs, domain, extents, dims)
+    return bool(whole.is_subset(image))
+
+
+def _image(exprs: Sequence[Expr], domain: Env, extents: Sequence[Expr], dims: Sequence[Var]) -> tuple[Any, Any]:
+    n, m = len(domain), len(exprs)
+    space = Space(list(dims), n + m)
+    at = {v: i for i, v in enumerate(domain)}
+    graph = within(space, dims_env(dims))
+    for v, (low, high) in domain.items():
+        graph = graph.intersect(space.dim(at[v]).ge_set(space.affine(low, {})))
+        graph = graph.intersect(space.dim(at[v]).le_set(space.affine(high, {})))
+    for d, e in enumerate(exprs):
+        graph = graph.intersect(space.dim(n + d).eq_set(space.affine(e, at)))
+    box = Space(list(dims), m)
+    whole = within(box, dims_env(dims))
+    for d, extent in enumerate(extents):
+        whole = whole.intersect(box.dim(d).ge_set(box.constant(0))).intersect(box.dim(d).lt_set(box.affine(extent, {})))
+    return graph.project_out(isl.dim_type.set, 0, n), whole
+
+
+def inverse(exprs: Sequence[Expr], domain: Env, results: Sequence[Var]) -> dict[Var, Expr] | None:
+    """The source's variables in terms of the image's; None where one expression does not do for all points.
+
+    Args:
+        exprs: an injective map of the box `domain` (constant bounds); results: variables for its values.
+
+    Raises:
+        NotAffineError: an expression is not affine.
+    """
+    variables = list(domain)
+    n, m = len(variables), len(exprs)
+    space = Space([], n + m)
+    at = {v: i for i, v in enumerate(variables)}
+    graph = space.universe()
+    for v, (low, high) in domain.items():
+        graph = graph.intersect(space.dim(at[v]).ge_set(space.affine(low, {})))
+        graph = graph.intersect(space.dim(at[v]).le_set(space.affine(high, {})))
+    for d, e in enumerate(exprs):
+        graph = graph.intersect(space.dim(n + d).eq_set(space.affine(e, at)))
+    pairs = isl.Map.from_domain(graph).move_dims(isl.dim_type.out, 0, isl.dim_type.in_, 0, n)
+    pieces: list[Any] = []
+    pairs.as_pw_multi_aff().coalesce().foreach_piece(lambda _, affs: pieces.append(affs))
+    if len(pieces) != 1:
+        return None
+    found = {}
+    for i, v in enumerate(variables):
+        e = _expr_of(pieces[0].get_at(i), results)
+        found[v] = simplify(e, {r: (const(0), const(2**31)) for r in results})
+    assert len(results) == m
+    return found
+
+
+def _expr_of(aff: Any, variables: Sequence[Var]) -> Expr:
+    """An isl affine function as an expression."""
+    scale = aff.get_denominator_val().to_python()
+    aff = aff.scale_val(isl.Val.int_from_si(isl.DEFAULT_CONTEXT, scale))
+    total: Expr = const(aff.get_constant_val().to_python())
+    for d, v in enumerate(variables):
+        c = aff.get_coefficient_val(isl.dim_type.in_, d).to_python()
+        total = total + v * c if c else total
+    for d in range(aff.dim(isl.dim_type.div)):
+        c = aff.get_coefficient_val(isl.dim_type.div, d).to_python()
+        if c:
+            inner = _expr_of(aff.get_div(d), variables)
+            total = total + inner * c
+    return total if scale == 1 else total // scale

@@ -1,0 +1,99 @@
+"""Tensor intrinsics: what an instruction computes, as loops, and how to write the instruction.
+
+A block is tensorized when its body matches the loops; they stay its meaning for every analysis and for the interpreter, and
+code generation puts the instruction in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..dtype import DType, bfloat16, float32, int8, int32, uint8
+from ..errors import ScheduleError
+from .expr import Broadcast, Buffer, Call, Expr, Load, Ramp, Var, cast, const
+from .stmt import For, Stmt, Store
+
+Places = Mapping[str, tuple[Buffer, Expr]]
+"""By the description's buffer names: the flat buffer that stands for it, and the offset of its first element."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TensorIntrin:
+    """An instruction of the target.
+
+    Attributes:
+        name: under which it is registered.
+        description: loops with one store: what it computes, over small buffers without gaps.
+        implementation: given where the buffers are, the statement that does the same.
+        feature: the CPU feature that it needs, in LLVM's words; "" for none.
+    """
+
+    name: str
+    description: Stmt
+    implementation: Callable[[Places], Stmt]
+    feature: str = ""
+
+
+_REGISTRY: dict[str, TensorIntrin] = {}
+
+
+def register(intrin: TensorIntrin) -> TensorIntrin:
+    """Make an intrinsic known to `Schedule.tensorize` under its name.
+
+    Raises:
+        ScheduleError: another one has that name.
+    """
+    if _REGISTRY.get(intrin.name, intrin) is not intrin:
+        raise ScheduleError(f"a tensor intrinsic {intrin.name!r} is registered already", hint="choose another name")
+    _REGISTRY[intrin.name] = intrin
+    return intrin
+
+
+def tensor_intrin(name: str) -> TensorIntrin | None:
+    """The intrinsic of that name, if there is one."""
+    return _REGISTRY.get(name)
+
+
+def tensor_intrins() -> tuple[str, ...]:
+    """The names of all registered intrinsics."""
+    return tuple(_REGISTRY)
+
+
+def dot_description(lanes: int, group: int, a: DType, b: DType, c: DType) -> Stmt:
+    """C[i] += A[k] * B[i, k] for i < lanes and k < group, the products in C's dtype."""
+    left = Buffer("A", (const(group),), a)
+    right = Buffer("B", (const(lanes), const(group)), b)
+    out = Buffer("C", (const(lanes),), c)
+    i, k = Var("i"), Var("k")
+    product = cast(left[k], c) * cast(right[i, k], c)
+    return For(i, const(lanes), For(k, const(group), Store(out, (i,), out[i] + product)))
+
+
+def _dot(op: str, lanes: int, group: int) -> Callable[[Places], Stmt]:
+    """acc[lanes] += the group of A, repeated, times the lanes of B: one instruction."""
+
+    def write(places: Places) -> Stmt:
+        (a, at_a), (b, at_b), (c, at_c) = (places[n] for n in "ABC")
+        here = Ramp(at_c, const(1), lanes)
+        few = Load(a, (Ramp(at_a, const(1), group),))
+        word = Call("bitcast", (few,), int32)
+        repeated = Call("bitcast", (Broadcast(word, lanes),), a.dtype.with_lanes(lanes * group))
+        many = Load(b, (Ramp(at_b, const(1), lanes * group),))
+        acc = Load(c, (here,))
+        return Store(c, (here,), Call(op, (acc, repeated, many), acc.dtype))
+
+    return write
+
+
+VNNI_U8I8 = register(
+    TensorIntrin("avx512_vnni_u8i8", dot_description(16, 4, uint8, int8, int32), _dot("dot_u8i8", 16, 4), "avx512vnni")
+)
+"""vpdpbusd: 16 sums of 4 products of uint8 and int8, exact."""
+
+BF16 = register(
+    TensorIntrin(
+        "avx512_bf16_dot", dot_description(16, 2, bfloat16, bfloat16, float32), _dot("dot_bf16", 16, 2), "avx512bf16"
+    )
+)
+"""vdpbf16ps: 16 sums of 2 products of bfloat16. It treats subnormal numbers as zero and rounds each addition."""

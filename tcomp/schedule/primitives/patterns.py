@@ -1,0 +1,104 @@
+"""Forms of blocks that primitives recognise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...analysis.regions import accesses, loops_around, producers, writes
+from ...ir.arith import simplify
+from ...ir.expr import Add, BinaryExpr, Buffer, Const, Expr, Load, Max, Min, Mul, Var
+from ...ir.node import Node
+from ...ir.primfunc import PrimFunc
+from ...ir.query import is_const
+from ...ir.stmt import Block, For, Stmt, Store
+from .base import Refusal
+
+
+def own_chain(func: PrimFunc, b: Block) -> list[For]:
+    """The loops directly around a block that hold nothing else, outermost first."""
+    found: list[For] = []
+    inner: Stmt = b
+    for s in reversed(loops_around(func, b)):
+        if s.body is not inner:
+            break
+        found.insert(0, s)
+        inner = s
+    return found
+
+
+def own_loops(func: PrimFunc, b: Block) -> dict[Var, For] | None:
+    """The loop that each iterator is; None unless the block stands alone in a nest of exactly its iterators' loops."""
+    around = own_chain(func, b)
+    by_var = {s.var: s for s in around}
+    if len(loops_around(func, b)) != len(around) or b.where is not None:
+        return None
+    found: dict[Var, For] = {}
+    for it in b.iters:
+        s = by_var.pop(it.binding, None) if isinstance(it.binding, Var) else None
+        if s is None and not (is_const(it.binding, 0) and is_const(it.extent, 1)):
+            return None
+        if s is not None:
+            if simplify(s.extent - it.extent) != Const(0, it.var.dtype):
+                return None
+            found[it.var] = s
+    return None if by_var else found
+
+
+def only_output(block: Block) -> Buffer | None:
+    written = writes(block)
+    return written[0] if len(written) == 1 else None
+
+
+def spatial_index(block: Block, indices: tuple[Expr, ...]) -> dict[int, Var] | None:
+    """Which spatial iterator each dimension of an index is; None unless each is a different one or the constant 0."""
+    spatial = {it.var for it in block.iters if it.kind == "spatial"}
+    found: dict[int, Var] = {}
+    for d, index in enumerate(indices):
+        if is_const(index, 0):
+            continue
+        if index not in spatial or index in found.values():
+            return None
+        found[d] = index
+    return found
+
+
+def movable_output(func: PrimFunc, block: Block, what: str) -> Refusal | Buffer:
+    """The one intermediate buffer that a block alone writes, at its own spatial iterators."""
+    buffer = only_output(block)
+    mark: dict[Node, str] = {block: "this block"}
+    if buffer is None:
+        return Refusal(what, "it writes several buffers", mark)
+    if buffer not in func.allocs:
+        return Refusal(
+            what, f"it writes {buffer.name}, an output of the function", mark, f"cache_write({block.name}) first"
+        )
+    others = [b for b in producers(func, buffer) if b is not block]
+    if others:
+        return Refusal(
+            what, f"block {others[0].name} writes {buffer.name} as well", {**mark, others[0]: "also writes it"}
+        )
+    for a in accesses(block):
+        if a.is_write and spatial_index(block, a.indices) is None:
+            return Refusal(what, f"it does not write {buffer.name} at its own spatial iterators", mark)
+    return buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A reduction of the form target[index] = op(target[index], element)."""
+
+    op: type[BinaryExpr]
+    target: Buffer
+    index: tuple[Expr, ...]
+    element: Expr
+
+
+def parts(b: Block) -> Parts | None:
+    s = b.body
+    if not isinstance(s, Store) or not isinstance(s.value, (Add, Mul, Min, Max)) or not isinstance(b.init, Store):
+        return None
+    held = Load(s.buffer, s.indices)
+    for mine, other in ((s.value.a, s.value.b), (s.value.b, s.value.a)):
+        if mine == held:
+            return Parts(type(s.value), s.buffer, s.indices, other)
+    return None
