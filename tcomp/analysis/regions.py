@@ -125,11 +125,13 @@ class Box:
 def index_span(e: Expr, inner: Mapping[Var, tuple[Expr, Expr]], env: Env) -> tuple[Expr, Expr] | None:
     """The least and greatest value of an index while the inner variables run, in terms of the others.
 
-    None where a non-linear term depends on an inner variable and has no constant bounds.
+    None where a value from memory decides, or a non-linear term depends on an inner variable and has no constant bounds.
     """
     form = linear(e, {**env, **inner})
     low, high = Linear(None, form.constant), Linear(None, form.constant)
     for term, c in form.terms.items():
+        if any(isinstance(x, Load) for x in walk(term)):
+            return None  # known only when the program runs
         if not free_vars(term) & inner.keys():
             low, high = low.add(Linear({term: c})), high.add(Linear({term: c}))
             continue
@@ -161,9 +163,17 @@ def _term_span(term: Expr, inner: Mapping[Var, tuple[Expr, Expr]], env: Env) -> 
 
 
 def box_of(
-    points: Iterable[tuple[Expr, ...]], inner: Mapping[Var, tuple[Expr, Expr]], env: Env, shape: tuple[Expr, ...]
+    points: Iterable[tuple[Expr, ...]],
+    inner: Mapping[Var, tuple[Expr, Expr]],
+    env: Env,
+    shape: tuple[Expr, ...],
+    may_exceed: bool = False,
 ) -> Box:
-    """A box around all of some index tuples while the inner variables run; a dimension without bounds is taken whole."""
+    """A box around all of some index tuples while the inner variables run; a dimension without bounds is taken whole.
+
+    Args:
+        may_exceed: indices may lie beyond the shape; such a dimension is made as long as the others ask.
+    """
     spans: list[tuple[Expr, Expr] | None] = [None] * len(shape)
     whole = [False] * len(shape)
     for indices in points:
@@ -178,11 +188,11 @@ def box_of(
     mins, extents = [], []
     for d, extent in enumerate(shape):
         span = spans[d]
-        if whole[d] or span is None:
+        if span is None or (whole[d] and not may_exceed):
             low, size = const(0), extent
         else:
-            low = simplify(span[0], env)
-            size = simplify(span[1] - span[0] + 1, env)
+            low = const(0) if whole[d] else simplify(span[0], env)
+            size = simplify(Max(extent, span[1] + 1) if whole[d] else span[1] - span[0] + 1, env)
             if free_vars(size) & env.keys() - free_vars(extent):
                 bound = interval(size, env)[1]
                 size = const(bound) if bound is not None else extent

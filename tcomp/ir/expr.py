@@ -293,6 +293,7 @@ class Buffer(Node):
             place that uses it).
         align: bytes that the base address is a multiple of.
         stride_rules: (axis, factor, offset): lowering pads that axis' stride to offset modulo factor.
+        reused: elements take one value after another (a ring, a pair of tiles), so its users may not move.
     """
 
     name: str
@@ -302,6 +303,7 @@ class Buffer(Node):
     strides: tuple[Expr, ...] | None = None
     align: int = 0
     stride_rules: tuple[tuple[int, int, int], ...] = ()
+    reused: bool = False
 
     def __repr__(self) -> str:
         return f"Buffer({self.name})"

@@ -112,6 +112,8 @@ class _PrimFuncVerifier:
                 for e in (*s.indices, s.value, *(() if s.mask is None else (s.mask,))):
                     self.expr(e, scope, s)
                 self.access(s.buffer, s.indices, s)
+                if s.buffer in self.func.inputs:
+                    self.fail(f"it writes to {s.buffer.name}, an input", s)
                 if s.value.dtype.element != s.buffer.dtype:
                     self.fail(f"a {s.value.dtype} value is stored in {s.buffer.name}, which is {s.buffer.dtype}", s)
             case If():

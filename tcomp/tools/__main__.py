@@ -91,7 +91,7 @@ def fuzz(
     if anyway:
         share = 100 * harmless.total() / max(tried, 1)
         print(f"{tried} refused steps were tried all the same: {harmless.total()} ({share:.1f} %) did no harm")
-        for (name, why), count in harmless.most_common(12):
+        for (name, why), count in harmless.most_common(20):
             print(f"{count:>7}  {name}: {why}")
     raise typer.Exit(1 if layers.keys() - {"agree"} else 0)
 

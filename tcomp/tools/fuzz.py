@@ -10,6 +10,7 @@ import multiprocessing
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -24,17 +25,20 @@ from ..ir.expr import Var
 from ..ir.interp import evaluate, run
 from ..ir.primfunc import PrimFunc
 from ..ir.repro import as_python, from_python
-from ..ir.stmt import Allocate, walk_statements
+from ..ir.stmt import Allocate, For, walk_statements
 from ..ir.tensor_intrin import tensor_intrin
 from ..ir.verify import verify
-from ..schedule import Refusal, Trace
+from ..schedule import BlockRef, Refusal, Trace
 from ..schedule.primitives import ALL
 from ..schedule.primitives.annotate import crosses_threads
 from ..schedule.schedule import Schedule
 from ..target import Target
 from .expressions import random_kernel
-from .proposals import METHODS, Choice, arguments, too_big
+from .proposals import METHODS, Choice, proposals, too_big
 from .races import races
+
+CHUNK = 16
+"""Cases that a process takes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +99,29 @@ def apply_choices(
 ) -> None:
     """Apply each step that its check accepts."""
     for choice in choices:
-        args = arguments(sch, choice)
-        if args is None:
-            continue
-        refusal = sch.refusal(choice.method, *args)
-        if refusal is not None:
-            outcome.refused.append((choice.method, refusal.why))
-            if on_refusal is not None:
-                on_refusal(sch, choice.method, args, refusal)
-            continue
-        before = sch.copy()
-        _name_loops(sch, args)
-        getattr(sch, choice.method)(*args)
-        if too_big(sch.func):
-            sch.restore(before)
-            continue
-        verify(sch.func)
-        outcome.steps.append(choice.method)
+        for name, args in proposals(sch, choice):
+            if any(_gone(sch, v) for v in args):
+                continue  # an earlier step of a recipe was refused, or consumed the handle
+            refusal = sch.refusal(name, *args)
+            if refusal is not None:
+                outcome.refused.append((name, refusal.why))
+                if on_refusal is not None:
+                    on_refusal(sch, name, args, refusal)
+                continue
+            before = sch.copy()
+            _name_loops(sch, args)
+            getattr(sch, name)(*args)
+            if too_big(sch.func):
+                sch.restore(before)
+                continue
+            verify(sch.func)
+            outcome.steps.append(name)
+
+
+def _gone(sch: Schedule, handle: Any) -> bool:
+    if isinstance(handle, BlockRef):
+        return handle.name not in sch.func.blocks
+    return isinstance(handle, Var) and handle not in sch.func.loops
 
 
 def _name_loops(sch: Schedule, args: tuple[Any, ...]) -> None:
@@ -215,6 +225,8 @@ class Probe:
             lowered = lower(func)
             if not (self._is_modest(func) and self._is_modest(lowered)):
                 return
+            if any(isinstance(x, For) and x.kind == "vectorized" for x in walk_statements(lowered.body)):
+                return  # there are no vectors of vectors
             results = [run(f, self._flat(f), self.dims) for f in (func, lowered)]
             right = all(agree(a.reshape(-1), b.reshape(-1)) for got in results for a, b in zip(got, self.want))
             if right and not races(func, self._flat(func), self.dims, cooperating(func)):
@@ -273,19 +285,38 @@ def script(outcome: Outcome) -> str:
     )
 
 
-def _outcome(job: tuple[int, bool]) -> Outcome:
-    """The outcome of a seed, as it travels between processes. Here and not in `__main__`, which they cannot import."""
-    seed, anyway = job
-    result = run_case(make_case(seed), anyway=anyway)
-    result.scheduled = None
-    return result
+def _outcomes(seeds: Sequence[int], anyway: bool) -> list[Outcome]:
+    """The outcomes of some seeds, as they travel between processes. Here and not in `__main__`, which those cannot import."""
+    results = [run_case(make_case(seed), anyway=anyway) for seed in seeds]
+    for r in results:
+        r.scheduled = None
+    return results
 
 
 def outcomes(first: int, count: int, jobs: int, anyway: bool = False) -> Iterator[Outcome]:
-    """The outcomes of consecutive seeds, computed in several processes."""
-    seeds = [(seed, anyway) for seed in range(first, first + count)]
+    """The outcomes of consecutive seeds, computed in several processes; a case that kills its process is one of them."""
+    chunks = [range(i, min(i + CHUNK, first + count)) for i in range(first, first + count, CHUNK)]
     if jobs <= 1:
-        yield from map(_outcome, seeds)
+        for chunk in chunks:
+            yield from _outcomes(chunk, anyway)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_outcome, seeds, chunksize=16)
+    while chunks:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            futures = [pool.submit(_outcomes, chunk, anyway) for chunk in chunks]
+            try:
+                for future in futures:
+                    yield from future.result()
+                    chunks.pop(0)
+                return
+            except BrokenProcessPool:
+                pass  # found one by one, then the rest goes on in a new pool
+        for seed in chunks.pop(0):
+            yield _alone(seed, anyway)
+
+
+def _alone(seed: int, anyway: bool) -> Outcome:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_outcomes, [seed], anyway).result()[0]
+        except BrokenProcessPool:
+            return Outcome(make_case(seed), "native", "the process died")

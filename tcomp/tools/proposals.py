@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.expr import Const, Var
+from ..analysis.regions import loops_around, reads, writes
+from ..ir.expr import Const, Select, Var
 from ..ir.index_map import IndexMap
 from ..ir.primfunc import PrimFunc
 from ..ir.stmt import Block, For, Seq, walk_statements
@@ -14,16 +15,6 @@ from ..ir.tensor_intrin import tensor_intrins
 from ..schedule.primitives import ALL, BlockRef
 from ..schedule.schedule import Schedule
 
-WEIGHTS = {
-    "split": 5, "reorder": 4, "fuse": 2, "vectorize": 3, "parallel": 2, "compute_at": 4, "rfactor": 3, "compute_inline": 2,
-    "reverse_compute_at": 2, "cache_read": 2, "cache_write": 2, "decompose_reduction": 2, "merge": 2, "transform_layout": 2,
-    "rolling_buffer": 2, "double_buffer": 2, "read_at": 2, "write_at": 2, "blockize": 2, "tensorize": 2, "bind": 2,
-}  # fmt: skip
-"""How often a primitive is proposed; others once."""
-UNCHECKED = {"unsafe_set_dtype"}
-"""Primitives that promise nothing about the result; proposed, but only to widen a dtype."""
-
-METHODS = tuple(name for name in ALL for _ in range(WEIGHTS.get(name, 1)))
 SCOPES = ("global", "local")
 FACTORS = (2, 3, 4, 5, 8, 16)
 
@@ -86,6 +77,128 @@ class _Picker:
         ]
         exprs = kinds[self.n[4] % len(kinds)]()
         return IndexMap(params, tuple(exprs))
+
+
+Step = tuple[str, tuple[Any, ...]]
+Recipe = Callable[[Schedule, _Picker], Iterator[Step]]
+"""Yields steps; each is proposed, and the generator goes on with the schedule as it then stands."""
+
+
+def _loops(sch: Schedule, block: str) -> list[Var]:
+    return [s.var for s in loops_around(sch.func, sch.func.blocks[block])] if block in sch.func.blocks else []
+
+
+def _recipe_tensorize(sch: Schedule, p: _Picker) -> Iterator[Step]:
+    """Loops as a dot-product instruction wants them."""
+    loops = _loops(sch, p.block.name)
+    if len(loops) < 2:
+        return
+    narrow = any(b.dtype.bits == 8 for b in sch.func.inputs)
+    j, k = loops[-2:]
+    yield "split", (k, (None, 4 if narrow else 2))
+    yield "split", (j, (None, 16))
+    loops = _loops(sch, p.block.name)
+    if len(loops) >= 4:
+        yield "reorder", (loops[-2], loops[-3], loops[-1])
+        if p.n[3] % 2:
+            yield "decompose_reduction", (p.block, loops[0])
+        yield "tensorize", (_loops(sch, p.block.name)[-2], tensor_intrins()[0 if narrow else 1])
+
+
+def _recipe_rolling(sch: Schedule, p: _Picker) -> Iterator[Step]:
+    """A producer at a loop that moves a window over it."""
+    names = list(sch.func.blocks)
+    made = {b.name: reads(b) for b in sch.func.blocks.values()}
+    pairs = [(x, y) for x in names for y in names if x != y and set(writes(sch.func.blocks[x])) & set(made[y])]
+    if not pairs:
+        return
+    producer, user = pairs[p.n[0] % len(pairs)]
+    if _loops(sch, user) and p.n[2] % 2:
+        yield "split", (_loops(sch, user)[0], (None, 2))
+    loops = _loops(sch, user)
+    if loops:
+        yield "compute_at", (BlockRef(producer), loops[p.n[1] % min(len(loops), 2)])
+        yield "rolling_buffer", (BlockRef(producer), writes(sch.func.blocks[producer])[0])
+
+
+def _recipe_double(sch: Schedule, p: _Picker) -> Iterator[Step]:
+    """A copy for each iteration of a loop, then for the next one."""
+    loops, sources = _loops(sch, p.block.name), reads(sch.func.blocks[p.block.name])
+    if loops and sources:
+        loop, before = loops[p.n[1] % len(loops)], set(sch.func.blocks)
+        yield "read_at", (loop, p.block, sources[p.n[2] % len(sources)], p.scope)
+        for name in set(sch.func.blocks) - before:
+            yield "double_buffer", (BlockRef(name), loop)
+
+
+def _recipe_inplace(sch: Schedule, p: _Picker) -> Iterator[Step]:
+    """An update apart from its init, on a copy."""
+    loops = _loops(sch, p.block.name)
+    if loops:
+        yield "decompose_reduction", (p.block, loops[0])
+        yield "cache_inplace", (p.block, p.written(), p.scope)
+
+
+def _recipe_epilogue(sch: Schedule, p: _Picker) -> Iterator[Step]:
+    for name in list(sch.func.blocks):
+        if p.block.name in sch.func.blocks and name in sch.func.blocks:
+            yield "fuse_reduction_epilogue", (p.block, BlockRef(name))
+
+
+def _recipe_padding(sch: Schedule, p: _Picker) -> Iterator[Step]:
+    for name, b in list(sch.func.blocks.items()):
+        loops = _loops(sch, name)
+        if isinstance(getattr(b.body, "value", None), Select) and loops:
+            yield "decompose_padding", (BlockRef(name), loops[p.n[1] % len(loops) if p.n[2] % 2 else 0])
+
+
+def _recipe_tile(sch: Schedule, p: _Picker) -> Iterator[Step]:
+    """What one does to a product: a tile of its result in registers, vectors, threads."""
+    name = p.block.name
+    before = set(sch.func.blocks)
+    yield "cache_write", (p.block, p.written(), "local")
+    write = next(iter(set(sch.func.blocks) - before), name)
+    loops = _loops(sch, write)
+    if len(loops) < 2:
+        return
+    yield "split", (loops[0], (None, FACTORS[p.n[2] % 4]))
+    yield "split", (loops[1], (None, FACTORS[p.n[3] % 4]))
+    loops = _loops(sch, write)
+    if len(loops) < 4:
+        return
+    yield "reorder", (loops[0], loops[2], loops[1], loops[3])
+    yield "compute_at", (p.block, loops[2])
+    inner = _loops(sch, name)
+    if len(inner) >= 5:
+        yield "reorder", (inner[-1], inner[-3], inner[-2])
+        yield "decompose_reduction", (p.block, inner[-1])
+        yield "vectorize", (inner[-2],)
+        yield "unroll", (inner[-3],)
+    yield "parallel", (loops[0],)
+    yield "vectorize", (loops[3],)
+
+
+RECIPES: dict[str, Recipe] = {
+    "recipe_tensorize": _recipe_tensorize,
+    "recipe_rolling": _recipe_rolling,
+    "recipe_double": _recipe_double,
+    "recipe_inplace": _recipe_inplace,
+    "recipe_epilogue": _recipe_epilogue,
+    "recipe_padding": _recipe_padding,
+    "recipe_tile": _recipe_tile,
+}
+"""Several steps that random choice would hardly ever put together."""
+
+WEIGHTS = {
+    "split": 5, "reorder": 4, "fuse": 2, "vectorize": 3, "parallel": 2, "compute_at": 4, "rfactor": 3, "compute_inline": 2,
+    "reverse_compute_at": 2, "cache_read": 2, "cache_write": 2, "decompose_reduction": 2, "merge": 2, "transform_layout": 2,
+    "rolling_buffer": 2, "double_buffer": 2, "read_at": 2, "write_at": 2, "blockize": 2, "tensorize": 2, "bind": 2,
+}  # fmt: skip
+"""How often a primitive is proposed; others once."""
+UNCHECKED = {"unsafe_set_dtype"}
+"""Primitives that promise nothing about the result; proposed, but only to widen a dtype."""
+
+METHODS = tuple(name for name in (*ALL, *RECIPES) for _ in range(WEIGHTS.get(name, 1)))
 
 
 def _split(p: _Picker) -> tuple[Any, ...]:
@@ -214,6 +327,16 @@ _WITHOUT_LOOPS = {
     "unsafe_set_dtype", "transform_layout", "transform_block_layout", "reorder_block_iter_var", "pad_einsum",
     "sample_categorical", "sample_compute_location", "add_unit_loop", "annotate", "unannotate",
 }  # fmt: skip
+
+
+def proposals(sch: Schedule, choice: Choice) -> Iterator[Step]:
+    """The steps of a choice: one, or those of a recipe."""
+    if choice.method in RECIPES:
+        yield from RECIPES[choice.method](sch, _Picker(sch, choice.numbers))
+        return
+    args = arguments(sch, choice)
+    if args is not None:
+        yield choice.method, args
 
 
 def arguments(sch: Schedule, choice: Choice) -> tuple[Any, ...] | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...analysis.regions import box_of, loop_env
-from ...ir.arith import dims_env, simplify
-from ...ir.expr import Buffer, Expr, Load, Var
+from ...analysis.regions import UNKNOWN, Box, box_of, index_span, loop_env
+from ...ir.arith import can_prove, dims_env, simplify
+from ...ir.expr import Buffer, Const, Expr, Load, Max, Var, const
 from ...ir.node import rewrite, walk, with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.query import free_vars
 from ...ir.stmt import Allocate, For, If, Seq, Stmt, Store, map_statements, replace_statements, sub_statements
 from .common import Env
 
@@ -76,8 +77,29 @@ def _place(body: Stmt, buffer: Buffer, env: Env, may_enter: set[Var]) -> Stmt:
     return replace_statements(body, {site: Allocate(compact, inside)})
 
 
+def _within_reason(box: Box, buffer: Buffer, written: list[tuple[Expr, ...]], inner: Env, outer: Env) -> Box:
+    """The box with its symbolic dimensions no larger than the buffer's own, but for what is written past the edge.
+
+    What is read past the edge is read under a condition that does not hold there.
+    """
+    mins, extents = list(box.mins), list(box.extents)
+    for d, extent in enumerate(buffer.shape):
+        size = extents[d]
+        small = isinstance(size, Const) and size.value < UNKNOWN
+        if small or isinstance(extent, Const) or can_prove(size <= extent, outer):
+            continue
+        mins[d], extents[d] = const(0), extent
+        for indices in written:
+            span = index_span(indices[d], inner, outer)
+            end = None if span is None else simplify(span[1] + 1, outer)
+            if end is not None and free_vars(end) <= free_vars(extent) and not can_prove(end <= extents[d], outer):
+                extents[d] = Max(extents[d], end)
+    return Box(tuple(mins), tuple(extents))
+
+
 def _compact(site: Stmt, buffer: Buffer, outer: Env) -> tuple[Buffer, Stmt]:
     points: list[tuple[Expr, ...]] = []
+    written: list[tuple[Expr, ...]] = []
     inner: Env = {}
 
     def collect(s: Stmt) -> None:
@@ -85,12 +107,13 @@ def _compact(site: Stmt, buffer: Buffer, outer: Env) -> tuple[Buffer, Stmt]:
             inner.update(loop_env([s]))
         if isinstance(s, Store) and s.buffer is buffer:
             points.append(s.indices)
+            written.append(s.indices)
         points.extend(x.indices for x in _direct_loads(s) if x.buffer is buffer)
         for x in sub_statements(s):
             collect(x)
 
     collect(site)
-    box = box_of(points, inner, outer, buffer.shape)
+    box = _within_reason(box_of(points, inner, outer, buffer.shape, may_exceed=True), buffer, written, inner, outer)
     compact = with_fields(buffer, shape=box.extents, align=max(buffer.align, ALIGN))
     env = {**outer, **inner}
 

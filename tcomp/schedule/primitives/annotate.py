@@ -258,8 +258,8 @@ def check_pragma(func: PrimFunc, loop: Var, name: str, value: int) -> Refusal | 
     what = f"cannot attach pragma {name}={value!r} to loop {loop.name}"
     if name not in PRAGMAS:
         return Refusal(what, "there is no such pragma", {s: "this loop"}, f"one of {', '.join(PRAGMAS)}")
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_UNROLL:
-        return Refusal(what, f"its value is an integer from 1 to {MAX_UNROLL}", {s: "this loop"})
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_UNROLL:
+        return Refusal(what, f"its value is an integer from 0 to {MAX_UNROLL}", {s: "this loop"})
     if s.kind in ("vectorized", "unrolled"):
         return Refusal(what, f"the loop is {s.kind}: there is none left when code is made", {s: s.kind})
     return None

@@ -189,7 +189,8 @@ def apply_tensorize(func: PrimFunc, place: Var | BlockRef, intrin: str) -> tuple
     """
     if isinstance(place, Var):
         func, place = apply_blockize(func, place)
-    b = func.blocks[place.name]
+    b, known = func.blocks[place.name], tensor_intrin(intrin)
+    assert known is not None and match(known.description, b.body, dims_env(func.dims))
     marked = with_fields(b, annotations=b.annotations.with_(tensor_intrin=intrin))
     return replace(func, b, marked), place
 

@@ -92,6 +92,7 @@ def apply_cache_read(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: str
         block B(vi over 10 = i):
           B[vi] = A_local[vi] + 1.0
     """
+    assert buffer in reads(func.blocks[block.name])
     return _insert_copy(func, func.blocks[block.name], buffer, scope, after=False)
 
 
@@ -138,6 +139,7 @@ def apply_cache_write(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: st
         block B_local(vax0 over 10 = ax0):
           B[vax0] = B_local[vax0]
     """
+    assert buffer in writes(func.blocks[block.name])
     return _insert_copy(func, func.blocks[block.name], buffer, scope, after=True)
 
 
@@ -147,13 +149,8 @@ def apply_cache_write(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: st
 def check_cache_inplace(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: str) -> Refusal | None:
     b = func.blocks[block.name]
     what = f"cannot cache what block {b.name} updates in {buffer.name}"
-    mine = [a for a in accesses(b) if a.buffer is buffer]
-    if not any(a.is_write for a in mine) or all(a.is_write for a in mine):
-        return Refusal(
-            what, "the block does not both read and write it", {b: "this block"}, "cache_read or cache_write"
-        )
-    if b.init is not None:
-        return Refusal(what, "it begins with its own init, not with what is there", {b: "here"}, "cache_write")
+    if buffer not in writes(b):
+        return Refusal(what, "the block does not write it", {b: "this block"}, "cache_read")
     nest = blocks_under(top_statement(func, b))
     other = next((c for c in nest if c is not b and any(a.buffer is buffer for a in accesses(c))), None)
     if other is not None:
@@ -164,6 +161,8 @@ def check_cache_inplace(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: 
 
 def apply_cache_inplace(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: str) -> tuple[PrimFunc, list[BlockRef]]:
     """C[i] += f(i)    becomes    C_local[i] = C[i];  C_local[i] += f(i);  C[i] = C_local[i]
+
+    Elements that the block does not write keep their values, so that it may be one of several writers.
 
     Returns the block that copies in and the one that copies back.
 
@@ -192,6 +191,7 @@ def apply_cache_inplace(func: PrimFunc, block: BlockRef, buffer: Buffer, scope: 
             C[vax0_1, vax1_1] = C_local[vax0_1, vax1_1]
     """
     b = func.blocks[block.name]
+    assert buffer in writes(b)
     cache = fresh_buffer(func, Buffer(buffer.name, buffer.shape, buffer.dtype, scope), scope)
     names: list[str] = []
     for suffix in ("in", "out"):

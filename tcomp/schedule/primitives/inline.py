@@ -9,7 +9,7 @@ from ...ir.node import Node, rewrite, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.stmt import Block, Store, replace_statements
 from .base import BlockRef, Primitive, Refusal, remove_block, replace, with_body
-from .patterns import movable_output, parts, spatial_index
+from .patterns import movable_output, parts, pinned, spatial_index
 
 
 def check_compute_inline(func: PrimFunc, block: BlockRef) -> Refusal | None:
@@ -77,7 +77,8 @@ def check_reverse_compute_inline(func: PrimFunc, block: BlockRef) -> Refusal | N
         why = "no block" if not made else f"{len(made)} blocks"
         return Refusal(what, f"{why} of this function make what it reads", mark, "exactly one producer")
     buffer, producer = made[0]
-    return _fits_producer(func, b, producer, buffer, what)
+    refusal = pinned(b, what) or pinned(producer, what)
+    return refusal or _fits_producer(func, b, producer, buffer, what)
 
 
 def _fits_producer(func: PrimFunc, b: Block, producer: Block, buffer: Buffer, what: str) -> Refusal | None:
@@ -174,6 +175,9 @@ def check_fuse_reduction_epilogue(func: PrimFunc, block: BlockRef, epilogue: Blo
     buffer = movable_output(func, b, what)
     if isinstance(buffer, Refusal):
         return buffer
+    refusal = pinned(e, what)
+    if refusal is not None:
+        return refusal
     if e.is_reduction or _addend(e, buffer) is None:
         return Refusal(what, f"block {e.name} does not add to {buffer.name}[...]", marks, "reverse_compute_at it")
     if consumers(func, buffer) != [e]:

@@ -13,7 +13,7 @@ from ...ir.arith import can_prove, dims_env, loop_range, simplify
 from ...ir.expr import Const, Expr, Var, const
 from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.query import free_vars
+from ...ir.query import free_vars, is_const
 from ...ir.stmt import For, LoopKind, Stmt
 from .base import BlockRef, Primitive, Refusal, chain, env_at, rebind, replace
 
@@ -95,7 +95,8 @@ def apply_split(
         index = index * extent + v
     env = env_at(func, s) | {v: loop_range(e) for v, e in zip(variables, extents)}
     index = simplify(index, env)
-    body = rebind(s.body, {loop: index}, None if _guard(func, loop, factors) is None else index < s.extent, env)
+    whole = disable_predication or _guard(func, loop, factors) is None
+    body = rebind(s.body, {loop: index}, None if whole else index < s.extent, env)
     last = len(factors) - 1
     for d, (v, extent) in reversed(list(enumerate(zip(variables, extents)))):
         keeps = {"parallel": d == 0, "vectorized": d == last, "unrolled": True}.get(s.kind, False)
@@ -156,6 +157,7 @@ def apply_fuse(func: PrimFunc, *loops: Var) -> tuple[PrimFunc, Var]:
             D[vi_1, vj_1] = max(C[vi_1, vj_1], 0.0)
     """
     nest = [func.loops[v] for v in loops]
+    assert all(outer.body is inner for outer, inner in pairwise(nest))
     fused = Var("_".join(v.name for v in loops))
     dims = dims_env(func.dims)
     extent: Expr = const(1)
@@ -217,7 +219,8 @@ def _init_comes_late(old: Sequence[For], new: Sequence[For], what: str) -> Refus
         if mixed is not None:
             why = f"loop {mixed.var.name} runs over spatial and reduce axes of block {block.name} at once"
             return Refusal(what, why, {mixed: "fused loop"}, "reorder before fusing")
-        sensitive = [s for s in old if s.var in reduce_vars or s.var not in spatial_vars]
+        longer = [s for s in old if not is_const(s.extent, 1)]
+        sensitive = [s for s in longer if s.var in reduce_vars or s.var not in spatial_vars]
         if any(s.var not in reduce_vars for s in sensitive) and [s for s in new if s in sensitive] != sensitive:
             unbound = next(s for s in sensitive if s.var not in reduce_vars)
             why = f"each iteration of loop {unbound.var.name} repeats the whole reduction of block {block.name}"

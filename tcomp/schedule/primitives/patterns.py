@@ -62,6 +62,15 @@ def spatial_index(block: Block, indices: tuple[Expr, ...]) -> dict[int, Var] | N
     return found
 
 
+def pinned(b: Block, what: str) -> Refusal | None:
+    """Refuse to move a block that uses a buffer whose elements take one value after another."""
+    ring = next((a.buffer for a in accesses(b) if a.buffer.reused), None)
+    if ring is None:
+        return None
+    why = f"it uses {ring.name}, whose elements are overwritten as the loops go on"
+    return Refusal(what, why, {b: "this block"}, "do it before rolling_buffer or double_buffer")
+
+
 def movable_output(func: PrimFunc, block: Block, what: str) -> Refusal | Buffer:
     """The one intermediate buffer that a block alone writes, at its own spatial iterators."""
     buffer = only_output(block)
@@ -72,6 +81,9 @@ def movable_output(func: PrimFunc, block: Block, what: str) -> Refusal | Buffer:
         return Refusal(
             what, f"it writes {buffer.name}, an output of the function", mark, f"cache_write({block.name}) first"
         )
+    refusal = pinned(block, what)
+    if refusal is not None:
+        return refusal
     others = [b for b in producers(func, buffer) if b is not block]
     if others:
         return Refusal(

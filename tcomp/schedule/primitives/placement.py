@@ -15,15 +15,16 @@ from ...analysis.regions import (
     producers,
     reads,
     resolve,
+    writes,
 )
 from ...ir.arith import can_prove, dims_env, simplify
-from ...ir.expr import Buffer, Const, Expr, Var
+from ...ir.expr import Buffer, Const, Expr, Var, const
 from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, free_vars, is_const
 from ...ir.stmt import Block, For, IterVar, Seq, Stmt, seq
 from .base import BlockRef, Primitive, Refusal, env_at, remove_block, replace, with_body
-from .patterns import movable_output, only_output, spatial_index
+from .patterns import movable_output, only_output, pinned, spatial_index
 
 
 def _required(func: PrimFunc, buffer: Buffer, loop: For) -> Box:
@@ -45,8 +46,6 @@ def check_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | No
     buffer = movable_output(func, b, what)
     if isinstance(buffer, Refusal):
         return buffer
-    if s in loops_around(func, b):
-        return Refusal(what, "the block already runs inside that loop", {s: "the loop", b: "the block"})
     under = blocks_under(s.body)
     users = consumers(func, buffer)
     outside = [c for c in users if c not in under]
@@ -184,10 +183,13 @@ def check_reverse_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> Refu
     b, s = func.blocks[block.name], func.loops[loop]
     what = f"cannot compute block {b.name} at loop {loop.name} of its producer"
     mark = {s: "the loop", b: "the block"}
-    if s in loops_around(func, b):
-        return Refusal(what, "the block already runs inside that loop", mark)
-    if b.is_reduction:
-        return Refusal(what, "it is a reduction", mark, "compute_at its producer instead")
+    refusal = pinned(b, what)
+    if refusal is not None:
+        return refusal
+    others = [p for x in writes(b) for p in producers(func, x) if p is not b]
+    if others:
+        why = f"block {others[0].name} writes {writes(b)[0].name} as well"
+        return Refusal(what, why, {**mark, others[0]: "also writes it"}, "do it before decompose_reduction")
     if any(x.kind == "vectorized" for x in [*loops_around(func, s), s]):
         return Refusal(what, "the loop is, or runs inside, a vectorized loop", mark)
     return _check_sources(func, b, s, what, mark)
@@ -224,6 +226,11 @@ def _check_sources(func: PrimFunc, b: Block, s: For, what: str, mark: dict) -> R
                     extent = next(it.extent for it in b.iters if it.var is v)
                     if ranges.setdefault(v, piece) != piece or simplify(extent - x.shape[d]) != Const(0, extent.dtype):
                         return Refusal(what, f"its producers cover different parts of axis {v.name}", mark)
+    for it in b.iters:
+        piece = ranges.get(it.var)
+        if it.kind == "reduce" and piece is not None and piece.mins + piece.extents != (const(0), it.extent):
+            why = f"an iteration of the loop completes only a part of its reduce axis {it.var.name}"
+            return Refusal(what, why, mark, "a loop further out, or rfactor")
     used = {v for box in ranges.values() for e in (*box.mins, *box.extents) for v in free_vars(e)}
     for loop in [*loops_around(func, s), s]:
         if loop.var not in used and not is_const(loop.extent, 1):

@@ -78,7 +78,7 @@ def apply_merge(func: PrimFunc, *loops: Var) -> tuple[PrimFunc, Var]:
     """
     nest = [func.loops[v] for v in loops]
     parent = _siblings(func, nest)
-    assert parent is not None
+    assert parent is not None and all(simplify(s.extent - nest[0].extent) == const(0) for s in nest)
     var = Var("_".join(dict.fromkeys(v.name for v in loops)))
     env = env_at(func, nest[0]) | {var: loop_range(nest[0].extent)}
     body = seq([rebind(s.body, {s.var: var}, None, env) for s in nest])

@@ -22,7 +22,7 @@ from ...ir.expr import Buffer, Const, Expr, Load, Var, const
 from ...ir.node import Node, rewrite, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars
-from ...ir.stmt import Block, For, IterKind, IterVar, Seq, Stmt, Store, replace_statements, seq
+from ...ir.stmt import Block, For, Seq, Stmt, Store, replace_statements, seq
 from .base import BlockRef, Primitive, Refusal, duplicate, env_at, exchange_buffer, rebind, with_body
 from .patterns import movable_output, own_chain, spatial_index
 
@@ -33,9 +33,8 @@ def check_storage_align(
     what = f"cannot align the strides of {buffer.name}"
     if buffer not in func.allocs:
         return Refusal(what, "it is a parameter of the function", {buffer: "parameter"}, "cache_read or cache_write it")
-    if not isinstance(axis, int) or not 0 <= axis < buffer.ndim - 1:
-        why = f"axis {axis} has no stride to pad; the axes before the last are 0 to {buffer.ndim - 2}"
-        return Refusal(what, why, {buffer: "this buffer"})
+    if not isinstance(axis, int) or not 0 <= axis < buffer.ndim:
+        return Refusal(what, f"it has no axis {axis}; they are 0 to {buffer.ndim - 1}", {buffer: "this buffer"})
     if not isinstance(factor, int) or factor < 1 or not isinstance(offset, int) or not 0 <= offset < factor:
         return Refusal(
             what, f"a stride cannot be {offset} modulo {factor}", {buffer: "this buffer"}, "factor 16, offset 1"
@@ -65,6 +64,7 @@ def apply_storage_align(
           block D(vi_1 over 4 = i_1; vj_1 over 6 = j_1):
             D[vi_1, vj_1] = max(C[vi_1, vj_1], 0.0)
     """
+    assert 0 <= axis < buffer.ndim and 0 <= offset < factor
     rules = tuple(sorted({**{r[0]: r for r in buffer.stride_rules}, axis: (axis, factor, offset)}.values()))
     return exchange_buffer(func, buffer, with_fields(buffer, stride_rules=rules)), None
 
@@ -172,7 +172,7 @@ def apply_rolling_buffer(func: PrimFunc, block: BlockRef, buffer: Buffer) -> tup
     w = _window(func, b, buffer, "")
     assert isinstance(w, _Window)
     shape = tuple(const(w.size) if d == w.axis else e for d, e in enumerate(buffer.shape))
-    ring = with_fields(buffer, shape=shape)
+    ring = with_fields(buffer, shape=shape, reused=True)
     write = next(a for a in accesses(b) if a.is_write and a.buffer is buffer)
     place = spatial_index(b, write.indices) or {}
     row = next(it.binding for it in b.iters if it.var is place[w.axis])
@@ -219,11 +219,20 @@ def check_double_buffer(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal |
     changed = next((a for a in _written_in(func, s) if a.buffer in reads(b)), None)
     if changed is not None:
         return Refusal(what, f"block {changed.block.name} changes what it reads, inside that loop", marks)
-    for c in consumers(func, buffer):
-        kinds = {it.kind for it in c.iters if loop in free_vars(it.binding)}
-        if len(kinds) != 1:
-            why = "depends on it in spatial and reduce axes" if kinds else "does not depend on it"
-            return Refusal(what, f"block {c.name}, which reads it, {why}", {**marks, c: "reads it"})
+    for c in [b, *consumers(func, buffer)]:
+        if _turn(func, c, s) is None:
+            why = f"no iterator of block {c.name} tells in which iteration of the loop it runs"
+            return Refusal(what, why, {**marks, c: "uses it"}, "a loop that the block's own axes run over")
+    return None
+
+
+def _turn(func: PrimFunc, b: Block, s: For) -> Expr | None:
+    """The loop's variable in terms of the block's iterators: v // c where v is c * variable + less than c."""
+    env = env_at(func, b)
+    for it in b.iters:
+        c = linear(it.binding, env).terms.get(s.var, 0)
+        if c > 0 and simplify(it.binding // c, env) == s.var:
+            return it.var // c
     return None
 
 
@@ -249,34 +258,45 @@ def apply_double_buffer(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[Pri
     def product(A: float32[4, 8], B: float32[8, 6], out C: float32[4, 6]):
       A_local = alloc(float32[2, 4, 8], local)
       for ax1 in range(8):
-        block A_local_1(vax0 over 4 = 0; vax1 over 8 = ax1; vi_turn over 4 = 0):
-          A_local[vi_turn % 2, vax0 - vi_turn, vax1] = A[vax0, vax1]
+        block A_local_1(vax0 over 4 = 0; vax1 over 8 = ax1):
+          A_local[vax0 % 2, 0, vax1] = A[vax0, vax1]
       for i in range(4):
         for ax1_1 in range(8):
-          block A_local(vax0_1 over 4 = i + 1; vax1_1 over 8 = ax1_1; vi_turn_1 over 4 = i + 1) where i + 1 < 4:
-            A_local[vi_turn_1 % 2, vax0_1 - vi_turn_1, vax1_1] = A[vax0_1, vax1_1]
+          block A_local(vax0_1 over 4 = i + 1; vax1_1 over 8 = ax1_1) where i + 1 < 4:
+            A_local[vax0_1 % 2, 0, vax1_1] = A[vax0_1, vax1_1]
         for j in range(6):
           for k in range(8):
-            block C(vi over 4 = i; vj over 6 = j; vk reduce 8 = k; vi_turn_2 over 4 = i):
+            block C(vi over 4 = i; vj over 6 = j; vk reduce 8 = k):
               init:
                 C[vi, vj] = 0.0
-              C[vi, vj] = C[vi, vj] + A_local[vi_turn_2 % 2, vi - vi_turn_2, vk] * B[vk, vj]
+              C[vi, vj] = C[vi, vj] + A_local[vi % 2, 0, vk] * B[vk, vj]
     """
     b, s = func.blocks[block.name], func.loops[loop]
     buffer = writes(b)[0]
-    pair = with_fields(buffer, shape=(const(2), *buffer.shape), stride_rules=())
+    pair = with_fields(buffer, shape=(const(2), *buffer.shape), stride_rules=(), reused=True)
     env = env_at(func, s)
     nest = _stage(func, b, s)
     assert nest is not None
     steps = _steps(func, b, buffer, s)
-    filling = replace_statements(nest, {b: _with_slot(b, buffer, pair, s, loop, "spatial", steps)})
+
+    def in_turn(c: Block) -> Block:
+        turn = _turn(func, c, s)
+        assert turn is not None
+        domain = {it.var: loop_range(it.extent) for it in c.iters}
+
+        def use(x: object) -> object:
+            if isinstance(x, (Load, Store)) and x.buffer is buffer:
+                indices = (turn % 2, *(i - turn * step for i, step in zip(x.indices, steps)))
+                return with_fields(x, buffer=pair, indices=tuple(simplify(i, domain) for i in indices))
+            return x
+
+        return rewrite(c, use)
+
+    filling = replace_statements(nest, {b: in_turn(b)})
     taken = set(func.blocks)
     ahead = rebind(filling, {loop: loop + 1}, loop + 1 < s.extent, {**env, loop: loop_range(s.extent)})
     first = duplicate(rebind(filling, {loop: const(0)}, None, env), taken)
-    changed: dict[Stmt, Stmt] = {nest: ahead}
-    for c in consumers(func, buffer):
-        kind = next(it.kind for it in c.iters if loop in free_vars(it.binding))
-        changed[c] = _with_slot(c, buffer, pair, s, loop, kind, steps)
+    changed: dict[Stmt, Stmt] = {nest: ahead, **{c: in_turn(c) for c in consumers(func, buffer)}}
     body = with_fields(s, body=replace_statements(s.body, changed))
     allocs = tuple(pair if x is buffer else x for x in func.allocs)
     (name,) = taken - set(func.blocks)
@@ -297,19 +317,6 @@ def _step(low: Linear, loop: Var, env: dict[Var, tuple[Expr, Expr]]) -> int:
     c, rest = low.terms.get(loop, 0), low.without(loop).expr()
     starts_inside = c > 0 and loop not in free_vars(rest) and can_prove(rest >= 0, env)
     return c if starts_inside else 0
-
-
-def _with_slot(b: Block, buffer: Buffer, pair: Buffer, s: For, at: Expr, kind: IterKind, steps: list[int]) -> Block:
-    """The block with one more iterator, whose parity is the copy that it uses; indices count from the region's start."""
-    turn = Var(f"v{s.var.name}_turn")
-
-    def use(x: object) -> object:
-        if isinstance(x, (Load, Store)) and x.buffer is buffer:
-            indices = tuple(i - turn * step if step else i for i, step in zip(x.indices, steps))
-            return with_fields(x, buffer=pair, indices=(turn % 2, *indices))
-        return x
-
-    return with_fields(rewrite(b, use), iters=(*b.iters, IterVar(turn, s.extent, kind, at)))
 
 
 STORAGE_ALIGN = Primitive("storage_align", check_storage_align, apply_storage_align)
