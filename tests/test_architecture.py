@@ -19,7 +19,7 @@ ALLOWED = {
     "passes": {"ops", "analysis", "ir", "te", "errors", "config", "dtype", "lazy"},
     "runtime": {"errors", "dtype", "config", "lazy"},
     "target": {"errors", "lazy", "runtime"},
-    "schedule": {"ir", "analysis", "errors", "target"},
+    "schedule": {"ir", "analysis", "dtype", "errors", "lazy", "target"},
     "codegen": {"ir", "analysis", "errors", "dtype", "config", "lazy", "target"},
     "compiler": {"codegen", "config", "errors", "ir", "lazy", "passes", "runtime", "schedule", "target"},
     "cli": {"codegen", "errors", "ops", "target", "version"},

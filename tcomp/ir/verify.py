@@ -108,6 +108,7 @@ class _PrimFuncVerifier:
             case Prefetch():
                 for e in s.indices:
                     self.expr(e, scope, s)
+                self.access(s.buffer, s.indices, s)
             case Store():
                 for e in (*s.indices, s.value, *(() if s.mask is None else (s.mask,))):
                     self.expr(e, scope, s)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from random import Random
 from typing import Any
 
-from ..analysis.regions import loops_around, reads, writes
+from ..analysis.regions import blocks_under, consumers, loops_around, producers, reads, writes
 from ..errors import ExprError, ScheduleError
 from ..ir.expr import Buffer, Var
 from ..ir.index_map import IndexMap
 from ..ir.primfunc import PrimFunc
 from ..ir.printer import excerpt, text
 from ..ir.verify import verify
+from ..lazy import lazy_module
+from ..target import Target
+from .inspection import Estimate, difference, estimate, explain
 from .primitives import ALL, BlockRef, Refusal, refusal
 from .primitives.sampling import DRAW
 from .steps import Steps
 from .trace import Step, Trace
+
+console = lazy_module("rich.console")
+syntax = lazy_module("rich.syntax")
+report = lazy_module("tcomp.schedule.report")
 
 
 class Schedule(Steps):
@@ -62,8 +72,32 @@ class Schedule(Steps):
         return text(self.func)
 
     def show(self) -> None:
-        """Print the loop nest."""
-        print(text(self.func))
+        """Print the loop nest; in colours on a terminal."""
+        shown = text(self.func)
+        if sys.stdout.isatty():
+            console.Console().print(syntax.Syntax(shown, "python", background_color="default"))
+        else:
+            print(shown)
+
+    def explain(self, loop: Var) -> str:
+        """What a loop runs over, and whether it may be parallel, vectorized, unrolled or bound, with the reason."""
+        return explain(self.func, self._loop(loop))
+
+    def diff(self) -> str:
+        """What the last step changed, as a unified diff; empty where there was none."""
+        return difference(self.history[-1][1], self.func) if self.history else ""
+
+    def estimate(self, target: str | Target = "cpu", **sizes: int) -> Estimate:
+        """Operations, bytes moved into each level of memory, registers of the inner tile: by arithmetic, not measured.
+
+        Args:
+            sizes: values of symbolic extents, by name.
+        """
+        return estimate(self.func, Target.parse(target), sizes)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one self-contained HTML page that steps through the schedule; returns its path."""
+        return report.write(path, report.page(self.func.name, self.history, self.func))
 
     # looking around
 
@@ -89,6 +123,28 @@ class Schedule(Steps):
         from_root = [s.var for s in loops_around(self.func, self.func.blocks[ref.name])]
         self.trace.record("get_loops", (ref,), from_root)
         return from_root
+
+    def get_producers(self, block: BlockRef | str) -> list[BlockRef]:
+        """The blocks that write what a block reads, in program order."""
+        known = self.func.blocks[self._block(block).name]
+        return self._refs(p for b in reads(known) for p in producers(self.func, b) if p is not known)
+
+    def get_consumers(self, block: BlockRef | str) -> list[BlockRef]:
+        """The blocks that read what a block writes, in program order."""
+        known = self.func.blocks[self._block(block).name]
+        return self._refs(c for b in writes(known) for c in consumers(self.func, b) if c is not known)
+
+    def get_output_blocks(self) -> list[BlockRef]:
+        """The blocks that write outputs of the kernel, in program order."""
+        return self._refs(b for b in self.func.blocks.values() if set(writes(b)) & set(self.func.outputs))
+
+    def get_child_blocks(self, loop: Var) -> list[BlockRef]:
+        """The blocks inside a loop, in program order."""
+        return self._refs(blocks_under(self.func.loops[self._loop(loop)]))
+
+    def _refs(self, found: Iterable[Any]) -> list[BlockRef]:
+        names = {b.name for b in found}
+        return [BlockRef(name) for name in self.func.blocks if name in names]
 
     def get_extent(self, loop: Var) -> Any:
         """A loop's extent: an int, or an expression of symbolic extents."""

@@ -7,7 +7,7 @@ from ...ir.expr import Buffer, Const, Expr, Load, Var, const
 from ...ir.node import substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
-from ...ir.stmt import For, Let, Prefetch, Stmt, Store, map_statements, seq, walk_statements
+from ...ir.stmt import Allocate, For, Let, Prefetch, Stmt, Store, map_statements, seq, walk_statements
 from .common import Env, extend
 
 
@@ -53,12 +53,11 @@ def _prefetches(loop: For, ahead: int, env: Env) -> list[Stmt]:
     start: dict[Var, Expr] = {v: const(0) for v in inside}
     start[loop.var] = loop.var + ahead
     found: dict[tuple[Buffer, Expr], Stmt] = {}
+    own = {x.buffer for x in walk_statements(loop.body) if isinstance(x, Allocate)}
     for e in walk(loop.body):
-        if (
-            isinstance(e, Load)
-            and loop.var in free_vars(e.indices[0])
-            and not any(isinstance(x, Load) for x in walk(e.indices[0]))
-        ):
+        if not isinstance(e, Load) or e.buffer in own or loop.var not in free_vars(e.indices[0]):
+            continue
+        if not any(isinstance(x, Load) for x in walk(e.indices[0])):
             index = simplify(substitute(e.indices[0], start), {v: r for v, r in env.items() if v is not loop.var})
             found.setdefault((e.buffer, index), Prefetch(e.buffer, (index,)))
     return list(found.values())
