@@ -139,7 +139,8 @@ def tile_registers(func: PrimFunc, vector_bytes: int) -> int:
     most = 0
     for b in func.blocks.values():
         loops = loops_around(func, b)
-        tile = [s for s in loops if s.kind in ("unrolled", "vectorized")]
+        summed = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
+        tile = [s for s in loops if s.kind in ("unrolled", "vectorized") and s.var not in summed]
         lanes = {s.var for s in tile if s.kind == "vectorized"}
         if not lanes or not b.is_reduction:
             continue

@@ -110,7 +110,8 @@ class Schedule(Steps):
         if name not in self.func.blocks:
             raise self._error(f"no block {name!r}", f"the blocks are {', '.join(self.func.blocks)}")
         ref = BlockRef(name)
-        self.trace.record("get_block", (name,), ref)
+        if not self.trace.knows(ref):
+            self.trace.record("get_block", (name,), ref)
         return ref
 
     def get_blocks(self) -> list[BlockRef]:
@@ -121,7 +122,8 @@ class Schedule(Steps):
         """The loops around a block, outermost first."""
         ref = self._block(block)
         from_root = [s.var for s in loops_around(self.func, self.func.blocks[ref.name])]
-        self.trace.record("get_loops", (ref,), from_root)
+        if not all(map(self.trace.knows, from_root)):
+            self.trace.record("get_loops", (ref,), from_root)
         return from_root
 
     def get_producers(self, block: BlockRef | str) -> list[BlockRef]:

@@ -1,4 +1,4 @@
-"""The arithmetic peak of a CPU, measured: multiply-adds on registers and nothing else."""
+"""The ceilings of a CPU, measured: multiply-adds on registers and nothing else, memory and nothing else."""
 
 from __future__ import annotations
 
@@ -46,3 +46,24 @@ def fma_peak(num_threads: int | None = None, steps: int = 400_000, repeat: int =
     exe = compile(sch, num_threads=tasks)
     timing = exe.time(np.ones((tasks, lanes), "float32"), repeat=repeat, warmup=2)
     return 2.0 * tasks * chains * lanes * steps / timing.best / 1e9
+
+
+def memory_bandwidth(num_threads: int | None = None, nbytes: int = 1 << 28, repeat: int = 5) -> float:
+    """GB/s of b = a + 1 over arrays far larger than the caches, the best of several runs; reads and writes counted.
+
+    Args:
+        num_threads: threads; by default the cores of this machine. nbytes: of one array.
+    """
+    target = Target.parse("cpu")
+    tasks, lanes = num_threads or target.num_cores, target.lanes(4)
+    x = te.placeholder((tasks, nbytes // 4 // tasks), name="x")
+    y = te.compute(x.shape, lambda t, i: x[t, i] + 1.0, name="y")
+    sch = Schedule(te.create_prim_func([x, y], "memory_bandwidth"))
+    task, i = sch.get_loops("y")
+    sch.vectorize(sch.split(i, [None, lanes])[1])
+    if tasks > 1:
+        sch.parallel(task)
+    exe = compile(sch, num_threads=tasks)
+    data = np.ones((tasks, nbytes // 4 // tasks), "float32")
+    timing = exe.time(data, repeat=repeat, warmup=1)
+    return 2.0 * data.nbytes / timing.best / 1e9

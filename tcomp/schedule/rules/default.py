@@ -7,9 +7,9 @@ from types import ModuleType
 from ...errors import ScheduleError
 from ...ir.primfunc import PrimFunc
 from ...target import Target
+from ..library import inline_elementwise, points
 from ..schedule import Schedule
 from . import elementwise, rows, tiled_reduction
-from .common import domain, inline_elementwise
 
 RULES: tuple[ModuleType, ...] = (elementwise, tiled_reduction, rows)
 """In order of preference. A rule has NAME, applies(func, target) and apply(sch, target)."""
@@ -21,7 +21,7 @@ def default_schedule(func: PrimFunc, target: Target) -> tuple[Schedule, str]:
     Should a rule meet a step that is refused, the next one that applies is tried, and at last the plain loops stay: slow,
     and the name says so.
     """
-    if any(domain(b) == 0 for b in func.blocks.values()):
+    if any(points(b) == 0 for b in func.blocks.values()):
         return Schedule(func), "nothing to do"
     refused, inlined = "", _inlined(func)
     for rule in RULES:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ...ir.arith import linear
 from ...ir.primfunc import PrimFunc
 from ...target import Target
+from ..library import fuse_all, inline_elementwise, loaded
 from ..schedule import Schedule
-from .common import final_blocks, fuse_all, inline_elementwise, is_worth_threads, loaded, reductions, widest_itemsize
+from .common import final_blocks, is_worth_threads, reductions, widest_itemsize
 
 NAME = "elementwise"
 

@@ -5,18 +5,10 @@ from __future__ import annotations
 from ...ir.arith import linear
 from ...ir.primfunc import PrimFunc
 from ...target import Target
+from ..library import fuse_all, inline_elementwise, loaded, rfactor_lanes, vectorize_innermost, vectorize_partial
 from ..primitives import BlockRef
 from ..schedule import Schedule
-from .common import (
-    final_blocks,
-    fuse_all,
-    inline_elementwise,
-    is_worth_threads,
-    loaded,
-    reductions,
-    vectorize_last,
-    widest_itemsize,
-)
+from .common import final_blocks, is_worth_threads, reductions, widest_itemsize
 
 NAME = "rows"
 
@@ -52,9 +44,9 @@ def apply(sch: Schedule, target: Target) -> None:
     for name in list(sch.func.blocks):
         inner = sch.get_loops(name)
         if name in partial:
-            _vectorize_partial(sch, name)
+            vectorize_partial(sch, name)
         elif site is not None and not sch.func.blocks[name].is_reduction and len(inner) > 1 and inner[0] is site:
-            vectorize_last(sch, name, lanes, 1)
+            vectorize_innermost(sch, name, lanes, 1)
     if site is not None and is_worth_threads(sch.func, target.num_cores) and sch.refusal("parallel", site) is None:
         sch.parallel(site)
 
@@ -70,19 +62,4 @@ def _factor(sch: Schedule, name: str, lanes: int) -> str | None:
     if sch.refusal("rfactor", BlockRef(name), loop) is not None:
         return None
     width = lanes * (ACCUMULATORS if extent >= 2 * ACCUMULATORS * lanes else 1)
-    _, inner = sch.split(loop, [None, width])
-    return sch.rfactor(name, inner).name
-
-
-def _vectorize_partial(sch: Schedule, name: str) -> None:
-    """Partial results along the lanes, the rest of the row around them."""
-    block = sch.func.blocks[name]
-    lane = [it for it in block.iters if it.kind == "spatial"][-1].binding
-    reduce_loops = [it.binding for it in block.iters if it.kind == "reduce"]
-    loops = [v for v in sch.get_loops(name) if v in reduce_loops]
-    if not loops or lane not in sch.get_loops(name):
-        return
-    sch.reorder(*loops, lane)
-    init = sch.decompose_reduction(name, loops[0])
-    sch.vectorize(lane)
-    sch.vectorize(sch.get_loops(init)[-1])
+    return rfactor_lanes(sch, name, width).name

@@ -16,17 +16,20 @@ from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...ir.stmt import Block
 from ...target import Target
-from ..schedule import Schedule
-from .common import (
-    domain,
+from ..library import (
+    accumulate_tile,
     fuse_all,
     inline_elementwise,
     is_output,
-    is_worth_threads,
     loaded,
-    reductions,
-    vectorize_last,
+    pack_operand,
+    points,
+    tile_write_back,
+    unroll_and_vectorize,
+    vectorize_innermost,
 )
+from ..schedule import Schedule
+from .common import is_worth_threads, reductions
 
 NAME = "tiled reduction"
 
@@ -45,7 +48,7 @@ def applies(func: PrimFunc, target: Target) -> bool:
     if len(names) != 1:
         return False
     block = func.blocks[names[0]]
-    return domain(block) is not None and len(writes(block)) == 1 and _vectorizes(block) and _epilogue_fits(func, block)
+    return points(block) is not None and len(writes(block)) == 1 and _vectorizes(block) and _epilogue_fits(func, block)
 
 
 def _spatial(block: Block) -> list[Var]:
@@ -137,40 +140,17 @@ def apply(sch: Schedule, target: Target) -> None:
         epilogue = consumers(sch.func, writes(block)[0])[0].name
         sch.set_scope(acc, 0, "local")
     padded = [name for name in padded if name != epilogue]
-    outer, inner = _tile_loops(sch, epilogue, tile)
+    outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes)
     panel = None if padded else _panel_to_pack(sch, acc, tile, extents, target)
     site, depth = _place_outer(sch, outer, padded, panel is not None, target)
     sch.compute_at(acc, site)
     if panel is not None:
-        copy = sch.cache_read(acc, panel, "global").name
-        sch.compute_at(copy, outer[-1])
-        vectorize_last(sch, copy, tile.lanes, 1)
+        pack_operand(sch, acc, panel, outer[-1], tile.lanes)
     for name in padded:
         sch.compute_at(name, sch.get_loops(acc)[0])
-        vectorize_last(sch, name, tile.lanes, 1)
-    _accumulate(sch, acc, depth, tile)
-    for loop in inner[:-1]:
-        sch.unroll(loop)
-    sch.vectorize(inner[-1])
-
-
-def _tile_loops(sch: Schedule, epilogue: str, tile: Tile) -> tuple[list[Var], list[Var]]:
-    """Split the write-back's loops; outer ones first, then rows, vectors and lanes."""
-    loops = sch.get_loops(epilogue)
-    outer, inner = [], []
-    rows = (1,) * (len(loops) - 1 - len(tile.rows)) + tile.rows
-    for loop, r in zip(loops[:-1], rows[len(rows) - (len(loops) - 1) :]):
-        if r == 1:
-            outer.append(loop)
-        else:
-            o, i = sch.split(loop, [None, r])
-            outer.append(o)
-            inner.append(i)
-    last, vector, lane = sch.split(loops[-1], [None, tile.vectors, tile.lanes])
-    outer.append(last)
-    inner += [vector, lane]
-    sch.reorder(*outer, *inner)
-    return outer, inner
+        vectorize_innermost(sch, name, tile.lanes, 1)
+    accumulate_tile(sch, acc, depth, tile.vectors, tile.lanes)
+    unroll_and_vectorize(sch, inner)
 
 
 def _panel_to_pack(sch: Schedule, acc: str, tile: Tile, extents: list[int], target: Target) -> str | None:
@@ -214,31 +194,3 @@ def _place_outer(sch: Schedule, outer: list[Var], padded: list[str], packed: boo
     if is_big:
         sch.parallel(site)
     return site, 1
-
-
-def _accumulate(sch: Schedule, acc: str, depth: int, tile: Tile) -> None:
-    """Order the reduction's loops: reduce axes outside, rows and vectors unrolled, lanes innermost."""
-    loops = sch.get_loops(acc)[depth:]
-    block = sch.func.blocks[acc]
-    reduce_vars = {v for it in block.iters if it.kind == "reduce" for v in free_vars(it.binding)}
-    reduce_loops = [v for v in loops if v in reduce_vars]
-    spatial = [v for v in loops if v not in reduce_vars]
-    spatial = _split_lanes(sch, spatial, tile)
-    if reduce_loops:
-        sch.reorder(*reduce_loops, *spatial)
-        init = sch.decompose_reduction(acc, reduce_loops[0])
-        _unroll_tile(sch, sch.get_loops(init)[depth:])
-    _unroll_tile(sch, spatial)
-
-
-def _split_lanes(sch: Schedule, spatial: list[Var], tile: Tile) -> list[Var]:
-    if spatial and tile.vectors > 1:
-        return [*spatial[:-1], *sch.split(spatial[-1], [tile.vectors, tile.lanes])]
-    return spatial
-
-
-def _unroll_tile(sch: Schedule, loops: list[Var]) -> None:
-    for loop in loops[:-1]:
-        sch.unroll(loop)
-    if loops:
-        sch.vectorize(loops[-1])
