@@ -164,7 +164,7 @@ for ceiling, label in ((peak, f"{target.num_cores} cores"), (one_core, "1 core")
     axes.text(x[-1], ceiling * 1.05, f"{ceiling:.0f} GFLOP/s, {label}", ha="right")
 for name, intensity, gflops in results:
     axes.loglog(intensity, gflops, "o")
-    axes.annotate(name, (intensity, gflops), textcoords="offset points", xytext=(6, -4))
+    axes.annotate(name, (intensity, gflops), textcoords="offset points", xytext=(6, -12 if name == "vectors" else -3))
 axes.set_xlabel("operations for each byte into the second cache")
 axes.set_ylabel("GFLOP/s")
 axes.set_title(f"{N} x {N} x {N} float32 matrix product")
