@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..config import config
-from ..errors import InternalError, TcompError
+from ..errors import InternalError, TargetError, TcompError
 from ..ir.equal import structural_hash
 from ..ir.primfunc import PrimFunc
 from ..ir.repro import write_reproducer
+from ..ir.tensor_intrin import tensor_intrin
 from ..ir.verify import verify
 from ..lazy import lazy_module
 from ..target import Target
@@ -79,6 +80,21 @@ class Kernel:
         if config().dump:
             write_reproducer(f"{func.name}_{stage}", func, config().dump)
 
+    def check_features(self) -> None:
+        """Refuse instructions that the target does not have.
+
+        Raises:
+            TargetError: a block is tensorized with one.
+        """
+        for block in self.scheduled.blocks.values():
+            intrin = tensor_intrin(str(block.annotations.get("tensor_intrin", "")))
+            if intrin is not None and not self.target.has(intrin.feature):
+                raise TargetError(
+                    f"cannot compile block {block.name} for {self.target}",
+                    why=f"it is tensorized with {intrin.name}, which needs {intrin.feature}",
+                    hint="leave tensorize out for this target",
+                )
+
     @cached_property
     def llvm_text(self) -> str:
         return llvm_kernel.kernel_module(self.lowered, self.symbol, 8 * self.target.vector_bytes)
@@ -94,6 +110,7 @@ class Kernel:
         """
         found = cache.get(self.key)
         if found is None:
+            self.check_features()
             try:
                 found = emit_object(self.llvm_text, machine_of(self.target))
             except Exception as error:

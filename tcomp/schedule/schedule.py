@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ..analysis.regions import blocks_under, consumers, loops_around, producers, reads, writes
+from ..analysis.regions import accesses, blocks_under, consumers, loops_around, producers, reads, writes
 from ..errors import ExprError, ScheduleError
 from ..ir.expr import Buffer, Var
 from ..ir.index_map import IndexMap
@@ -129,7 +129,8 @@ class Schedule(Steps):
     def get_producers(self, block: BlockRef | str) -> list[BlockRef]:
         """The blocks that write what a block reads, in program order."""
         known = self.func.blocks[self._block(block).name]
-        return self._refs(p for b in reads(known) for p in producers(self.func, b) if p is not known)
+        read = {a.buffer for a in accesses(known) if not a.is_write}
+        return self._refs(p for b in read for p in producers(self.func, b) if p is not known)
 
     def get_consumers(self, block: BlockRef | str) -> list[BlockRef]:
         """The blocks that read what a block writes, in program order."""

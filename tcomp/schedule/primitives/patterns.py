@@ -49,9 +49,13 @@ def only_output(block: Block) -> Buffer | None:
     return written[0] if len(written) == 1 else None
 
 
-def spatial_index(block: Block, indices: tuple[Expr, ...]) -> dict[int, Var] | None:
-    """Which spatial iterator each dimension of an index is; None unless each is a different one or the constant 0."""
-    spatial = {it.var for it in block.iters if it.kind == "spatial"}
+def spatial_index(block: Block, indices: tuple[Expr, ...], or_reduce: bool = False) -> dict[int, Var] | None:
+    """Which spatial iterator each dimension of an index is; None unless each is a different one or the constant 0.
+
+    Args:
+        or_reduce: reduce iterators will do as well.
+    """
+    spatial = {it.var for it in block.iters if it.kind == "spatial" or or_reduce}
     found: dict[int, Var] = {}
     for d, index in enumerate(indices):
         if is_const(index, 0):

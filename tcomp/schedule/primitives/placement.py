@@ -216,7 +216,7 @@ def _check_sources(func: PrimFunc, b: Block, s: For, what: str, mark: dict) -> R
             return Refusal(what, box, mark)
         for a in accesses(b):
             if a.buffer is x:
-                place = spatial_index(b, a.indices)
+                place = spatial_index(b, a.indices, or_reduce=True)
                 if place is None:
                     return Refusal(
                         what, f"it does not read {x.name} at its own iterators", mark, "compute_at the producer"
@@ -274,7 +274,12 @@ def apply_reverse_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> tupl
             box = _final_region(func, x, s)
             assert isinstance(box, Box)
             a = next(a for a in accesses(b) if a.buffer is x)
-            ranges.update({v: (box.mins[d], box.extents[d]) for d, v in (spatial_index(b, a.indices) or {}).items()})
+            ranges.update(
+                {
+                    v: (box.mins[d], box.extents[d])
+                    for d, v in (spatial_index(b, a.indices, or_reduce=True) or {}).items()
+                }
+            )
     nest = _rebuild_nest(func, b, ranges, env_at(func, s, inclusive=True))
     inside = with_body(func, remove_block(func, b))
     target = inside.loops[loop]

@@ -1,0 +1,196 @@
+"""What the primitives do to generated code, to kernels of unknown sizes, and to traces."""
+
+import numpy as np
+import pytest
+from harness import check, filled
+from kernels import add, matmul, quantized
+
+import tcomp
+from tcomp import te
+from tcomp.codegen.lowering import lower
+from tcomp.errors import ScheduleError
+from tcomp.ir import Prefetch, Var
+from tcomp.ir.printer import text
+from tcomp.ir.stmt import walk_statements
+from tcomp.schedule import Schedule, Trace
+from tcomp.tools.fuzz import make_case, run_case
+
+VNNI = "avx512_vnni_u8i8"
+
+
+def dot_loops(s: Schedule) -> list[Var]:
+    """The loops of a product as a dot-product instruction wants them."""
+    i, j, k = s.get_loops("C")
+    k0, k1 = s.split(k, [None, 4])
+    s.reorder(k0, j, k1)
+    return [i, k0, j, k1]
+
+
+# what code generation does with them
+
+
+@pytest.mark.parametrize("extents", [(1, 1), (5, 9), (33, 17)])
+def test_symbolic_extents(extents: tuple[int, int]) -> None:
+    """Partition, layout, padding and windows of kernels whose sizes are known only at run time."""
+    n, m = te.var("n"), te.var("m")
+    a = te.placeholder((n, m), name="A")
+    b = te.compute((n, m), lambda i, j: a[i, j] * 2.0, name="B")
+    k = te.reduce_axis(m, "k")
+    sch = Schedule(te.create_prim_func([a, te.compute((n,), lambda i: te.sum(b[i, k], axis=k), name="S")]))
+    sch.transform_layout("B", 0, lambda i, j: (j, i))
+    i, k1 = sch.get_loops("S")
+    i0, i1 = sch.split(i, [None, 4])
+    sch.compute_at("B", i0)
+    sch.parallel(i0)
+    x = filled(np.random.default_rng(0), extents)
+    assert np.array_equal(tcomp.compile(sch)(x), 2 * x.sum(axis=1))
+
+
+def test_a_split_of_known_multiples_needs_no_guard() -> None:
+    n = te.var("n")
+    a = te.placeholder((n * 16,), name="A")
+    sch = Schedule(te.create_prim_func([a, te.compute((n * 16,), lambda i: a[i] + 1.0, name="B")]))
+    sch.vectorize(sch.split(sch.get_loops("B")[0], [None, 16], disable_predication=True)[1])
+    x = np.arange(48, dtype="float32")
+    assert np.array_equal(tcomp.compile(sch)(x), x + 1)
+
+
+@pytest.mark.parametrize("narrow", [True, False], ids=["vnni", "bf16"])
+@pytest.mark.parametrize("apart", [True, False], ids=["init apart", "with init"])
+def test_dot_product_instructions(narrow: bool, apart: bool) -> None:
+    group, types = (4, ("uint8", "int8", "int32")) if narrow else (2, ("bfloat16", "bfloat16", "float32"))
+    n, m, r = 3, 32, 6 * group
+    a, b = te.placeholder((n, r), types[0], "A"), te.placeholder((r // group, m, group), types[1], "B")
+    k = te.reduce_axis(r, "k")
+    wide = lambda x: te.cast(x, types[2])
+    c = te.compute((n, m), lambda i, j: te.sum(wide(a[i, k]) * wide(b[k // group, j, k % group]), axis=k), name="C")
+    func = te.create_prim_func([a, b, c])
+    sch = Schedule(func)
+    i, j, k1 = sch.get_loops("C")
+    k0, k2 = sch.split(k1, [None, group])
+    j0, j1 = sch.split(j, [None, 16])
+    sch.reorder(i, j0, k0, j1, k2)
+    name = "avx512_vnni_u8i8" if narrow else "avx512_bf16_dot"
+    if apart:
+        sch.decompose_reduction("C", k0)
+    sch.tensorize(j1, name)
+    has = tcomp.Target.parse("cpu").has("avx512vnni" if narrow else "avx512bf16")
+    check(sch, func, native=has)
+    if has:
+        exe = tcomp.compile(sch)
+        assert ("vpdpbusd" if narrow else "vdpbf16ps") in exe.ir("asm")
+
+
+def test_an_instruction_that_the_target_lacks_is_refused() -> None:
+    func = quantized()
+    sch = Schedule(func)
+    sch.tensorize(dot_loops(sch)[2], VNNI)
+    with pytest.raises(tcomp.TcompError, match="needs avx512vnni"):
+        tcomp.compile(sch, target="llvm -mcpu=haswell")
+
+
+def test_an_operand_that_no_longer_fits_its_instruction_is_refused() -> None:
+    """The copy's rows are aligned after the block was tensorized, so that its groups lie apart."""
+    func = quantized()
+    sch = Schedule(func)
+    copy = sch.cache_read("C", "B")
+    sch.tensorize(dot_loops(sch)[2], VNNI)
+    sch.storage_align(copy, 0, 1, 8, 0)
+    with pytest.raises(tcomp.TcompError, match="a later step changed how it lies in memory"):
+        tcomp.compile(sch)
+
+
+def test_prefetch_and_unroll_limits_reach_the_code() -> None:
+    func = matmul(8, 16, 8)
+    sch = Schedule(func)
+    i, j, k = sch.get_loops("C")
+    sch.pragma(i, "prefetch", 2)
+    sch.pragma(j, "auto_unroll_max_step", 64)
+    exe = tcomp.compile(sch)
+    assert "prefetch" in exe.ir("asm")
+    lowered = lower(sch.func)
+    assert sum(isinstance(s, Prefetch) for s in walk_statements(lowered.body)) > 0
+    assert text(lowered).count("for k in") == 0 and text(lowered).count("for j in") > 0
+    check(sch, func)
+
+
+def test_aligned_strides_reach_the_code() -> None:
+    func = matmul(6, 10, 7)
+    sch = Schedule(func)
+    sch.storage_align("C", 0, 0, 16, 1)
+    assert "alloc(float32[102])" in text(lower(sch.func))  # 6 rows of 17
+    check(sch, func)
+
+
+def test_unsafe_set_dtype_rounds_what_it_stores() -> None:
+    func = matmul(4, 6, 8)
+    sch = Schedule(func)
+    sch.unsafe_set_dtype("C", 0, "float64")
+    check(sch, func)
+    sch.unsafe_set_dtype("C", 0, "int8")
+    rng = np.random.default_rng(0)
+    x, y = 100 * filled(rng, (4, 8)), filled(rng, (8, 6))
+    assert not np.array_equal(tcomp.compile(sch)(x, y), np.maximum(x @ y, 0))
+
+
+def test_a_parallel_loop_stays_free_of_races() -> None:
+    """Each parallel tile has its own part of B, border included; written into one buffer, the parts would overlap."""
+    a = te.placeholder((18,), name="A")
+    b = te.compute((18,), lambda i: a[i] * 2.0, name="B")
+    c = te.compute((18,), lambda i: b[i] + 1.0, name="C")
+    func = te.create_prim_func([a, te.compute((16,), lambda i: c[i] + c[i + 2], name="S"), c])
+    sch = Schedule(func)
+    (i,) = sch.get_loops("C")
+    i0, _ = sch.split(i, [None, 4])
+    sch.compute_at("B", i0)
+    sch.parallel(i0)
+    overlapping = Schedule(sch.func)
+    overlapping.parallel(overlapping.split(overlapping.get_loops("S")[0], [None, 4])[0])
+    check(sch, func)
+    halo = te.create_prim_func([a, te.compute((16,), lambda i: b[i] + b[i + 2], name="S")])
+    sch = Schedule(halo)
+    i0, _ = sch.split(sch.get_loops("S")[0], [None, 4])
+    sch.compute_at("B", i0)
+    sch.parallel(i0)
+    with pytest.raises(ScheduleError, match="is parallel: an iteration may not use|is parallel, and then"):
+        sch.rolling_buffer("B")
+
+
+# traces
+
+
+def test_a_trace_follows_its_decisions() -> None:
+    """Steps that use a sampled number take the new one where a replay draws again."""
+    func = matmul(8, 16, 4)
+    sch = Schedule(func, seed=1)
+    j = sch.get_loops("C")[1]
+    factors = sch.sample_perfect_tile(j, 2, 16)
+    sch.split(j, factors)
+    assert "sch.split(j, [n, n_1])" in str(sch.trace)
+    seen = set()
+    for seed in range(12):
+        again = sch.trace.replay(Schedule(func, seed=seed), draw=True)
+        loops = again.get_loops("C")
+        seen.add((again.get_extent(loops[1]), again.get_extent(loops[2])))
+        check(again, func, native=False)
+    assert len(seen) > 2
+    assert str(sch.trace.replay(Schedule(func)).trace) == str(sch.trace)
+
+
+def test_schedules_of_one_seed_decide_alike() -> None:
+    def decide(seed: int) -> list[int]:
+        sch = Schedule(matmul(24, 36, 4), seed=seed)
+        return [f for loop in sch.get_loops("C")[:2] for f in sch.sample_perfect_tile(loop, 3)]
+
+    assert decide(5) == decide(5) and len({tuple(decide(s)) for s in range(8)}) > 1
+
+
+def test_a_trace_runs_only_steps_of_schedules() -> None:
+    with pytest.raises(ScheduleError, match="'report'"):
+        Trace.from_json('{"version": 1, "steps": [["report", ["x.html"], [], "none"]]}').replay(Schedule(add()))
+
+
+@pytest.mark.parametrize("seed", range(700, 712))
+def test_fuzzed_schedules_replay(seed: int) -> None:
+    outcome = run_case(make_case(seed))
+    assert not outcome.layer, outcome.detail
