@@ -1,4 +1,4 @@
-"""python -m tcomp.tools opt|fuzz|shrink|bisect"""
+"""python -m tcomp.tools opt|fuzz|shrink|mutate|bisect"""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ..schedule.rules.default import default_schedule
 from ..target import Target
 from .fuzz import agree, make_case, make_inputs, outcomes, run_case, script
 from .fuzz import shrink as shrink_case
+from .mutate import mutants, run_mutants
 
 app = typer.Typer(add_completion=False, help="Tools for people who work on tcomp.", no_args_is_help=True)
 
@@ -110,6 +111,25 @@ def shrink(seed: int) -> None:
         return
     outcome = run_case(shrink_case(outcome.case, outcome.layer))
     print(f"# {outcome.layer}: {outcome.detail}\n# {outcome.case}\n{script(outcome)}")
+
+
+@app.command()
+def mutate(
+    name: str = typer.Option("", help="only checks whose function's name contains this"),
+    tests: str = typer.Option("tests/schedule", help="the tests that should notice"),
+    jobs: int = 2,
+) -> None:
+    """Remove each refusal of the schedule's checks in turn, and see whether the tests notice."""
+    chosen = list(mutants(name))
+    survivors = 0
+    for mutant, killer in track(
+        run_mutants(chosen, Path(tests).resolve(), jobs), "mutants", len(chosen), transient=True
+    ):
+        survivors += not killer
+        verdict = f"noticed by {killer.rsplit('::', 1)[-1]}" if killer else "NOT NOTICED"
+        print(f"{mutant.path}:{mutant.line} {mutant.function}: {mutant.reason[:70]}: {verdict}")
+    print(f"{len(chosen)} checks removed in turn, {len(chosen) - survivors} noticed, {survivors} not")
+    raise typer.Exit(1 if survivors else 0)
 
 
 @app.command()

@@ -1,0 +1,157 @@
+"""Mutation testing of the schedule's legality checks: remove each refusal in turn, and see whether the tests notice.
+
+A mutant is the package with one `return` of a refusal (or of a reason for one) taken out, so that the check falls through.
+It is killed when some test of the schedule language fails.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CHECKED = "schedule/primitives"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One refusal that is taken out.
+
+    Attributes:
+        path: of the file, relative to the package; number: which of its refusals; function, line: where it stands.
+        reason: the text of the refusal, or of its condition.
+    """
+
+    path: str
+    number: int
+    function: str
+    line: int
+    reason: str
+
+
+class _Finder(ast.NodeTransformer):
+    """Counts the refusals of a file; takes one out."""
+
+    def __init__(self, source: str, remove: int = -1) -> None:
+        self.source, self.remove = source, remove
+        self.found: list[tuple[str, int, str]] = []
+        self.function: ast.FunctionDef | None = None
+
+    def visit_FunctionDef(self, f: ast.FunctionDef) -> ast.AST:
+        outer, self.function = self.function, f
+        self.generic_visit(f)
+        self.function = outer
+        return f
+
+    def _texts(self) -> bool:
+        """Whether the function answers with a reason in words."""
+        assert self.function is not None and self.function.returns is not None
+        return "str" in ast.unparse(self.function.returns).split(" | ")
+
+    def visit_Return(self, s: ast.Return) -> ast.AST:
+        if self.function is None or s.value is None:
+            return s
+        calls = [x for x in ast.walk(s.value) if isinstance(x, ast.Call) and getattr(x.func, "id", "") == "Refusal"]
+        is_text = isinstance(s.value, (ast.JoinedStr, ast.Constant)) and self._texts()
+        if isinstance(s.value, ast.Constant) and not isinstance(s.value.value, str):
+            return s
+        passed_on = isinstance(s.value, ast.Name) and s.value.id in ("refusal", "moved", "found", "tiles", "buffer")
+        if not (calls or is_text or passed_on) or self.function.name.startswith("apply_"):
+            return s
+        shown = calls[0].args[1] if calls and len(calls[0].args) > 1 else s.value
+        self.found.append((self.function.name, s.lineno, ast.unparse(shown)))
+        if len(self.found) - 1 != self.remove:
+            return s
+        is_last = self.function.body[-1] is s
+        return ast.copy_location(ast.Return(ast.Constant(None)) if is_last else ast.Pass(), s)
+
+
+def mutants(name: str = "") -> Iterator[Mutant]:
+    """All refusals of the primitives, or those of functions whose name contains a text."""
+    for path in sorted((PACKAGE / CHECKED).glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        finder = _Finder(source)
+        finder.visit(ast.parse(source))
+        for number, (function, line, reason) in enumerate(finder.found):
+            if name in function:
+                yield Mutant(str(path.relative_to(PACKAGE)), number, function, line, reason)
+
+
+class Workplace:
+    """A copy of the package in which mutants are made, one at a time."""
+
+    def __init__(self, tests: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tcomp-mutants-"))
+        self.tests = tests
+        shutil.copytree(PACKAGE, self.folder / "tcomp", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run(self, mutant: Mutant | None) -> str:
+        """The test that fails with a mutant (None: the package as it is); "" where all pass."""
+        path = self.folder / "tcomp" / mutant.path if mutant else None
+        source = path.read_text(encoding="utf-8") if path else ""
+        if mutant is not None and path is not None:
+            tree = _Finder(source, mutant.number).visit(ast.parse(source))
+            path.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
+        try:
+            # the tests of refusals first: they are quick, and most mutants end there
+            return self._failing("-k", "refus") or self._failing()
+        finally:
+            if path is not None:
+                path.write_text(source, encoding="utf-8")
+
+    def _failing(self, *options: str) -> str:
+        """The first test that fails."""
+        env = {**os.environ, "PYTHONPATH": str(self.folder), "TCOMP_CACHE_DIR": str(self.folder / "cache")}
+        command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        done = subprocess.run(
+            [*command, "-m", "not slow", *options, str(self.tests)],
+            capture_output=True,
+            text=True,
+            env=env,
+            cwd=self.tests,
+        )
+        if done.returncode == 0:
+            return ""
+        failed = [x for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))]
+        return failed[0].split(" - ")[0] if failed else f"pytest ended with {done.returncode}"
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def run_mutants(chosen: list[Mutant], tests: Path, jobs: int) -> Iterator[tuple[Mutant, str]]:
+    """Each mutant and the test that notices it ("" where none does), as they are done.
+
+    Raises:
+        RuntimeError: the tests fail without any mutant.
+    """
+    places: SimpleQueue[Workplace] = SimpleQueue()
+    made = [Workplace(tests) for _ in range(jobs)]
+    for place in made:
+        places.put(place)
+
+    def one(mutant: Mutant) -> tuple[Mutant, str]:
+        place = places.get()
+        try:
+            return mutant, place.run(mutant)
+        finally:
+            places.put(place)
+
+    try:
+        broken = made[0].run(None)
+        if broken:
+            raise RuntimeError(f"the tests fail as they are: {broken}")
+        with ThreadPoolExecutor(jobs) as pool:
+            yield from pool.map(one, chosen)
+    finally:
+        for place in made:
+            place.close()
