@@ -81,7 +81,7 @@ def _points(func: PrimFunc, b: Block, inner: Sequence[For]) -> int:
 
 
 def _extent(s: For) -> int:
-    return s.extent.value if isinstance(s.extent, Const) else 1
+    return int(s.extent.value) if isinstance(s.extent, Const) else 1
 
 
 def _elements(func: PrimFunc, a: Access, around: Sequence[For]) -> Any:

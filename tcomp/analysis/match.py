@@ -69,7 +69,7 @@ class _Matcher:
                 pass
             self.found = before
             return self.expr(want.a, have.b) and self.expr(want.b, have.a)
-        for f in fields(want):  # type: ignore[arg-type]
+        for f in fields(want):
             x, y = getattr(want, f.name), getattr(have, f.name)
             if isinstance(x, tuple) and len(x) == len(y):
                 if not all(self.expr(p, q) for p, q in zip(x, y)):

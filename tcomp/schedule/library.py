@@ -314,7 +314,7 @@ def vectorize_partial(sch: Schedule, block: BlockRef | str) -> None:
         return
     sch.reorder(*loops, lane)
     init = sch.decompose_reduction(block, loops[0])
-    sch.vectorize(lane)  # type: ignore[arg-type]
+    sch.vectorize(lane)
     sch.vectorize(sch.get_loops(init)[-1])
 
 

@@ -13,7 +13,8 @@ from .common import Env, extend
 def _strides(b: Buffer) -> list[Expr]:
     """Row-major strides, padded as the buffer's rules ask."""
     rules = {axis: (factor, offset) for axis, factor, offset in b.stride_rules}
-    strides, step = [const(1)] * b.ndim, const(1)
+    strides: list[Expr] = [const(1)] * b.ndim
+    step: Expr = const(1)
     for axis in range(b.ndim - 1, -1, -1):
         if axis in rules:
             factor, offset = rules[axis]

@@ -7,7 +7,7 @@ from ...ir.expr import Buffer, Const, Expr, Load, Var, const
 from ...ir.node import substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
-from ...ir.stmt import Allocate, For, Let, Prefetch, Stmt, Store, map_statements, seq, walk_statements
+from ...ir.stmt import Allocate, For, Let, Prefetch, Stmt, Store, map_statements, seq, sub_statements, walk_statements
 from .common import Env, extend
 
 
@@ -34,9 +34,7 @@ def _copies(s: Stmt) -> int:
     """Statements that a subtree becomes when its unrolled loops are written out."""
     if isinstance(s, For) and s.kind == "unrolled":
         return s.extent.value * _copies(s.body)
-    inner: list[Stmt] = []
-    map_statements(s, lambda x: inner.append(x) or x)
-    return isinstance(s, (Store, Let)) + sum(map(_copies, inner))
+    return isinstance(s, (Store, Let)) + sum(map(_copies, sub_statements(s)))
 
 
 def _unroll(s: Stmt, limit: int) -> Stmt:

@@ -90,8 +90,6 @@ def _fits_producer(func: PrimFunc, b: Block, producer: Block, buffer: Buffer, wh
         return Refusal(what, f"the body of block {producer.name} is more than one store", marks)
     if consumers(func, buffer) != [b]:
         return Refusal(what, f"other blocks read {buffer.name} too", marks, "compute_inline the producer")
-    if buffer in reads(producer):
-        return Refusal(what, f"block {producer.name} reads the buffer {buffer.name} that it writes", marks)
     places = [spatial_index(b, a.indices) for a in accesses(b) if a.buffer is buffer]
     place = places[0]
     if place is None or any(p != place for p in places) or len(place) != len(b.iters):

@@ -24,7 +24,7 @@ from .base import (
     top_statement,
     with_body,
 )
-from .caching import check_cache_read, check_cache_write
+from .caching import check_cache_write
 from .patterns import own_chain, own_loops, parts
 
 
@@ -73,10 +73,6 @@ def check_pad_einsum(func: PrimFunc, block: BlockRef, padding: Sequence[int]) ->
         if not sums <= set(indices):
             why = f"{buffer.name} does not run along the padded reduce axes, and might hold an infinity"
             return Refusal(what, f"{why}: 0 times that is not 0", mark, "pad the spatial axes only")
-        if grown.keys() & set(indices):
-            refusal = check_cache_read(func, block, buffer, "global")
-            if refusal is not None:
-                return refusal
     return check_cache_write(func, block, form.target, "global")
 
 
@@ -126,11 +122,11 @@ def apply_pad_einsum(func: PrimFunc, block: BlockRef, padding: Sequence[int]) ->
     refs: list[BlockRef] = []
     exchange: dict[Buffer, Buffer] = {}
     target = writes(b)[0]
-    index = parts(b).index  # type: ignore[union-attr]
+    index = parts(b).index
     for buffer, indices in [*_operands(b), (target, index)]:
         if not grown.keys() & set(indices) or buffer in exchange:
             continue
-        shape = tuple(grown.get(v, e) for v, e in zip(indices, buffer.shape))  # type: ignore[arg-type]
+        shape = tuple(grown.get(v, e) for v, e in zip(indices, buffer.shape))
         padded = fresh_buffer(func, Buffer(buffer.name, shape, buffer.dtype), "pad")
         name = fresh_name(padded.name, {*func.blocks, *(r.name for r in refs)})
         refs.append(BlockRef(name))

@@ -19,7 +19,7 @@ from ...analysis.regions import (
 )
 from ...ir.arith import can_prove, dims_env, simplify
 from ...ir.expr import Buffer, Const, Expr, Var, const
-from ...ir.node import with_fields
+from ...ir.node import Node, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, free_vars, is_const
 from ...ir.stmt import Block, For, IterVar, Seq, Stmt, seq
@@ -66,7 +66,23 @@ def check_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | No
         return Refusal(
             what, f"loop {vector.var.name} is vectorized", {vector: "vectorized"}, "compute it at a loop outside"
         )
+    stmts = _statements(s)
+    place = next(i for i, x in enumerate(stmts) if any(_uses(c, buffer) for c in blocks_under(x)))
+    after = [p for x in stmts[place:] for p in blocks_under(x) if set(writes(p)) & set(reads(b)) and p is not b]
+    if after:
+        why = f"block {after[0].name}, which makes what it reads, runs later in that loop"
+        return Refusal(
+            what, why, {s: "the loop", after[0]: "runs later"}, f"compute_at block {after[0].name} there first"
+        )
     return None
+
+
+def _statements(s: For) -> list[Stmt]:
+    return list(s.body.stmts) if isinstance(s.body, Seq) else [s.body]
+
+
+def _uses(block: Block, buffer: Buffer) -> bool:
+    return any(a.buffer is buffer for a in accesses(block))
 
 
 def apply_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[PrimFunc, None]:
@@ -113,7 +129,7 @@ def apply_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[PrimFu
     moved = _rebuild_nest(func, b, ranges, env)
     inside = with_body(func, remove_block(func, b))
     target = inside.loops[loop]
-    body = _insert(target.body, moved, before=buffer)
+    body = _insert(target, moved, before=buffer)
     return replace(inside, target, with_fields(target, body=body)), None
 
 
@@ -144,11 +160,11 @@ def _rebuild_nest(
     return nest
 
 
-def _insert(body: Stmt, new: Stmt, before: Buffer) -> Stmt:
-    """`new` right before the first statement that touches a buffer."""
-    stmts = list(body.stmts) if isinstance(body, Seq) else [body]
+def _insert(loop: For, new: Stmt, before: Buffer) -> Stmt:
+    """The loop's body with `new` right before the first statement that touches a buffer."""
+    stmts = _statements(loop)
     for i, s in enumerate(stmts):
-        if any(a.buffer is before for c in blocks_under(s) for a in accesses(c)):
+        if any(_uses(c, before) for c in blocks_under(s)):
             return seq([*stmts[:i], new, *stmts[i:]])
     return seq([new, *stmts])
 
@@ -182,7 +198,7 @@ def _final_region(func: PrimFunc, buffer: Buffer, loop: For) -> Box | str:
 def check_reverse_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
     b, s = func.blocks[block.name], func.loops[loop]
     what = f"cannot compute block {b.name} at loop {loop.name} of its producer"
-    mark = {s: "the loop", b: "the block"}
+    mark: dict[Node, str] = {s: "the loop", b: "the block"}
     refusal = pinned(b, what)
     if refusal is not None:
         return refusal
@@ -192,7 +208,18 @@ def check_reverse_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> Refu
         return Refusal(what, why, {**mark, others[0]: "also writes it"}, "do it before decompose_reduction")
     if any(x.kind == "vectorized" for x in [*loops_around(func, s), s]):
         return Refusal(what, "the loop is, or runs inside, a vectorized loop", mark)
-    return _check_sources(func, b, s, what, mark)
+    return _check_sources(func, b, s, what, mark) or _early_reader(func, b, s, what, mark)
+
+
+def _early_reader(func: PrimFunc, b: Block, s: For, what: str, mark: dict[Node, str]) -> Refusal | None:
+    """Refuse where a block reads the result before the place, behind its sources, where it would now be made."""
+    stmts = _statements(s)
+    sources = [i for i, x in enumerate(stmts) for p in blocks_under(x) if set(writes(p)) & set(reads(b))]
+    early = [c for x in stmts[: max(sources) + 1] for c in blocks_under(x) if set(reads(c)) & set(writes(b))]
+    if not early:
+        return None
+    why = f"block {early[0].name} reads its result before that place"
+    return Refusal(what, why, {**mark, early[0]: "reads it"}, f"a loop around block {early[0].name} as well")
 
 
 def _check_sources(func: PrimFunc, b: Block, s: For, what: str, mark: dict) -> Refusal | None:
@@ -284,7 +311,7 @@ def apply_reverse_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> tupl
     inside = with_body(func, remove_block(func, b))
     target = inside.loops[loop]
     names = {p.name for x in reads(b) for p in producers(func, x) if p in under}
-    stmts = list(target.body.stmts) if isinstance(target.body, Seq) else [target.body]
+    stmts = _statements(target)
     last = max(i for i, x in enumerate(stmts) if any(q.name in names for q in blocks_under(x)))
     body = seq([*stmts[: last + 1], nest, *stmts[last + 1 :]])
     return replace(inside, target, with_fields(target, body=body)), None

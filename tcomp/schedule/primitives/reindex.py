@@ -113,7 +113,7 @@ def _reindexed(
     iters = [it for it in b.iters if it.var in used]
     own: dict[Var, Expr] = {it.var: Var(it.var.name) for it in iters}
     gone = {it.var: const(0) for it in b.iters if it.var not in used}  # of extent 1, as far as the index goes
-    new_iters = tuple(IterVar(own[it.var], it.extent, "spatial", const(0)) for it in iters)  # type: ignore[arg-type]
+    new_iters = tuple(IterVar(own[it.var], it.extent, "spatial", const(0)) for it in iters)
     outside, inside = (tuple(substitute(e, {**own, **gone}) for e in part) for part in (index, target))
     copy = Store(cache, inside, Load(buffer, outside)) if is_read else Store(buffer, outside, Load(cache, inside))
     name = fresh_name(cache.name, func.blocks)
@@ -269,7 +269,9 @@ def apply_cache_index(func: PrimFunc, block: BlockRef, scope: str) -> tuple[Prim
     """
     b = func.blocks[block.name]
     nests: list[Stmt] = []
-    refs, table, allocs = [], {}, list(func.allocs)
+    refs: list[BlockRef] = []
+    table: dict[Expr, Expr] = {}
+    allocs = list(func.allocs)
     for e in _computed_indices(b):
         iters = [it for it in b.iters if it.var in free_vars(e)]
         own: dict[Var, Expr] = {it.var: Var(it.var.name) for it in iters}
@@ -278,7 +280,7 @@ def apply_cache_index(func: PrimFunc, block: BlockRef, scope: str) -> tuple[Prim
         allocs.append(cache)
         name = fresh_name(cache.name, {*func.blocks, *(r.name for r in refs)})
         point = tuple(own[it.var] for it in iters)
-        new_iters = tuple(IterVar(own[it.var], it.extent, "spatial", const(0)) for it in iters)  # type: ignore[arg-type]
+        new_iters = tuple(IterVar(own[it.var], it.extent, "spatial", const(0)) for it in iters)
         nests.append(nest_of(Block(name, new_iters, Store(cache, point, substitute(e, own))))[0])
         refs.append(BlockRef(name))
         table[e] = Load(cache, tuple(it.var for it in iters))

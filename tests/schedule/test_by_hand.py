@@ -1,0 +1,181 @@
+"""Refusals that only kernels built by hand, or long schedules, can meet."""
+
+import pytest
+from harness import check, expect
+from kernels import add, matmul, product
+
+from tcomp import te
+from tcomp.dtype import float32
+from tcomp.errors import ScheduleError
+from tcomp.ir import Block, Buffer, For, IterVar, Load, PrimFunc, Select, Store, Var, const
+from tcomp.ir.node import with_fields
+from tcomp.ir.stmt import seq
+from tcomp.schedule import Schedule
+from tcomp.schedule import primitives as module
+from tcomp.schedule.primitives import Primitive
+
+
+def chain(n: int = 5, m: int = 6) -> PrimFunc:
+    """B, C, D: each an elementwise stage over the one before."""
+    a = te.placeholder((n, m), name="A")
+    b = te.compute((n, m), lambda i, j: a[i, j] * 2.0, name="B")
+    c = te.compute((n, m), lambda i, j: b[i, j] + 1.0, name="C")
+    return te.create_prim_func([a, te.compute((n, m), lambda i, j: c[i, j] * 3.0, name="D")])
+
+
+def test_a_block_may_not_move_before_what_it_reads() -> None:
+    func = chain()
+    sch = Schedule(func)
+    i, j = sch.get_loops("D")
+    sch.compute_at("C", j)
+    sch.compute_at("B", j)
+    with pytest.raises(ScheduleError, match="block B, which makes what it reads, runs later in that loop"):
+        sch.compute_at("C", i)
+    sch.compute_at("B", i)
+    sch.compute_at("C", i)
+    check(sch, func)
+
+
+def test_a_block_may_not_move_behind_what_reads_it() -> None:
+    func = chain()
+    sch = Schedule(func)
+    i, j = sch.get_loops("B")
+    sch.reverse_compute_at("C", j)
+    sch.reverse_compute_at("D", j)
+    with pytest.raises(ScheduleError, match="block D reads its result before that place"):
+        sch.reverse_compute_at("C", i)
+    sch.reverse_compute_at("D", i)
+    sch.reverse_compute_at("C", i)
+    check(sch, func)
+
+
+def test_every_step_is_checked_for_races_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a primitive's own check overlooks: a parallel loop that now carries a dependence is refused."""
+
+    def careless(func: PrimFunc) -> tuple[PrimFunc, None]:
+        """Every iteration writes the first element."""
+        b = func.blocks["B"]
+        store = with_fields(b.body, indices=(const(0),))
+        return module.base.replace(func, b, with_fields(b, body=store)), None
+
+    monkeypatch.setitem(module.ALL, "annotate_less", Primitive("annotate_less", lambda func: None, careless))
+    sch = Schedule(add())
+    assert sch.refusal("annotate_less") is None
+    sch.parallel(sch.get_loops("B")[0])
+    refused = sch.refusal("annotate_less")
+    assert refused is not None and "loop i is parallel, and then block B at i=0 writes" in refused.why
+
+
+def one_block(body, extent: int = 8, binding=lambda i: i, extra: tuple[Buffer, ...] = ()) -> PrimFunc:
+    """for i: block B over A and B, with a binding of one's own."""
+    a, b = Buffer("A", (const(extent),), float32), Buffer("B", (const(extent),), float32)
+    i, v = Var("i"), Var("v")
+    block = Block("B", (IterVar(v, const(extent), "spatial", binding(i)),), body(a, b, v))
+    return PrimFunc("by_hand", (a, b), For(i, const(extent), block), 1, extra)
+
+
+def test_blockize_needs_a_range_from_zero() -> None:
+    func = one_block(lambda a, b, v: Store(b, (v,), a[v] + 1.0), binding=lambda i: 7 - i)
+    expect(func, "does not run over a range that is known", lambda s: s.blockize(s.get_loops("B")[0]))
+
+
+def in_place() -> PrimFunc:
+    """T[i] = A[i];  T[i] = T[i] + 1, as one writer each... here the second alone, in place; then B = T."""
+    t = Buffer("T", (const(8),), float32)
+    func = one_block(lambda a, b, v: Store(b, (v,), t[v] * 2.0), extra=(t,))
+    i, v = Var("i"), Var("v")
+    update = Block("T", (IterVar(v, const(8), "spatial", i),), Store(t, (v,), Load(t, (v,)) + 1.0))
+    return with_fields(func, body=seq([For(i, const(8), update), func.body]))
+
+
+def unread() -> PrimFunc:
+    """T is computed, and nobody reads it."""
+    t = Buffer("T", (const(8),), float32)
+    func = one_block(lambda a, b, v: Store(b, (v,), a[v] * 2.0), extra=(t,))
+    i, v = Var("i"), Var("v")
+    made = Block("T", (IterVar(v, const(8), "spatial", i),), Store(t, (v,), func.inputs[0][v]))
+    return with_fields(func, body=seq([For(i, const(8), made), func.body]))
+
+
+def test_inlining_needs_a_value_and_a_reader() -> None:
+    expect(in_place(), "reads the buffer T that it writes", lambda s: s.compute_inline("T"))
+    expect(in_place(), "other blocks read T too", lambda s: s.reverse_compute_inline("B"))
+    expect(unread(), "nothing reads T", lambda s: s.compute_inline("T"))
+    expect(unread(), "nothing reads T", lambda s: s.compute_at("T", s.get_loops("B")[0]))
+
+
+def sum_and_window() -> PrimFunc:
+    """D[i] = C[i] + (B[i] + B[i + 2]): a sum, and a window over another stage."""
+    a, x = te.placeholder((10,), name="A"), te.placeholder((8, 5), name="X")
+    b = te.compute((10,), lambda i: a[i] * 2.0, name="B")
+    k = te.reduce_axis(5, "k")
+    c = te.compute((8,), lambda i: te.sum(x[i, k], axis=k), name="C")
+    return te.create_prim_func([a, x, te.compute((8,), lambda i: (b[i] + b[i + 2]) + c[i], name="D")])
+
+
+def test_an_epilogue_over_a_ring_stays_where_it_is() -> None:
+    func = sum_and_window()
+    sch = Schedule(func)
+    sch.compute_at("B", sch.get_loops("D")[0])
+    sch.rolling_buffer("B")
+    with pytest.raises(ScheduleError, match="overwritten as the loops go on"):
+        sch.fuse_reduction_epilogue("C", "D")
+    check(sch, func)
+    again = Schedule(func)
+    again.fuse_reduction_epilogue("C", "D")
+    check(again, func)
+    assert list(again.func.blocks) == ["B", "C"]
+
+
+def test_a_reduction_into_a_padded_buffer_keeps_its_epilogue() -> None:
+    """The block that fills the padding runs between the two, and would overwrite the sums."""
+    a, bias = te.placeholder((5, 6), name="A"), te.placeholder((5,), name="b")
+    k = te.reduce_axis(6, "k")
+    c = te.compute((5,), lambda i: te.sum(a[i, k], axis=k), name="C")
+    d = te.compute((5,), lambda i: c[i] + bias[i], name="D")
+    func = te.create_prim_func([a, bias, te.compute((5,), lambda i: d[i] * 2.0, name="E")])
+    sch = Schedule(func)
+    sch.transform_layout("D", 0, lambda i: (i + 2,), 0)
+    with pytest.raises(ScheduleError, match="D has other writers"):
+        sch.fuse_reduction_epilogue("C", "D")
+    check(sch, func)
+
+
+def test_a_parallel_loop_stays_independent_in_another_order() -> None:
+    """U[i, j] reads what T wrote at (i - 1, j - 1): the inner loop is independent, as an outer one it would not be."""
+    a, u, t = (Buffer(n, (const(s), const(s)), float32) for n, s in (("A", 6), ("U", 6), ("T", 7)))
+    i, j, v, w, x, y = (Var(n) for n in ("i", "j", "v", "w", "x", "y"))
+    iters = lambda p, q: (IterVar(p, const(6), "spatial", i), IterVar(q, const(6), "spatial", j))
+    blocks = [
+        Block("T", iters(v, w), Store(t, (v + 1, w + 1), a[v, w] * 2.0)),
+        Block("U", iters(x, y), Store(u, (x, y), t[x, y] + 1.0)),
+    ]
+    sch = Schedule(PrimFunc("skewed", (a, u), For(i, const(6), For(j, const(6), seq(blocks))), 1, (t,)))
+    sch.copy().reorder(j, i)
+    sch.parallel(j)
+    with pytest.raises(ScheduleError, match="j is parallel, and in the new order block T at j=0 writes"):
+        sch.reorder(j, i)
+
+
+def test_padding_along_a_diagonal_stays() -> None:
+    """One loop runs over both iterators: no range of it is the padding of one of them."""
+    a, b = Buffer("A", (const(6),), float32), Buffer("B", (const(8),), float32)
+    p = Buffer("P", (const(8), const(8)), float32)
+    i, j, v, w, x = (Var(n) for n in ("i", "j", "v", "w", "x"))
+    iters = (IterVar(v, const(8), "spatial", i), IterVar(w, const(8), "spatial", i))
+    fill = Block("P", iters, Store(p, (v, w), Select(v < 6, a[v], const(0.0))))
+    use = Block("B", (IterVar(x, const(8), "spatial", j),), Store(b, (x,), p[x, x]))
+    func = PrimFunc("diagonal", (a, b), seq([For(i, const(8), fill), For(j, const(8), use)]), 1, (p,))
+    expect(func, "loop i has other uses", lambda s: s.decompose_padding("P", s.get_loops("P")[0]))
+
+
+def test_a_block_with_two_results_stays() -> None:
+    a = te.placeholder((6,), name="A")
+    b, c = te.compute((6,), lambda i: (a[i] + 1.0, a[i] * 2.0), name="BC")
+    func = te.create_prim_func([a, te.compute((6,), lambda i: b[i] + c[i], name="D")])
+    expect(func, "it writes several buffers", lambda s: s.compute_at("BC", s.get_loops("D")[0]))
+
+
+def test_kernels_of_the_other_tests_are_as_they_seem() -> None:
+    for func in (product(), matmul()):
+        check(Schedule(func), func)
