@@ -39,7 +39,7 @@ def check(sch: Schedule, func: PrimFunc, native: bool = True) -> None:
 class _Recorder:
     """A schedule that notes its state before each call."""
 
-    def __init__(self, sch: Schedule, note: Callable[[Schedule], None]) -> None:
+    def __init__(self, sch: Schedule, note: Callable[[Schedule, str], None]) -> None:
         self._sch, self._note = sch, note
 
     def __getattr__(self, name: str) -> object:
@@ -47,20 +47,20 @@ class _Recorder:
         if callable(value) and not name.startswith("get_"):
 
             def call(*args: object, **named: object) -> object:
-                self._note(self._sch)
+                self._note(self._sch, name)
                 return value(*args, **named)
 
             return call
         return value
 
 
-def expect(func: PrimFunc, reason: str, step: Callable[[Schedule], object]) -> None:
-    """The last step is refused for that reason, and leaves the schedule as it was."""
+def expect(func: PrimFunc, reason: str, step: Callable[[Schedule], object]) -> str:
+    """The last step is refused for that reason, and leaves the schedule as it was; returns its name."""
     sch = Schedule(func)
     before: list = []
 
-    def prepared(s: Schedule) -> None:
-        before.append((s.func, len(s.trace.steps)))
+    def prepared(s: Schedule, name: str) -> None:
+        before.append((s.func, len(s.trace.steps), name))
 
     with pytest.raises(ScheduleError, match=reason) as error:
         step(_Recorder(sch, prepared))
@@ -68,6 +68,7 @@ def expect(func: PrimFunc, reason: str, step: Callable[[Schedule], object]) -> N
     assert sch.func is before[-1][0]
     names = [x.method for x in sch.trace.steps[before[-1][1] :]]
     assert all(n.startswith("get_") for n in names)
+    return before[-1][2]
 
 
 def filled(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
