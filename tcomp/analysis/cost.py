@@ -17,7 +17,7 @@ from ..ir.node import children, substitute
 from ..ir.primfunc import PrimFunc
 from ..ir.query import free_vars
 from ..ir.stmt import Block, For, Seq, Stmt, Store, sub_statements, walk_statements
-from .regions import Access, accesses, blocks_under, loops_around, loops_inside, resolve
+from .regions import Access, accesses, blocks_under, loop_env, loops_around, loops_inside, resolve
 from .sets import NotAffineError, Space, isl
 
 
@@ -70,10 +70,7 @@ def _points(func: PrimFunc, b: Block, inner: Sequence[For]) -> int:
         return prod(_extent(s) for s in loops)
     space = Space([], len(loops))
     at = {s.var: i for i, s in enumerate(loops)}
-    points = space.universe()
-    for s in loops:
-        points = points.intersect(space.dim(at[s.var]).ge_set(space.constant(0)))
-        points = points.intersect(space.dim(at[s.var]).lt_set(space.constant(_extent(s))))
+    points = space.ranged(loop_env(loops), at)
     try:
         return points.intersect(space.condition(b.where, at)).count_val().to_python()
     except NotAffineError:
@@ -91,10 +88,7 @@ def _elements(func: PrimFunc, a: Access, around: Sequence[For]) -> Any:
     indices = [substitute(i, fixed) for i in resolve(a.block, a.indices)]
     space = Space([], len(inner) + len(indices))
     at = {s.var: i for i, s in enumerate(inner)}
-    points = space.universe()
-    for s in inner:
-        points = points.intersect(space.dim(at[s.var]).ge_set(space.constant(0)))
-        points = points.intersect(space.dim(at[s.var]).lt_set(space.constant(_extent(s))))
+    points = space.ranged(loop_env(inner), at)
     for d, (index, extent) in enumerate(zip(indices, a.buffer.shape)):
         where = space.dim(len(inner) + d)
         try:

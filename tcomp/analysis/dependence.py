@@ -113,13 +113,7 @@ def _elements(func: PrimFunc, a: Access, around: Sequence[For]) -> Any:
     indices = resolve(a.block, a.indices)
     space = Space([*func.dims, *(s.var for s in around)], len(inner) + len(indices))
     at = {s.var: i for i, s in enumerate(inner)}
-    points = space.universe()
-    for s in inner:
-        points = points.intersect(space.dim(at[s.var]).ge_set(space.constant(0)))
-        points = points.intersect(space.dim(at[s.var]).lt_set(space.affine(s.extent, {})))
-    for s in around:
-        points = points.intersect(space.affine(s.var, {}).ge_set(space.constant(0)))
-        points = points.intersect(space.affine(s.var, {}).lt_set(space.affine(s.extent, {})))
+    points = space.ranged(loop_env([*inner, *around]), at)
     if a.block.where is not None:
         points = points.intersect(space.condition(a.block.where, at))
     for d, index in enumerate(indices):
@@ -223,10 +217,7 @@ def _conflict(
     try:
         points = space.universe()
         for loops, at, block in ((xs, at_x, x.block), (ys, at_y, y.block)):
-            for s in loops:
-                v = space.dim(at[s.var])
-                points = points.intersect(v.ge_set(space.constant(0)))
-                points = points.intersect(v.lt_set(space.affine(s.extent, {})))
+            points = points.intersect(space.ranged(loop_env(loops), at))
             if block.where is not None:
                 points = points.intersect(space.condition(block.where, at))
         for i, j in zip(resolve(x.block, x.indices), resolve(y.block, y.indices)):

@@ -9,7 +9,7 @@ from ..ir.arith import dims_env, simplify
 from ..ir.expr import Const, Expr, Var, const
 from ..ir.query import free_vars
 from .regions import index_span
-from .sets import Space, isl, within
+from .sets import Space, isl
 
 Env = Mapping[Var, tuple[Expr, Expr]]
 
@@ -20,12 +20,8 @@ def _pairs(domain: Env, dims: Sequence[Var]) -> tuple[Space, Any, dict[Var, int]
     space = Space(list(dims), 2 * len(variables))
     first = {v: i for i, v in enumerate(variables)}
     second = {v: len(variables) + i for i, v in enumerate(variables)}
-    points = within(space, dims_env(dims))
-    for at in (first, second):
-        for v, (low, high) in domain.items():
-            points = points.intersect(space.dim(at[v]).ge_set(space.affine(low, {})))
-            points = points.intersect(space.dim(at[v]).le_set(space.affine(high, {})))
-    return space, points, first, second
+    points = space.ranged(dims_env(dims), {}).intersect(space.ranged(domain, first))
+    return space, points.intersect(space.ranged(domain, second)), first, second
 
 
 def is_injective(exprs: Sequence[Expr], domain: Env, dims: Sequence[Var] = ()) -> bool:
@@ -76,14 +72,11 @@ def _image(exprs: Sequence[Expr], domain: Env, extents: Sequence[Expr], dims: Se
     n, m = len(domain), len(exprs)
     space = Space(list(dims), n + m)
     at = {v: i for i, v in enumerate(domain)}
-    graph = within(space, dims_env(dims))
-    for v, (low, high) in domain.items():
-        graph = graph.intersect(space.dim(at[v]).ge_set(space.affine(low, {})))
-        graph = graph.intersect(space.dim(at[v]).le_set(space.affine(high, {})))
+    graph = space.ranged(dims_env(dims), {}).intersect(space.ranged(domain, at))
     for d, e in enumerate(exprs):
         graph = graph.intersect(space.dim(n + d).eq_set(space.affine(e, at)))
     box = Space(list(dims), m)
-    whole = within(box, dims_env(dims))
+    whole = box.ranged(dims_env(dims), {})
     for d, extent in enumerate(extents):
         whole = whole.intersect(box.dim(d).ge_set(box.constant(0))).intersect(box.dim(d).lt_set(box.affine(extent, {})))
     return graph.project_out(isl.dim_type.set, 0, n), whole
@@ -102,10 +95,7 @@ def inverse(exprs: Sequence[Expr], domain: Env, results: Sequence[Var]) -> dict[
     n, m = len(variables), len(exprs)
     space = Space([], n + m)
     at = {v: i for i, v in enumerate(variables)}
-    graph = space.universe()
-    for v, (low, high) in domain.items():
-        graph = graph.intersect(space.dim(at[v]).ge_set(space.affine(low, {})))
-        graph = graph.intersect(space.dim(at[v]).le_set(space.affine(high, {})))
+    graph = space.ranged(domain, at)
     for d, e in enumerate(exprs):
         graph = graph.intersect(space.dim(n + d).eq_set(space.affine(e, at)))
     pairs = isl.Map.from_domain(graph).move_dims(isl.dim_type.out, 0, isl.dim_type.in_, 0, n)

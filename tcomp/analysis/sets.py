@@ -55,6 +55,15 @@ class Space:
     def universe(self) -> Any:
         return isl.Set.universe(self.space)
 
+    def ranged(self, ranges: Mapping[Var, tuple[Expr, Expr]], at: Mapping[Var, int]) -> Any:
+        """The points at which variables, dimensions where `at` says so, else parameters, lie in inclusive ranges."""
+        points = self.universe()
+        for v, (low, high) in ranges.items():
+            value = self.affine(v, at)
+            points = points.intersect(value.ge_set(self.affine(low, {})))
+            points = points.intersect(value.le_set(self.affine(high, {})))
+        return points
+
     def constant(self, value: int) -> Any:
         return isl.PwAff.from_aff(
             isl.Aff.zero_on_domain(self.local).add_constant_val(isl.Val.int_from_si(isl.DEFAULT_CONTEXT, value))
@@ -126,15 +135,6 @@ def sample(points: Any, count: int) -> list[int]:
     return [point.get_coordinate_val(isl.dim_type.set, i).to_python() for i in range(count)]
 
 
-def within(space: Space, env: Mapping[Var, tuple[Expr, Expr]]) -> Any:
-    """The points at which parameters lie in their ranges."""
-    points = space.universe()
-    for v, (low, high) in env.items():
-        points = points.intersect(space.affine(v, {}).ge_set(space.affine(low, {})))
-        points = points.intersect(space.affine(v, {}).le_set(space.affine(high, {})))
-    return points
-
-
 def always(condition: Expr, env: Mapping[Var, tuple[Expr, Expr]]) -> bool:
     """Whether a condition holds for all values in the ranges: by arithmetic, else with integer sets."""
     if can_prove(condition, env):
@@ -143,6 +143,6 @@ def always(condition: Expr, env: Mapping[Var, tuple[Expr, Expr]]) -> bool:
         return False
     space = Space(list(env), 0)
     try:
-        return within(space, env).is_subset(space.condition(condition, {}))
+        return space.ranged(env, {}).is_subset(space.condition(condition, {}))
     except NotAffineError:
         return False

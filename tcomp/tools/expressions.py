@@ -221,7 +221,7 @@ def _quantized(rng: _Random, d: DType) -> list[te.Tensor]:
 
 
 BUILDERS: tuple[_Build, ...] = (
-    _chain, _matmul, _matmul, _stencil, _conv, _rows, _argmax, _move, _softmax, _two_products, _epilogue, _depthwise, _quantized,
+    _chain, _matmul, _matmul, _stencil, _conv, _rows, _argmax, _move, _softmax, _two_products, _epilogue, _depthwise, _quantized, _quantized,
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from ..schedule.primitives.annotate import crosses_threads
 from ..schedule.schedule import Schedule
 from ..target import Target
 from .expressions import random_kernel
-from .proposals import METHODS, Choice, proposals, too_big
+from .proposals import METHODS, RECIPES, Choice, proposals, too_big
 from .races import races
 
 CHUNK = 16
@@ -85,10 +85,10 @@ class Outcome:
 def make_case(seed: int) -> Case:
     """The case of a seed."""
     rng = random.Random(seed * 7919 + 1)
-    steps = rng.randint(1, 14)
-    return Case(
-        seed, tuple(Choice(rng.choice(METHODS), tuple(rng.randrange(1 << 16) for _ in range(5))) for _ in range(steps))
-    )
+    methods = [rng.choice(METHODS) for _ in range(rng.randint(1, 14))]
+    if rng.random() < 0.4:
+        methods[0] = rng.choice(tuple(RECIPES))  # many recipes work only before anything else was done
+    return Case(seed, tuple(Choice(m, tuple(rng.randrange(1 << 16) for _ in range(5))) for m in methods))
 
 
 def apply_choices(

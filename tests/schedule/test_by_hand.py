@@ -176,6 +176,32 @@ def test_a_block_with_two_results_stays() -> None:
     expect(func, "it writes several buffers", lambda s: s.compute_at("BC", s.get_loops("D")[0]))
 
 
+def test_reverse_inlining_needs_one_expression_and_a_place_of_its_own() -> None:
+    a = te.placeholder((6,), name="A")
+    b, c = te.compute((6,), lambda i: (a[i] + 1.0, a[i] * 2.0), name="BC")
+    func = te.create_prim_func([a, c, te.compute((6,), lambda i: b[i] * 3.0, name="D")])
+    expect(func, "body of block BC is more than one store", lambda s: s.reverse_compute_inline("D"))
+
+    def fill_between(s: Schedule) -> None:
+        """A block that fills the padding of C stands between B and C."""
+        s.transform_layout("C", 0, lambda i, j: (i, j + 1), 0)
+        s.reverse_compute_inline("C")
+
+    expect(chain(), "block C_pad uses C before that", fill_between)
+    func = chain()
+    sch = Schedule(func)
+    sch.reverse_compute_inline("C")
+    check(sch, func)
+
+
+def test_a_block_that_writes_elsewhere_stays() -> None:
+    def move(s: Schedule) -> None:
+        s.transform_layout("C", 0, lambda i, j: (j // 2, i, j % 2))
+        s.compute_at("C", s.get_loops("D")[0])
+
+    expect(matmul(), "does not write C at its own spatial iterators", move)
+
+
 def test_kernels_of_the_other_tests_are_as_they_seem() -> None:
     for func in (product(), matmul()):
         check(Schedule(func), func)

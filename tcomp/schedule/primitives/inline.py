@@ -104,11 +104,10 @@ def _fits_producer(func: PrimFunc, b: Block, producer: Block, buffer: Buffer, wh
             if p is not producer and order.index(p.name) > order.index(producer.name):
                 return Refusal(what, f"it also reads {x.name}, which is computed later", {**marks, p: "later"})
     target = writes(b)[0]
-    between = [
-        c for c in func.blocks.values() if c not in (b, producer) and any(a.buffer is target for a in accesses(c))
-    ]
-    if between or target in reads(b) or target in reads(producer):
-        return Refusal(what, f"{target.name} is used elsewhere", marks)
+    others = [c for c in producers(func, target) if c is not b]
+    others += [c for c in consumers(func, target) if order.index(c.name) <= order.index(b.name)]
+    if others:
+        return Refusal(what, f"block {others[0].name} uses {target.name} before that", {**marks, others[0]: "uses it"})
     return None
 
 

@@ -182,8 +182,6 @@ def _final_region(func: PrimFunc, buffer: Buffer, loop: For) -> Box | str:
         for it in p.iters:
             if it.kind == "reduce" and free_vars(it.binding) & outer:
                 return f"block {p.name} is still reducing {buffer.name} in that loop"
-        if p.where is not None and free_vars(p.where) & {it.var for it in p.iters if it.kind == "reduce"}:
-            return f"block {p.name} is conditional"
         for a in accesses(p):
             if a.is_write and a.buffer is buffer:
                 mine = loop_env(loops_inside(func, a, around))
