@@ -2,7 +2,7 @@
 
 import pytest
 from harness import check, expect
-from kernels import add, matmul, product
+from kernels import add, matmul, matmul_bias, product
 
 from tcomp import te
 from tcomp.dtype import float32
@@ -167,6 +167,19 @@ def test_padding_along_a_diagonal_stays() -> None:
     use = Block("B", (IterVar(x, const(8), "spatial", j),), Store(b, (x,), p[x, x]))
     func = PrimFunc("diagonal", (a, b), seq([For(i, const(8), fill), For(j, const(8), use)]), 1, (p,))
     expect(func, "loop i has other uses", lambda s: s.decompose_padding("P", s.get_loops("P")[0]))
+
+
+def test_a_sum_that_starts_with_a_bias_adds_it_once() -> None:
+    """Neither partial results nor cooperating threads may each begin with it."""
+    func = matmul_bias()
+    sch = Schedule(func)
+    sch.fuse_reduction_epilogue("C", "D")
+    k = sch.get_loops("C")[2]
+    with pytest.raises(ScheduleError, match="carries a reduction"):
+        sch.bind(k, "threadIdx.x")
+    partial = sch.rfactor("C", sch.split(k, [None, 4])[1])
+    sch.parallel(sch.get_loops(partial)[0])
+    check(sch, func)
 
 
 def test_a_block_with_two_results_stays() -> None:

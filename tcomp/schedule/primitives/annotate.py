@@ -14,7 +14,7 @@ from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...ir.stmt import Attrs, For, LoopKind, walk_statements
 from .base import BlockRef, Primitive, Refusal, replace, top_statement
-from .patterns import own_chain, parts
+from .patterns import own_chain, starts_neutral
 
 MAX_LANES = 1024
 MAX_UNROLL = 4096
@@ -170,7 +170,7 @@ def _launch(func: PrimFunc, s: For, thread: str, what: str) -> Refusal | None:
 def crosses_threads(func: PrimFunc, s: For) -> bool:
     """Whether the loop is a reduction that threads can do together: one block alone, its combination known."""
     blocks = blocks_under(s.body)
-    if len(blocks) != 1 or blocks[0].init is None or parts(blocks[0]) is None:
+    if len(blocks) != 1 or not starts_neutral(blocks[0]):
         return False
     b = blocks[0]
     spatial = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...analysis.regions import accesses, loops_around, producers, writes
+from ...dtype import DType
 from ...ir.arith import simplify
-from ...ir.expr import Add, BinaryExpr, Buffer, Const, Expr, Load, Max, Min, Mul, Var
+from ...ir.expr import Add, BinaryExpr, Buffer, Const, Expr, Load, Max, Min, Mul, Var, const
 from ...ir.node import Node
 from ...ir.primfunc import PrimFunc
 from ...ir.query import is_const
@@ -118,3 +119,15 @@ def parts(b: Block) -> Parts | None:
         if mine == held:
             return Parts(type(s.value), s.buffer, s.indices, other)
     return None
+
+
+def neutral(op: type[BinaryExpr], dtype: DType) -> Const:
+    """The element that changes nothing in a combination."""
+    values = {Add: 0, Mul: 1, Min: dtype.highest, Max: dtype.lowest}
+    return const(values[op], dtype)
+
+
+def starts_neutral(b: Block) -> bool:
+    """Whether a reduction starts with the neutral element, and not with something to add."""
+    form = parts(b)
+    return form is not None and isinstance(b.init, Store) and b.init.value == neutral(form.op, form.target.dtype)

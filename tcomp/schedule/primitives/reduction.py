@@ -9,7 +9,7 @@ from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
 from ...ir.stmt import Block, For, IterVar, Stmt, Store, replace_statements, seq
 from .base import BlockRef, Primitive, Refusal, fresh_name, replace
-from .patterns import Parts, own_chain, parts
+from .patterns import Parts, neutral, own_chain, parts
 
 
 def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
@@ -204,13 +204,13 @@ def _partial_block(b: Block, name: str, partial: Buffer, form: Parts, chain: lis
     conditions = conjuncts(b.where)
     tail = all_of([substitute(c, loops) for c in conditions if free_vars(c) <= loops.keys()])
     where = all_of([c for c in conditions if not free_vars(c) <= loops.keys()])
-    neutral = b.init.value
+    nothing = neutral(form.op, form.target.dtype)
     if tail is not None:
-        element = Select(tail, element, neutral)
+        element = Select(tail, element, nothing)
     if not others:  # nothing left to reduce: each partial result is one element
-        return Block(name, (*spatial, factored), Store(partial, index, form.op(neutral, element)), None, where)
+        return Block(name, (*spatial, factored), Store(partial, index, form.op(nothing, element)), None, where)
     update = Store(partial, index, form.op(Load(partial, index), element))
-    return Block(name, (*spatial, factored, *others), update, Store(partial, index, neutral), where, b.annotations)
+    return Block(name, (*spatial, factored, *others), update, Store(partial, index, nothing), where, b.annotations)
 
 
 def _final_nest(b: Block, partial: Buffer, form: Parts, chain: list[For], s: For) -> Stmt:
@@ -228,7 +228,7 @@ def _final_nest(b: Block, partial: Buffer, form: Parts, chain: list[For], s: For
     along = IterVar(Var(f"v{s.var.name}"), s.extent, "reduce", fresh[s.var])
     index = tuple(substitute(i, renamed) for i in form.index)
     update = Store(form.target, index, form.op(Load(form.target, index), Load(partial, (*index, along.var))))
-    init = Store(form.target, index, b.init.value)
+    init = Store(form.target, index, substitute(b.init.value, renamed))
     inside = {x.var for x in chain}
     kept = [substitute(c, fresh) for c in conjuncts(b.where) if free_vars(c) & inside <= spatial_vars]
     nest: Stmt = Block(b.name, (*iters, along), update, init, all_of(kept))
