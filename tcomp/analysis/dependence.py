@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.arith import Linear, can_prove, dims_env, interval, linear, simplify
-from ..ir.expr import Buffer, Expr, Var
+from ..ir.arith import Env, Linear, can_prove, dims_env, interval, linear, simplify
+from ..ir.expr import Buffer, Expr, FloorDiv, FloorMod, Var
 from ..ir.primfunc import PrimFunc
 from ..ir.query import conjuncts, free_vars
 from ..ir.stmt import Block, For
@@ -157,7 +157,7 @@ def _separated(func: PrimFunc, group: Sequence[Access], loop: For, outer: Sequen
         loops = loops_inside(func, a, ())
         env = {**dims_env(func.dims), **loop_env(loops)}
         keys: set[tuple] = set()
-        for d, index in enumerate(resolve(a.block, a.indices)):
+        for d, index in _coordinates(resolve(a.block, a.indices), env):
             form = linear(index, env)
             c = form.terms.get(loop.var, 0)
             if not c or any(loop.var in free_vars(t) for t in form.terms if t is not loop.var):
@@ -171,6 +171,17 @@ def _separated(func: PrimFunc, group: Sequence[Access], loop: For, outer: Sequen
                     keys.add((d, c, frozenset(fixed.items()), base))
         shapes.append(keys)
     return bool(set.intersection(*shapes)) if shapes else True
+
+
+def _coordinates(indices: Sequence[Expr], env: Env) -> list[tuple[Any, Expr]]:
+    """The dimensions of an index by number, and what two of them together determine: x // n and x % n are x."""
+    found: list[tuple[Any, Expr]] = list(enumerate(indices))
+    simple = [(d, simplify(i, env)) for d, i in enumerate(indices)]
+    for d, q in simple:
+        for e, r in simple:
+            if isinstance(q, FloorDiv) and isinstance(r, FloorMod) and (q.a, q.b) == (r.a, r.b):
+                found.append(((d, e), q.a))
+    return found
 
 
 def _first_conflict(func: PrimFunc, group: Sequence[Access], loop: For, outer: Sequence[For]) -> Conflict | None:

@@ -3,16 +3,18 @@
 import numpy as np
 import pytest
 from harness import check, filled
-from kernels import add, matmul, quantized
+from kernels import add, gathered, matmul, quantized
 
 import tcomp
 from tcomp import te
 from tcomp.codegen.lowering import lower
 from tcomp.errors import ScheduleError
 from tcomp.ir import Prefetch, Var
+from tcomp.ir.node import with_fields
 from tcomp.ir.printer import text
 from tcomp.ir.stmt import walk_statements
 from tcomp.schedule import Schedule, Trace
+from tcomp.schedule.primitives.base import exchange_buffer
 from tcomp.tools.fuzz import make_case, run_case
 
 VNNI = "avx512_vnni_u8i8"
@@ -89,15 +91,27 @@ def test_an_instruction_that_the_target_lacks_is_refused() -> None:
         tcomp.compile(sch, target="llvm -mcpu=haswell")
 
 
-def test_an_operand_that_no_longer_fits_its_instruction_is_refused() -> None:
-    """The copy's rows are aligned after the block was tensorized, so that its groups lie apart."""
+def test_an_operand_that_does_not_fit_its_instruction_is_refused() -> None:
+    """By hand: the copy's groups of four lie apart, which no step allows after tensorize."""
+    func = quantized()
+    sch = Schedule(func)
+    sch.cache_read("C", "B")
+    sch.tensorize(dot_loops(sch)[2], VNNI)
+    (copy,) = sch.func.allocs
+    apart = exchange_buffer(sch.func, copy, with_fields(copy, stride_rules=((1, 8, 0),)))
+    with pytest.raises(tcomp.TcompError, match="changed how it lies in memory"):
+        tcomp.compile(Schedule(apart))
+
+
+def test_operands_of_an_instruction_do_not_grow() -> None:
+    """The loops that fill the copy run past its end; it keeps its shape all the same."""
     func = quantized()
     sch = Schedule(func)
     copy = sch.cache_read("C", "B")
     sch.tensorize(dot_loops(sch)[2], VNNI)
-    sch.storage_align(copy, 0, 1, 8, 0)
-    with pytest.raises(tcomp.TcompError, match="a later step changed how it lies in memory"):
-        tcomp.compile(sch)
+    sch.split(sch.get_loops(copy)[2], [None, 3])
+    lower(sch.func)
+    check(sch, func, native=tcomp.Target.parse("cpu").has("avx512vnni"))
 
 
 def test_prefetch_and_unroll_limits_reach_the_code() -> None:
@@ -154,6 +168,49 @@ def test_a_parallel_loop_stays_free_of_races() -> None:
     sch.parallel(i0)
     with pytest.raises(ScheduleError, match="is parallel: an iteration may not use|is parallel, and then"):
         sch.rolling_buffer("B")
+
+
+def test_prefetch_inside_vectors_asks_for_the_first_lane() -> None:
+    func = matmul(3, 32, 2)
+    sch = Schedule(func)
+    i, j, k = sch.get_loops("C")
+    sch.pragma(j, "prefetch", 5)
+    sch.vectorize(i)
+    check(sch, func)
+
+
+def test_prefetch_leaves_scratch_memory_alone() -> None:
+    func = matmul(8, 4, 6)
+    sch = Schedule(func)
+    i, _ = sch.get_loops("D")
+    sch.compute_at("C", i)
+    sch.pragma(i, "prefetch", 1)
+    check(sch, func)
+
+
+def test_a_copy_of_what_tables_point_to_is_whole() -> None:
+    """Which elements an indirect index reaches is known only at run time."""
+    func = gathered(12)
+    sch = Schedule(func)
+    sch.cache_index("R", "global")
+    sch.read_at(sch.get_loops("R")[0], "R", "A", "local")
+    assert [sch.get_extent(v) for v in sch.get_loops("A_local")[1:]] == [12, 4]
+    check(sch, func)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (13, 5), (4, 33)])
+def test_quotients_by_unknown_sizes_stay_inside_their_buffers(sizes: tuple[int, int]) -> None:
+    n, m = te.var("n"), te.var("m")
+    a = te.placeholder((n + 1, m), name="A")
+    t = te.compute((m, n + 1), lambda i, j: a[j, i] * 2.0, name="T")
+    sch = Schedule(te.create_prim_func([a, te.compute((m, n + 1), lambda i, j: t[i, j] + 1.0, name="R")]))
+    i, j = sch.get_loops("R")
+    i0, i1 = sch.split(i, [None, 4])
+    f = sch.fuse(i0, i1, j)
+    sch.parallel(f)
+    sch.parallel(sch.fuse(*sch.get_loops("T")))
+    x = filled(np.random.default_rng(0), sizes)
+    assert np.array_equal(tcomp.compile(sch)(x), 2 * x.T + 1)
 
 
 # traces

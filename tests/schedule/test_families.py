@@ -450,6 +450,23 @@ def _rolled(s: Schedule) -> None:
     s.rolling_buffer("B")
 
 
+def _rolled_in_lanes(s: Schedule) -> None:
+    y, x = s.get_loops("S")
+    s.reorder(x, y)
+    s.compute_at("B", y)
+    s.vectorize(x)
+    s.rolling_buffer("B")
+
+
+def _doubled_in_lanes(s: Schedule) -> None:
+    i, j, k = s.get_loops("C")
+    k0, k1 = s.split(k, [None, 2])
+    s.reorder(i, k0, j, k1)
+    copy = s.read_at(k0, "C", "B")
+    s.vectorize(i)
+    s.double_buffer(copy, k0)
+
+
 def _doubled(s: Schedule) -> tuple:
     i = s.get_loops("C")[0]
     copy = s.read_at(i, "C", "A", "local")
@@ -584,6 +601,11 @@ REFUSED = [
     ("does not stand directly", product, lambda s: (s.cache_read("C", "A"), s.double_buffer("A_global", s.get_loops("C")[0]))),
     ("tells in which iteration", product, lambda s: s.double_buffer(s.read_at(s.get_loops("C")[1], "C", "A"), s.get_loops("C")[1])),
     ("overwritten as the loops go on", product, lambda s: s.double_buffer(*_doubled(s))),
+    ("tensorized for the present ones", lambda: _quantized_relu(), lambda s: (s.tensorize(_dot_loops(s)[2], VNNI), s.storage_align("C_o", 0, 0, 16, 1))),
+    ("lanes of loop x would share", window, lambda s: _rolled_in_lanes(s)),
+    ("lanes would share B", window, lambda s: (_roll_tiles(s), s.vectorize(s.get_loops("S")[0]))),
+    ("lanes of loop i would share", lambda: product(8), lambda s: _doubled_in_lanes(s)),
+    ("what tensorize leaves", add, lambda s: s.annotate("B", "tensor_intrin", VNNI)),
     # layout
     ("parameter: its layout", product, lambda s: s.transform_layout("C", 0, lambda i, j: (j, i))),
     ("strides are aligned", matmul, lambda s: (s.storage_align("C", 0, 0, 16, 1), s.transform_layout("C", 0, lambda i, j: (j, i)))),

@@ -6,7 +6,7 @@ from ...analysis.dependence import private_loops
 from ...ir.arith import dims_env
 from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
-from .blocks import lower_blocks
+from .blocks import lower_blocks, operands_of_instructions
 from .common import simplify_statements
 from .flatten import flatten_buffers
 from .intrinsics import place_intrinsics
@@ -25,7 +25,8 @@ def simplify_func(func: PrimFunc) -> PrimFunc:
 def place_blocks(func: PrimFunc) -> PrimFunc:
     """Blocks become statements over buffers of their final size (one step: blocks that fill scratch memory run over whole
     tiles, for which storage then makes room)."""
-    return place_storage(lower_blocks(func), {b: private_loops(func, b) for b in func.allocs})
+    may_enter = {b: private_loops(func, b) for b in func.allocs}
+    return place_storage(lower_blocks(func), may_enter, operands_of_instructions(func))
 
 
 STEPS: tuple[Callable[[PrimFunc], PrimFunc], ...] = (

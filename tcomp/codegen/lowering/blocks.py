@@ -12,13 +12,18 @@ from ...ir.stmt import EMPTY, Block, For, If, Let, Stmt, Store, map_statements, 
 from .common import Env, extend
 
 
+def operands_of_instructions(func: PrimFunc) -> set[Buffer]:
+    """Buffers that must lie in memory as they are: no row of them may grow."""
+    return {a.buffer for b in func.blocks.values() if "tensor_intrin" in b.annotations for a in accesses(b)}
+
+
 def lower_blocks(func: PrimFunc) -> PrimFunc:
     """Replace every block by its body.
 
     A block's `where` becomes an If around it. Its init runs under the condition that all reduce iterators are 0.
     A load in one side of a Select is masked by the Select's condition wherever it might leave its buffer otherwise.
     """
-    scratch = set(func.allocs)
+    scratch = set(func.allocs) - operands_of_instructions(func)
 
     def visit(s: Stmt, env: Env) -> Stmt:
         if isinstance(s, For):

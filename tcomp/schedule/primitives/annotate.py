@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from ...analysis.dependence import carried
+from ...analysis.dependence import carried, private_buffers
 from ...analysis.regions import blocks_under, loops_around
 from ...ir.arith import simplify
 from ...ir.expr import Const, Var, const
@@ -83,6 +83,11 @@ def check_vectorize(func: PrimFunc, loop: Var) -> Refusal | None:
     opaque = next((b for b in blocks_under(s.body) if "tensor_intrin" in b.annotations), None)
     if opaque is not None:
         return Refusal(what, f"block {opaque.name} is tensorized: it brings its own vectors", {opaque: "tensorized"})
+    ring = next((b for b in private_buffers(func, s) if b.reused), None)
+    if ring is not None:
+        return Refusal(
+            what, f"its lanes would share {ring.name}, whose elements are overwritten as loops go on", {s: "this"}
+        )
     hint = "vectorize a loop over a spatial axis"
     refusal = _independent(func, loop, "vectorize", hint)
     reduction = _reduction_of(s)
@@ -204,6 +209,8 @@ def check_annotate(func: PrimFunc, target: Var | BlockRef, key: str, value: Any)
     what = f"cannot annotate with {key!r}"
     if not key.isidentifier():
         return Refusal(what, "a key is an identifier")
+    if key == "tensor_intrin":
+        return Refusal(what, "that is what tensorize leaves behind", hint="tensorize")
     if not isinstance(value, (bool, int, float, str)):
         return Refusal(what, f"a value is a bool, number or string, got {type(value).__name__}")
     return None

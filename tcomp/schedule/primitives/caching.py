@@ -24,6 +24,7 @@ from .base import (
     top_statement,
     with_body,
 )
+from .patterns import tensorized
 from .placement import (
     apply_compute_at,
     apply_reverse_compute_at,
@@ -314,8 +315,7 @@ def check_unsafe_set_dtype(func: PrimFunc, block: BlockRef, buffer: Buffer, dtyp
         return Refusal(what, error.what, hint=error.hint)
     if wanted.is_bool or buffer.dtype.is_bool:
         return Refusal(what, "a bool has no narrower or wider form")
-    tensorized = [b for b in func.blocks.values() if "tensor_intrin" in b.annotations]
-    user = next((b for b in tensorized if any(a.buffer is buffer for a in accesses(b))), None)
+    user = next((b for b in tensorized(func) if any(a.buffer is buffer for a in accesses(b))), None)
     if user is not None:
         return Refusal(what, f"block {user.name} is tensorized for {buffer.dtype}", {user: "tensorized"})
     return _parameter(func, buffer, what)

@@ -26,7 +26,7 @@ from .base import (
     top_statement,
     with_body,
 )
-from .patterns import own_loops
+from .patterns import own_loops, tensorized
 
 
 def _ranges(index_map: IndexMap, shape: Sequence[Expr]) -> dict[Var, tuple[Expr, Expr]]:
@@ -57,8 +57,7 @@ def check_transform_layout(
         return Refusal(what, "it is a parameter: its layout is the caller's", mark, hint)
     if buffer.stride_rules:
         return Refusal(what, "its strides are aligned for the present layout", mark, "storage_align after it")
-    opaque = [b for b in func.blocks.values() if "tensor_intrin" in b.annotations]
-    user = next((b for b in opaque if any(a.buffer is buffer for a in accesses(b))), None)
+    user = next((b for b in tensorized(func) if any(a.buffer is buffer for a in accesses(b))), None)
     if user is not None:
         return Refusal(what, f"block {user.name} is tensorized for the present layout", {user: "tensorized"})
     if pad_value is not None and (isinstance(pad_value, bool) or not isinstance(pad_value, (int, float))):

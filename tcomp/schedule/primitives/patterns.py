@@ -131,3 +131,8 @@ def starts_neutral(b: Block) -> bool:
     """Whether a reduction starts with the neutral element, and not with something to add."""
     form = parts(b)
     return form is not None and isinstance(b.init, Store) and b.init.value == neutral(form.op, form.target.dtype)
+
+
+def tensorized(func: PrimFunc) -> list[Block]:
+    """The blocks that an instruction stands for: their operands must keep their layout."""
+    return [b for b in func.blocks.values() if "tensor_intrin" in b.annotations]

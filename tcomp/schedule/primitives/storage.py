@@ -24,7 +24,7 @@ from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars
 from ...ir.stmt import Block, For, Seq, Stmt, Store, replace_statements, seq
 from .base import BlockRef, Primitive, Refusal, duplicate, env_at, exchange_buffer, rebind, with_body
-from .patterns import movable_output, own_chain, spatial_index
+from .patterns import movable_output, own_chain, spatial_index, tensorized
 
 
 def check_storage_align(
@@ -33,6 +33,9 @@ def check_storage_align(
     what = f"cannot align the strides of {buffer.name}"
     if buffer not in func.allocs:
         return Refusal(what, "it is a parameter of the function", {buffer: "parameter"}, "cache_read or cache_write it")
+    user = next((b for b in tensorized(func) if any(a.buffer is buffer for a in accesses(b))), None)
+    if user is not None:
+        return Refusal(what, f"block {user.name} is tensorized for the present ones", {user: "tensorized"})
     if not isinstance(axis, int) or not 0 <= axis < buffer.ndim:
         return Refusal(what, f"it has no axis {axis}; they are 0 to {buffer.ndim - 1}", {buffer: "this buffer"})
     if not isinstance(factor, int) or factor < 1 or not isinstance(offset, int) or not 0 <= offset < factor:
@@ -108,6 +111,14 @@ def _window(func: PrimFunc, b: Block, buffer: Buffer, what: str) -> _Window | Re
     return Refusal(what, "no loop around the block and all readers moves the region", {b: "this block"}, "compute_at")
 
 
+def _lanes(func: PrimFunc, loop: For, what: str) -> Refusal | None:
+    """Lanes cannot have such a buffer each."""
+    vector = next((s for s in loops_around(func, loop) if s.kind == "vectorized"), None)
+    if vector is None:
+        return None
+    return Refusal(what, f"the lanes of loop {vector.var.name} would share the buffer", {vector: "vectorized"})
+
+
 def check_rolling_buffer(func: PrimFunc, block: BlockRef, buffer: Buffer) -> Refusal | None:
     b = func.blocks[block.name]
     what = f"cannot roll buffer {buffer.name} of block {b.name}"
@@ -119,6 +130,9 @@ def check_rolling_buffer(func: PrimFunc, block: BlockRef, buffer: Buffer) -> Ref
     window = _window(func, b, buffer, what)
     if isinstance(window, Refusal):
         return window
+    refusal = _lanes(func, window.loop, what)
+    if refusal is not None:
+        return refusal
     if window.loop.kind != "serial":
         why = f"loop {window.loop.var.name} is {window.loop.kind}: an iteration may not use what the one before it made"
         return Refusal(what, why, {window.loop: window.loop.kind}, "a serial loop inside it")
@@ -212,6 +226,9 @@ def check_double_buffer(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal |
         return buffer
     if s.kind != "serial":
         return Refusal(what, f"the loop is {s.kind}: no iteration comes before another", {s: s.kind})
+    refusal = _lanes(func, s, what)
+    if refusal is not None:
+        return refusal
     if _stage(func, b, s) is None:
         return Refusal(what, "the block does not stand directly in that loop", marks, "compute_at that loop first")
     if buffer not in private_buffers(func, s):
