@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..ir.arith import Env, Linear, interval, linear, loop_range, simplify
+from ..ir.arith import Env, Linear, interval, known_ranges, linear, loop_range, simplify
 from ..ir.expr import Buffer, Const, Expr, Load, Max, Min, Var, const
 from ..ir.node import substitute, walk
 from ..ir.primfunc import PrimFunc
 from ..ir.query import free_vars
 from ..ir.stmt import Block, For, If, Let, Stmt, Store, sub_statements, walk_statements
-
-UNKNOWN = 2**30
-"""A bound that large comes from a symbolic extent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +153,8 @@ def _term_span(term: Expr, inner: Mapping[Var, tuple[Expr, Expr]], env: Env) -> 
             first, last = simplify(span[0] // term.b, both), simplify(span[1] // term.b, both)
             if first == last:
                 return simplify(span[0] % term.b, both), simplify(span[1] % term.b, both)
-    low, high = interval(term, both)
-    if low is None or high is None or max(abs(low), abs(high)) >= UNKNOWN:
-        return None  # no better than the range of a symbolic extent: the buffer's own shape says more
-    return const(low), const(high)
+    low, high = interval(term, known_ranges(both))
+    return None if low is None or high is None else (const(low), const(high))
 
 
 def box_of(
@@ -194,7 +189,7 @@ def box_of(
             low = const(0) if whole[d] else simplify(span[0], env)
             size = simplify(Max(extent, span[1] + 1) if whole[d] else span[1] - span[0] + 1, env)
             if free_vars(size) & env.keys() - free_vars(extent):
-                bound = interval(size, env)[1]
+                bound = interval(size, known_ranges(env))[1]
                 size = const(bound) if bound is not None else extent
                 low = low if bound is not None else const(0)
         mins.append(low)

@@ -45,6 +45,7 @@ Env = Mapping[Var, tuple[Expr, Expr]]
 
 TRUE, FALSE = Const(True, dt.bool_), Const(False, dt.bool_)
 _MAX_DEPTH = 24
+_LARGE = const(2**31)
 
 
 class Linear:
@@ -364,4 +365,9 @@ def loop_range(extent: Expr) -> tuple[Expr, Expr]:
 
 def dims_env(variables: Any) -> dict[Var, tuple[Expr, Expr]]:
     """Symbolic extents are at least 1 (and below 2**31)."""
-    return {v: (const(1), const(2**31)) for v in variables}
+    return {v: (const(1), _LARGE) for v in variables}
+
+
+def known_ranges(env: Env) -> Env:
+    """The ranges without those of symbolic extents: bounds from these say something about the program."""
+    return {v: r for v, r in env.items() if r[1] is not _LARGE}

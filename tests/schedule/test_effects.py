@@ -213,6 +213,20 @@ def test_quotients_by_unknown_sizes_stay_inside_their_buffers(sizes: tuple[int, 
     assert np.array_equal(tcomp.compile(sch)(x), 2 * x.T + 1)
 
 
+def test_regions_of_unknown_size_are_no_larger_than_their_buffers() -> None:
+    """A quotient of a loop of unknown length has no useful bound of its own."""
+    n = te.var("n")
+    a = te.placeholder((n, 7), name="A")
+    t = te.compute((n, 7), lambda i, j: a[i, j] * 2.0, name="T")
+    sch = Schedule(te.create_prim_func([a, te.compute((n * 7,), lambda i: t[i // 7, i % 7] + 1.0, name="R")]))
+    (i,) = sch.get_loops("R")
+    i0, _ = sch.split(i, [None, 2])
+    sch.compute_at("T", i0)
+    x = filled(np.random.default_rng(0), (9, 7))
+    assert np.array_equal(tcomp.compile(sch)(x), 2 * x.reshape(-1) + 1)
+    assert "536870912" not in str(sch) and "306783378" not in str(sch)
+
+
 # traces
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from ...analysis.regions import UNKNOWN, Box, box_of, index_span, loop_env
+from ...analysis.regions import Box, box_of, index_span, loop_env
 from ...ir.arith import can_prove, dims_env, simplify
 from ...ir.expr import Buffer, Const, Expr, Load, Max, Var, const
 from ...ir.node import rewrite, walk, with_fields
@@ -86,8 +86,7 @@ def _within_reason(box: Box, buffer: Buffer, written: list[tuple[Expr, ...]], in
     mins, extents = list(box.mins), list(box.extents)
     for d, extent in enumerate(buffer.shape):
         size = extents[d]
-        small = isinstance(size, Const) and size.value < UNKNOWN
-        if small or isinstance(extent, Const) or can_prove(size <= extent, outer):
+        if isinstance(size, Const) or isinstance(extent, Const) or can_prove(size <= extent, outer):
             continue
         mins[d], extents[d] = const(0), extent
         for indices in written:

@@ -102,7 +102,10 @@ def _window(func: PrimFunc, b: Block, buffer: Buffer, what: str) -> _Window | Re
         first, size = box.mins[moving[0]], box.extents[moving[0]]
         step = linear(first, env).terms.get(loop.var, 0)
         rest = linear(first, env).without(loop.var)
-        if len(moving) > 1 or step <= 0 or any(loop.var in free_vars(t) for t in rest.terms):
+        made = box_of([resolve(a.block, a.indices) for a in touched if a.is_write], inner, env, buffer.shape)
+        d = moving[0]
+        complete = simplify(made.mins[d] + made.extents[d] - first - size, env) == const(0)  # all that is read is made
+        if len(moving) > 1 or step <= 0 or not complete or any(loop.var in free_vars(t) for t in rest.terms):
             return Refusal(what, f"the region does not move along one axis with loop {loop.var.name}", {loop: "here"})
         if not isinstance(size, Const) or size.value <= step:
             why = f"the windows of consecutive iterations of loop {loop.var.name} do not overlap"
