@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -39,6 +41,7 @@ from .races import races
 
 CHUNK = 16
 """Cases that a process takes at a time."""
+CASE_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,10 +290,31 @@ def script(outcome: Outcome) -> str:
 
 def _outcomes(seeds: Sequence[int], anyway: bool) -> list[Outcome]:
     """The outcomes of some seeds, as they travel between processes. Here and not in `__main__`, which those cannot import."""
-    results = [run_case(make_case(seed), anyway=anyway) for seed in seeds]
-    for r in results:
-        r.scheduled = None
+    results = []
+    for seed in seeds:
+        with _time_limit(CASE_SECONDS):
+            results.append(run_case(make_case(seed), anyway=anyway))
+        results[-1].scheduled = None
     return results
+
+
+@contextmanager
+def _time_limit(seconds: int) -> Iterator[None]:
+    """A case that does not end becomes one that fails (where the system has alarms)."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"the case took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def outcomes(first: int, count: int, jobs: int, anyway: bool = False) -> Iterator[Outcome]:

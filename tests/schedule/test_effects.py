@@ -179,6 +179,15 @@ def test_prefetch_inside_vectors_asks_for_the_first_lane() -> None:
     check(sch, func)
 
 
+def test_prefetch_around_an_instruction() -> None:
+    func = quantized(4)
+    sch = Schedule(func)
+    i, *_, j, _ = dot_loops(sch)
+    sch.tensorize(j, VNNI)
+    sch.pragma(i, "prefetch", 2)
+    check(sch, func, native=tcomp.Target.parse("cpu").has("avx512vnni"))
+
+
 def test_prefetch_leaves_scratch_memory_alone() -> None:
     func = matmul(8, 4, 6)
     sch = Schedule(func)

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from tcomp.tools import fuzz
 from tcomp.tools.__main__ import app
 from tcomp.tools.fuzz import Case, outcomes, run_case, script, shrink
 from tcomp.tools.proposals import Choice
@@ -72,3 +74,28 @@ def test_the_command_runs_in_several_processes() -> None:
     command = [sys.executable, "-m", "tcomp.tools", "fuzz", "--cases", "20", "--seed", "40", "--jobs", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "20 cases" in done.stdout, done.stderr
+
+
+def test_a_case_that_does_not_end_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "CASE_SECONDS", 1)
+    monkeypatch.setattr(fuzz, "run", lambda *_: time.sleep(30))
+    (outcome,) = outcomes(50, 1, 1)
+    assert outcome.layer == "schedule" and "more than 1 s" in outcome.detail
+
+
+def test_refused_steps_are_tried_on_request() -> None:
+    tried = list(outcomes(60, 30, 1, anyway=True))
+    assert sum(o.tried for o in tried) == sum(len(o.refused) for o in tried) > 0
+    assert all(o.harmless is not None and len(o.harmless) <= o.tried for o in tried)
+
+
+def test_brute_force_sees_a_race_that_the_check_overlooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its check taken out, parallel accepts a reduction; the interpreter's answer stays right, but not the accesses."""
+    from tcomp.schedule import primitives
+    from tcomp.schedule.primitives import annotate
+    from tcomp.schedule.primitives.base import Primitive
+
+    careless = Primitive("parallel", lambda func, loop: None, annotate.PARALLEL.apply)
+    monkeypatch.setitem(primitives.ALL, "parallel", careless)
+    seen = {run_case(Case(seed, (Choice("parallel", (0, 2, 0, 0, 0)),)), native=False).layer for seed in range(40)}
+    assert "race" in seen and seen <= {"", "race"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...ir.arith import dims_env, simplify
-from ...ir.expr import Buffer, Const, Expr, Load, Var, const
+from ...ir.expr import Buffer, Const, Expr, Load, Ramp, Var, const
 from ...ir.node import substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
@@ -53,9 +53,10 @@ def _prefetches(loop: For, ahead: int, env: Env) -> list[Stmt]:
     found: dict[tuple[Buffer, Expr], Stmt] = {}
     own = {x.buffer for x in walk_statements(loop.body) if isinstance(x, Allocate)}
     for e in walk(loop.body):
-        if not isinstance(e, Load) or e.buffer in own or loop.var not in free_vars(e.indices[0]):
+        if not isinstance(e, Load) or e.buffer in own:
             continue
-        if not any(isinstance(x, Load) for x in walk(e.indices[0])):
-            index = simplify(substitute(e.indices[0], start), {v: r for v, r in env.items() if v is not loop.var})
+        first = e.indices[0].base if isinstance(e.indices[0], Ramp) else e.indices[0]
+        if loop.var in free_vars(first) and not any(isinstance(x, Load) for x in walk(first)):
+            index = simplify(substitute(first, start), {v: r for v, r in env.items() if v is not loop.var})
             found.setdefault((e.buffer, index), Prefetch(e.buffer, (index,)))
     return list(found.values())
