@@ -1,9 +1,11 @@
 """Refusals that only kernels built by hand, or long schedules, can meet."""
 
+import numpy as np
 import pytest
-from harness import check, expect
+from harness import check, expect, filled
 from kernels import add, matmul, matmul_bias, product
 
+import tcomp
 from tcomp import te
 from tcomp.dtype import float32
 from tcomp.errors import ScheduleError
@@ -180,6 +182,35 @@ def test_a_sum_that_starts_with_a_bias_adds_it_once() -> None:
     partial = sch.rfactor("C", sch.split(k, [None, 4])[1])
     sch.parallel(sch.get_loops(partial)[0])
     check(sch, func)
+
+
+def test_padding_that_ends_nobody_knows_where_stays() -> None:
+    n, m = te.var("n"), te.var("m")
+    a = te.placeholder((m,), name="A")
+    p = te.compute((n,), lambda i: Select(i < m, a[i], const(0.0)), name="P")
+    func = te.create_prim_func([a, te.compute((n,), lambda i: p[i] + 1.0, name="B")])
+    expect(
+        func,
+        "not certain where the padding of iterator vi ends",
+        lambda s: s.decompose_padding("P", s.get_loops("P")[0]),
+    )
+
+
+@pytest.mark.parametrize("size", [1, 5, 6])
+def test_padding_of_unknown_sizes_is_decomposed(size: int) -> None:
+    n = te.var("n")
+    a, b = te.placeholder((n, 4), name="A"), te.placeholder((4, 3), name="B")
+    k = te.reduce_axis(4, "k")
+    sch = Schedule(
+        te.create_prim_func([a, b, te.compute((n, 3), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="C")])
+    )
+    for block in sch.pad_einsum("C", [3, 2, 1]):
+        if sch.refusal("decompose_padding", block, sch.get_loops(block)[0]) is None:
+            sch.decompose_padding(block, sch.get_loops(block)[0])
+    assert "C_pad_pad" not in sch.func.blocks and "A_pad_pad" in sch.func.blocks
+    rng = np.random.default_rng(0)
+    x, y = filled(rng, (size, 4)), filled(rng, (4, 3))
+    assert np.array_equal(tcomp.compile(sch)(x, y), x @ y)
 
 
 def test_a_block_with_two_results_stays() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ...analysis.regions import accesses, writes
-from ...ir.arith import can_prove, dims_env, linear, simplify
+from ...analysis.sets import always
+from ...ir.arith import Env, dims_env, linear, simplify
 from ...ir.expr import LE, LT, Add, Buffer, Cast, Expr, Load, Mul, Select, Var, const
 from ...ir.node import Node, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
@@ -115,7 +116,7 @@ def apply_pad_einsum(func: PrimFunc, block: BlockRef, padding: Sequence[int]) ->
             C[vax0_2, vax1_2] = C_pad[vax0_2, vax1_2]
     """
     b = func.blocks[block.name]
-    grown = _rounded(b, padding)
+    grown, dims = _rounded(b, padding), dims_env(func.dims)
     top = top_statement(func, b)
     before: list[Stmt] = []
     after: list[Stmt] = []
@@ -132,9 +133,9 @@ def apply_pad_einsum(func: PrimFunc, block: BlockRef, padding: Sequence[int]) ->
         refs.append(BlockRef(name))
         exchange[buffer] = padded
         if buffer is target:
-            after.append(_copy(name, padded, buffer, buffer.shape))
+            after.append(_copy(name, padded, buffer, buffer.shape, dims))
         else:
-            before.append(_copy(name, buffer, padded, shape))
+            before.append(_copy(name, buffer, padded, shape, dims))
     changed = substitute(b, exchange)
     iters = tuple(with_fields(it, extent=grown.get(it.var, it.extent)) for it in b.iters)
     nest: Stmt = with_fields(changed, iters=iters)
@@ -145,11 +146,11 @@ def apply_pad_einsum(func: PrimFunc, block: BlockRef, padding: Sequence[int]) ->
     return with_body(func, body, allocs=(*func.allocs, *exchange.values())), refs
 
 
-def _copy(name: str, source: Buffer, target: Buffer, shape: Sequence[Expr]) -> Stmt:
+def _copy(name: str, source: Buffer, target: Buffer, shape: Sequence[Expr], dims: Env) -> Stmt:
     """target = source over a shape, and zero where the source ends earlier."""
     iters = tuple(IterVar(Var(f"vax{d}"), e, "spatial", const(0)) for d, e in enumerate(shape))
     point = tuple(it.var for it in iters)
-    inside = all_of([v < have for v, have, e in zip(point, source.shape, shape) if not can_prove(e <= have, {})])
+    inside = all_of([v < have for v, have, e in zip(point, source.shape, shape) if not always(e <= have, dims)])
     value: Expr = Load(source, point)
     if inside is not None:
         value = Select(inside, value, const(0, source.dtype))
@@ -159,13 +160,13 @@ def _copy(name: str, source: Buffer, target: Buffer, shape: Sequence[Expr]) -> S
 # decompose_padding
 
 
-def _bounds(condition: Expr) -> tuple[Var, Expr | None, Expr | None] | None:
-    """An iterator, and the least value or the end that a comparison sets it."""
+def _bounds(condition: Expr, iterators: Collection[Var]) -> tuple[Var, Expr | None, Expr | None] | None:
+    """One of the iterators, and the least value or the end that a comparison sets it."""
     if not isinstance(condition, (LT, LE)):
         return None
     form = linear(condition.b - condition.a - (1 if isinstance(condition, LT) else 0))  # must be at least 0
     for term, c in form.terms.items():
-        if isinstance(term, Var) and c in (1, -1):
+        if isinstance(term, Var) and term in iterators and c in (1, -1):
             rest = form.without(term).expr()
             return (term, simplify(const(0) - rest), None) if c == 1 else (term, None, simplify(rest + 1))
     return None
@@ -185,7 +186,7 @@ def _inner_box(func: PrimFunc, b: Block, loop: For) -> dict[Var, tuple[Expr, Exp
     ranges: dict[Var, tuple[Expr, Expr]] = {}
     dims = dims_env(func.dims)
     for c in conjuncts(store.value.cond):
-        found = _bounds(c)
+        found = _bounds(c, [it.var for it in b.iters])
         it = None if found is None else next((it for it in b.iters if it.var is found[0]), None)
         if found is None or it is None or free_vars(c) - {it.var} - set(func.dims):
             return "its condition is no range of single iterators"
@@ -195,10 +196,16 @@ def _inner_box(func: PrimFunc, b: Block, loop: For) -> dict[Var, tuple[Expr, Exp
         if any(s.var in free_vars(x) for x in [b.where, *(o.binding for o in b.iters if o is not it)] if x is not None):
             return f"loop {s.var.name} has other uses"
         low, end = ranges.get(it.var, (const(0), it.extent))
-        low = low if found[1] is None or can_prove(found[1] <= low, dims) else found[1]
-        end = end if found[2] is None or can_prove(end <= found[2], dims) else found[2]
+        if found[1] is not None and not always(found[1] <= low, dims):
+            low, known = found[1], always(low <= found[1], dims)
+        elif found[2] is not None and not always(end <= found[2], dims):
+            end, known = found[2], always(found[2] <= end, dims)
+        else:
+            known = True
+        if not known:
+            return f"it is not certain where the padding of iterator {it.var.name} ends"
         ranges[it.var] = (low, end)
-    if not all(can_prove(low < end, dims) for low, end in ranges.values()):
+    if not all(always(low < end, dims) for low, end in ranges.values()):
         return "all of it is padding"
     return ranges
 
