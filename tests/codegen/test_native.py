@@ -6,7 +6,7 @@ import pytest
 import tcomp
 from tcomp import te
 from tcomp.codegen.lowering import STEPS
-from tcomp.dtype import ALL, DType, bool_
+from tcomp.dtype import ALL, DType, bool_, dtype
 from tcomp.ir.expr import Select, call
 from tcomp.ir.interp import interpret, run
 from tcomp.ir.verify import verify
@@ -139,3 +139,20 @@ def test_large_scratch_buffers_come_from_the_heap(rng: np.random.Generator) -> N
     sch.parallel(sch.get_loops("B")[0])
     sch.parallel(sch.get_loops("out")[0])
     assert np.allclose(tcomp.compile(sch)(x), (x + 1).T * 2)
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8", "int16", "float16", "bfloat16", "bool", "int32"])
+@pytest.mark.parametrize("lanes", [2, 3, 4, 8, 16])
+def test_masked_stores_leave_the_neighbours_alone(name: str, lanes: int) -> None:
+    """The last vector of a row of 2 lanes + 1 has one lane; the next element belongs to the row behind it."""
+    n = 2 * lanes + 1
+    a = te.placeholder((3, n), "int32", "A")
+    sch = Schedule(te.create_prim_func([a, te.compute((3, n), lambda i, j: te.cast(a[2 - i, j], name), name="B")]))
+    i, j = sch.get_loops("B")
+    outer, inner = sch.split(j, [None, lanes])
+    sch.vectorize(inner)
+    sch.unroll(outer)
+    sch.reorder(outer, i)  # the last vectors of all rows come last
+    sch.unroll(i)
+    x = (np.arange(3 * n).reshape(3, n) % 2 + 1).astype("int32")
+    assert np.array_equal(tcomp.compile(sch)(x).astype("float64"), x[::-1].astype(dtype(name).numpy).astype("float64"))

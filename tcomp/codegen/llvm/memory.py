@@ -111,12 +111,23 @@ class MemoryEmitter:
             if mask is None:
                 self.builder.store(value, at, align=d.itemsize)
             else:
-                args = [value, at, align, self.splat(mask, d.lanes)]
+                lanes = self.splat(mask, d.lanes)
+                lanes = self.builder.and_(lanes, self.unknown_true(d.lanes)) if d.itemsize < 4 else lanes
+                args = [value, at, align, lanes]
                 self.intrinsic(f"llvm.masked.store.{mangled(d)}.p0", ir.VoidType(), args)
             return
         pointers = self.pointers(s.buffer, self.value(index), d.lanes)
         args = [value, pointers, align, self.lanes_on(mask, d.lanes)]
         self.intrinsic(f"llvm.masked.scatter.{mangled(d)}.v{d.lanes}p0", ir.VoidType(), args)
+
+    def unknown_true(self, lanes: int) -> ir.Value:
+        """A mask with all lanes on, which the optimizer does not know.
+
+        LLVM 22 turns a masked store of truncated values whose mask is a constant with one lane on into a scalar store of the
+        values before truncation (x86 with AVX-512), and so overwrites the neighbour.
+        """
+        one = self.builder.asm(ir.FunctionType(I32, [I32]), "", "=r,0", [ir.Constant(I32, 1)], False)
+        return self.splat(self.builder.trunc(one, I1), lanes)
 
     def prefetch(self, s: Prefetch) -> None:
         """To be read soon, kept in all caches; an address outside of memory does no harm."""
