@@ -550,6 +550,9 @@ REFUSED = [
     ("do not run over the same axes", shifted_added, lambda s: s.fuse_reduction_epilogue("C", "D")),
     ("computes later", late_addend, lambda s: s.fuse_reduction_epilogue("C", "D")),
     # placement
+    ("block C_init writes C as well", matmul, lambda s: (s.decompose_reduction("C", s.get_loops("C")[2]), s.compute_at("C", s.get_loops("D")[0]))),
+    ("runs inside, a vectorized loop", matmul, lambda s: (s.vectorize(s.get_loops("C")[1]), s.reverse_compute_at("D", s.get_loops("C")[1]))),
+    ("also reads C, which is computed later", lambda: _late_inner(), lambda s: s.reverse_compute_at("D", s.get_loops("B")[0])),
     ("only a part of its reduce axis", sums, lambda s: s.reverse_compute_at("S", s.get_loops("D")[1])),
     ("writes S as well", sums, lambda s: (s.decompose_reduction("S", s.get_loops("S")[1]), s.reverse_compute_at("S", s.get_loops("D")[0]))),
     ("overwritten as the loops go on", window, lambda s: (_rolled(s), s.compute_at("B", s.get_loops("S")[1]))),
