@@ -213,6 +213,28 @@ def test_padding_of_unknown_sizes_is_decomposed(size: int) -> None:
     assert np.array_equal(tcomp.compile(sch)(x, y), x @ y)
 
 
+def test_work_is_not_repeated_for_nothing() -> None:
+    """T is computed three times over; its reader would be too."""
+    t = Buffer("T", (const(8),), float32)
+    func = one_block(lambda a, b, v: Store(b, (v,), t[v] * 2.0), extra=(t,))
+    i, v = Var("i"), Var("v")
+    made = Block("T", (IterVar(v, const(8), "spatial", i),), Store(t, (v,), func.inputs[0][v]))
+    repeated = For(Var("x"), const(3), For(i, const(8), made))
+    func = with_fields(func, body=seq([repeated, func.body]))
+    expect(func, "loop x would do the same work again", lambda s: s.reverse_compute_at("B", s.get_loops("T")[1]))
+
+
+def test_partial_results_need_conditions_of_one_kind() -> None:
+    """A triangle: which elements are summed depends on the row."""
+    a, b = Buffer("A", (const(6), const(6)), float32), Buffer("B", (const(6),), float32)
+    i, k, v, w = (Var(n) for n in ("i", "k", "v", "w"))
+    iters = (IterVar(v, const(6), "spatial", i), IterVar(w, const(6), "reduce", k))
+    zero = Store(b, (v,), const(0.0))
+    block = Block("B", iters, Store(b, (v,), b[v] + a[v, w]), zero, k <= i)
+    func = PrimFunc("triangle", (a, b), For(i, const(6), For(k, const(6), block)))
+    expect(func, "mixes reduce and spatial loops", lambda s: s.rfactor("B", k))
+
+
 def test_a_block_with_two_results_stays() -> None:
     a = te.placeholder((6,), name="A")
     b, c = te.compute((6,), lambda i: (a[i] + 1.0, a[i] * 2.0), name="BC")

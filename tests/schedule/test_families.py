@@ -70,6 +70,12 @@ def part_read() -> PrimFunc:
     return te.create_prim_func([a, te.compute((4,), lambda i: b[i] + 1.0, name="C")])
 
 
+def part_read_whole() -> PrimFunc:
+    a = te.placeholder((6,), name="A")
+    b = te.compute((6,), lambda i: a[i] * 2.0, name="B")
+    return te.create_prim_func([a, te.compute((6,), lambda i: b[i] + 1.0, name="C")])
+
+
 def late_operand() -> PrimFunc:
     """D reads B and, later made, C."""
     a = te.placeholder((6,), name="A")
@@ -450,6 +456,21 @@ def _rolled(s: Schedule) -> None:
     s.rolling_buffer("B")
 
 
+def _rfactor_beside_fused(s: Schedule) -> None:
+    i, j, k = s.get_loops("C")
+    k0, k1 = s.split(k, [None, 2])
+    s.fuse(j, k0)
+    s.rfactor("C", k1)
+
+
+def _rfactor_inside(s: Schedule) -> None:
+    i, j, k = s.get_loops("C")
+    k0, k1 = s.split(k, [None, 2])
+    s.reorder(k0, i, j, k1)
+    s.read_at(k0, "C", "B")
+    s.rfactor("C", k1)
+
+
 def _rolled_in_lanes(s: Schedule) -> None:
     y, x = s.get_loops("S")
     s.reorder(x, y)
@@ -550,6 +571,11 @@ REFUSED = [
     ("do not run over the same axes", shifted_added, lambda s: s.fuse_reduction_epilogue("C", "D")),
     ("computes later", late_addend, lambda s: s.fuse_reduction_epilogue("C", "D")),
     # placement
+    ("produced outside the loop", part_read_whole, lambda s: s.reverse_compute_at("C", s.loop_partition(s.get_loops("B")[0], [2, None])[1])),
+    ("does not read B at its own iterators", lambda: part_flip(), lambda s: s.reverse_compute_at("C", s.get_loops("B")[0])),
+    ("loop j is vectorized", matmul, lambda s: (s.vectorize(s.get_loops("C")[1]), s.decompose_reduction("C", s.get_loops("C")[2]))),
+    ("does not belong to one axis", product, lambda s: _rfactor_beside_fused(s)),
+    ("around other blocks reduces too", lambda: product(6, 10, 8), lambda s: _rfactor_inside(s)),
     ("block C_init writes C as well", matmul, lambda s: (s.decompose_reduction("C", s.get_loops("C")[2]), s.compute_at("C", s.get_loops("D")[0]))),
     ("runs inside, a vectorized loop", matmul, lambda s: (s.vectorize(s.get_loops("C")[1]), s.reverse_compute_at("D", s.get_loops("C")[1]))),
     ("also reads C, which is computed later", lambda: _late_inner(), lambda s: s.reverse_compute_at("D", s.get_loops("B")[0])),
