@@ -115,7 +115,7 @@ def shrink(seed: int) -> None:
 
 @app.command()
 def mutate(
-    name: str = typer.Option("", help="only checks whose function's name contains this"),
+    name: str = typer.Option("", help="only checks in whose function's name this regular expression is found"),
     tests: str = typer.Option("tests/schedule", help="the tests that should notice"),
     jobs: int = 2,
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,13 +77,13 @@ class _Finder(ast.NodeTransformer):
 
 
 def mutants(name: str = "") -> Iterator[Mutant]:
-    """All refusals of the primitives, or those of functions whose name contains a text."""
+    """All refusals of the primitives, or those of functions in whose name a regular expression is found."""
     for path in sorted((PACKAGE / CHECKED).glob("*.py")):
         source = path.read_text(encoding="utf-8")
         finder = _Finder(source)
         finder.visit(ast.parse(source))
         for number, (function, line, reason) in enumerate(finder.found):
-            if name in function:
+            if re.search(name, function):
                 yield Mutant(str(path.relative_to(PACKAGE)), number, function, line, reason)
 
 

@@ -488,6 +488,13 @@ def _doubled_in_lanes(s: Schedule) -> None:
     s.double_buffer(copy, k0)
 
 
+def _copy_of_a_copy(s: Schedule) -> None:
+    i = s.get_loops("C")[0]
+    copy = s.read_at(i, "C", "A")
+    s.read_at(i, copy, "A")
+    s.double_buffer(copy, i)
+
+
 def _doubled(s: Schedule) -> tuple:
     i = s.get_loops("C")[0]
     copy = s.read_at(i, "C", "A", "local")
@@ -635,6 +642,7 @@ REFUSED = [
     ("lanes of loop x would share", window, lambda s: _rolled_in_lanes(s)),
     ("lanes would share B", window, lambda s: (_roll_tiles(s), s.vectorize(s.get_loops("S")[0]))),
     ("lanes of loop i would share", lambda: product(8), lambda s: _doubled_in_lanes(s)),
+    ("changes what it reads, inside that loop", product, lambda s: _copy_of_a_copy(s)),
     ("what tensorize leaves", add, lambda s: s.annotate("B", "tensor_intrin", VNNI)),
     # layout
     ("parameter: its layout", product, lambda s: s.transform_layout("C", 0, lambda i, j: (j, i))),
