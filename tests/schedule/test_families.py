@@ -634,7 +634,7 @@ REFUSED = [
     ("computes parts of the window", lambda: _two_windows(), lambda s: (_merged_windows(s), s.rolling_buffer("B"))),
     ("not one elementwise store", matmul, lambda s: s.double_buffer("C", s.get_loops("C")[0])),
     ("an output of the function", add, lambda s: s.double_buffer("B", s.get_loops("B")[0])),
-    ("is parallel", product, lambda s: (s.parallel(s.get_loops("C")[0]), s.double_buffer(s.read_at(s.get_loops("C")[0], "C", "A"), s.get_loops("C")[0]))),
+    ("no iteration comes before another", product, lambda s: (s.parallel(s.get_loops("C")[0]), s.double_buffer(s.read_at(s.get_loops("C")[0], "C", "A"), s.get_loops("C")[0]))),
     ("does not stand directly", product, lambda s: (s.cache_read("C", "A"), s.double_buffer("A_global", s.get_loops("C")[0]))),
     ("tells in which iteration", product, lambda s: s.double_buffer(s.read_at(s.get_loops("C")[1], "C", "A"), s.get_loops("C")[1])),
     ("overwritten as the loops go on", product, lambda s: s.double_buffer(*_doubled(s))),
@@ -642,6 +642,7 @@ REFUSED = [
     ("lanes of loop x would share", window, lambda s: _rolled_in_lanes(s)),
     ("lanes would share B", window, lambda s: (_roll_tiles(s), s.vectorize(s.get_loops("S")[0]))),
     ("lanes of loop i would share", lambda: product(8), lambda s: _doubled_in_lanes(s)),
+    ("is also used outside the loop", two_readers, lambda s: s.double_buffer("B", s.merge(s.get_loops("B")[0], s.get_loops("C")[0]))),
     ("changes what it reads, inside that loop", product, lambda s: _copy_of_a_copy(s)),
     ("what tensorize leaves", add, lambda s: s.annotate("B", "tensor_intrin", VNNI)),
     # layout
