@@ -18,7 +18,18 @@ from ..ir.expr import Buffer, Expr, FloorDiv, FloorMod, Var
 from ..ir.primfunc import PrimFunc
 from ..ir.query import conjuncts, free_vars
 from ..ir.stmt import Block, For
-from .regions import Access, accesses, blocks_under, box_of, is_dense, loop_env, loops_around, loops_inside, resolve
+from .regions import (
+    Access,
+    accesses,
+    blocks_under,
+    box_of,
+    is_dense,
+    loop_env,
+    loops_around,
+    loops_inside,
+    resolve,
+    writes,
+)
 from .sets import NotAffineError, Space, isl, sample
 
 
@@ -71,6 +82,8 @@ def _flows_stay_inside(func: PrimFunc, group: Sequence[Access], loop: For) -> bo
     inner: dict[Var, tuple[Expr, Expr]] = {}
     for a in group:
         inner.update(loop_env(loops_inside(func, a, around)))
+    if group[0].buffer.reused:
+        return _reads_follow_writes(func, group, around)
     shape = group[0].buffer.shape
     written = box_of([resolve(a.block, a.indices) for a in group if a.is_write], inner, outer, shape)
     read = box_of([resolve(a.block, a.indices) for a in group if not a.is_write], inner, outer, shape)
@@ -83,6 +96,59 @@ def _flows_stay_inside(func: PrimFunc, group: Sequence[Access], loop: For) -> bo
     )
     whole = all(_only_edges(func, block) for block in writers.values())
     return (solid and covers and whole) or _reads_are_written(func, group, around)
+
+
+def _reads_follow_writes(func: PrimFunc, group: Sequence[Access], around: Sequence[For]) -> bool:
+    """Whether in one iteration of the innermost loop every read comes after a write of the same element.
+
+    For buffers whose elements take one value after another: there it is not enough that the iteration writes the element.
+    """
+    order = list(func.blocks)
+    try:
+        for x in (a for a in group if not a.is_write):
+            if x.block.init is not None and x.buffer in writes(x.block):
+                continue  # its own accumulator: the init comes first
+            xs = loops_inside(func, x, around)
+            alone = _instances(func, [(x, xs)], around)[0]
+            reached = None
+            for y in (a for a in group if a.is_write and a.block is not x.block):
+                ys = loops_inside(func, y, around)
+                points, space, (at_x, at_y) = _instances(func, [(x, xs), (y, ys)], around)
+                for i, j in zip(resolve(x.block, x.indices), resolve(y.block, y.indices)):
+                    points = points.intersect(space.affine(i, at_x).eq_set(space.affine(j, at_y)))
+                shared = [s for s in xs if s in ys]
+                earlier = space.universe() if order.index(y.block.name) < order.index(x.block.name) else None
+                for s in shared:
+                    same = space.dim(at_x[s.var]).eq_set(space.dim(at_y[s.var]))
+                    earlier = None if earlier is None else earlier.intersect(same)
+                before = _before(space, shared, at_y, at_x) if shared else None
+                both = [part for part in (earlier, before) if part is not None]
+                for part in both:
+                    found = points.intersect(part).project_out(isl.dim_type.set, len(xs), len(ys))
+                    reached = found if reached is None else reached.union(found)
+            if reached is None or not alone.is_subset(reached):
+                return False
+    except NotAffineError:
+        return False
+    return True
+
+
+def _instances(
+    func: PrimFunc, groups: Sequence[tuple[Access, Sequence[For]]], around: Sequence[For]
+) -> tuple[Any, Space, list[dict[Var, int]]]:
+    """The instances of some accesses, side by side, while the loops around them stand still."""
+    space = Space([*func.dims, *(s.var for s in around)], sum(len(loops) for _, loops in groups))
+    points = space.ranged(loop_env(around), {})
+    places: list[dict[Var, int]] = []
+    start = 0
+    for a, loops in groups:
+        at = {s.var: start + i for i, s in enumerate(loops)}
+        start += len(loops)
+        points = points.intersect(space.ranged(loop_env(loops), at))
+        if a.block.where is not None:
+            points = points.intersect(space.condition(a.block.where, at))
+        places.append(at)
+    return points, space, places
 
 
 def _only_edges(func: PrimFunc, block: Block) -> bool:

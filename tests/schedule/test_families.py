@@ -645,6 +645,7 @@ REFUSED = [
     ("is also used outside the loop", two_readers, lambda s: s.double_buffer("B", s.merge(s.get_loops("B")[0], s.get_loops("C")[0]))),
     ("changes what it reads, inside that loop", product, lambda s: _copy_of_a_copy(s)),
     ("what tensorize leaves", add, lambda s: s.annotate("B", "tensor_intrin", VNNI)),
+    ("the same element of B", window, lambda s: (_rolled(s), s.parallel(s.split(s.get_loops("S")[0], [None, 4])[0]))),
     # layout
     ("parameter: its layout", product, lambda s: s.transform_layout("C", 0, lambda i, j: (j, i))),
     ("strides are aligned", matmul, lambda s: (s.storage_align("C", 0, 0, 16, 1), s.transform_layout("C", 0, lambda i, j: (j, i)))),
