@@ -195,8 +195,6 @@ WEIGHTS = {
     "rolling_buffer": 2, "double_buffer": 2, "read_at": 2, "write_at": 2, "blockize": 2, "tensorize": 2, "bind": 2,
 }  # fmt: skip
 """How often a primitive is proposed; others once."""
-UNCHECKED = {"unsafe_set_dtype"}
-"""Primitives that promise nothing about the result; proposed, but only to widen a dtype."""
 
 METHODS = tuple(name for name in (*ALL, *RECIPES) for _ in range(WEIGHTS.get(name, 1)))
 

@@ -82,7 +82,7 @@ def test_blockize_needs_a_range_from_zero() -> None:
 
 
 def in_place() -> PrimFunc:
-    """T[i] = A[i];  T[i] = T[i] + 1, as one writer each... here the second alone, in place; then B = T."""
+    """T[i] = T[i] + 1, in place, with no other writer; then B = 2 T."""
     t = Buffer("T", (const(8),), float32)
     func = one_block(lambda a, b, v: Store(b, (v,), t[v] * 2.0), extra=(t,))
     i, v = Var("i"), Var("v")

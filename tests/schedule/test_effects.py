@@ -158,8 +158,6 @@ def test_a_parallel_loop_stays_free_of_races() -> None:
     i0, _ = sch.split(i, [None, 4])
     sch.compute_at("B", i0)
     sch.parallel(i0)
-    overlapping = Schedule(sch.func)
-    overlapping.parallel(overlapping.split(overlapping.get_loops("S")[0], [None, 4])[0])
     check(sch, func)
     halo = te.create_prim_func([a, te.compute((16,), lambda i: b[i] + b[i + 2], name="S")])
     sch = Schedule(halo)
