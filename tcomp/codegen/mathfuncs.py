@@ -93,6 +93,11 @@ def _is_nan(x: Expr) -> Expr:
     return Call("isnan", (x,), DType("bool", 8, x.dtype.lanes))
 
 
+def _to_int(n: Expr, t: DType) -> Expr:
+    """A whole number that is known to be in range, or NaN whose result is not used."""
+    return Call("to_int", (n,), _wide(t, n))
+
+
 def _power_of_two(n: Expr) -> Expr:
     """2^n of an int32 -126 <= n <= 127, as float32."""
     return bitcast(Call("shl", (Add(n, _c(127, n)), _c(23, n)), n.dtype), _wide(float32, n))
@@ -110,7 +115,7 @@ def exp(x: Expr) -> Expr:
     r = _fma(n, _c(-0.693359375, x), clamped)  # ln(2) in two parts, the first with few bits
     r = _fma(n, _c(2.12194440e-4, x), r)
     p = Add(_fma(Mul(r, r), _poly(r, _EXP), r), _c(1.0, x))
-    result = _scale(p, Cast(_wide(int32, x), n))
+    result = _scale(p, _to_int(n, int32))
     return Select(_is_nan(x), x, result)
 
 
@@ -123,7 +128,7 @@ def _exp2_double(t: Expr) -> Expr:
     clamped = Min(Max(t, _c(-1000.0, t)), _c(1000.0, t))
     n = _unary("round", clamped)
     p = _poly(Sub(clamped, n), _EXP2)
-    bits = Call("shl", (Add(Cast(_wide(int64, t), n), _c(1023, t, int64)), _c(52, t, int64)), _wide(int64, t))
+    bits = Call("shl", (Add(_to_int(n, int64), _c(1023, t, int64)), _c(52, t, int64)), _wide(int64, t))
     return Select(_is_nan(t), t, Mul(p, bitcast(bits, t.dtype)))
 
 

@@ -211,8 +211,7 @@ class ExprEmitter(MemoryEmitter):
                 return self.convert(
                     self.convert(v, source, float32.with_lanes(source.lanes)), float32.with_lanes(source.lanes), target
                 )
-            name = "llvm.fptosi.sat" if target.kind == "int" else "llvm.fptoui.sat"
-            return self.intrinsic(f"{name}.{mangled(target)}.{mangled(source)}", t, [v])
+            return self.saturate(v, source, target)
         if target.is_float:
             return (self.builder.sitofp if source.kind == "int" else self.builder.uitofp)(v, t)
         if target.bits < source.bits:
@@ -220,6 +219,28 @@ class ExprEmitter(MemoryEmitter):
         if target.bits == source.bits:
             return v
         return (self.builder.sext if source.kind == "int" else self.builder.zext)(v, t)
+
+    def saturate(self, v: ir.Value, source: DType, target: DType) -> ir.Value:
+        """Float to integer, toward zero; what lies outside becomes the nearest end, NaN becomes 0.
+
+        Lane by lane that is LLVM's own conversion; of vectors LLVM makes scalars, so there it is written out.
+        """
+        t, is_signed = value_type(target), target.kind == "int"
+        if source.lanes == 1:
+            name = "llvm.fptosi.sat" if is_signed else "llvm.fptoui.sat"
+            return self.intrinsic(f"{name}.{mangled(target)}.{mangled(source)}", t, [v])
+        bits = target.bits - is_signed
+        low, high = (-(1 << bits) if is_signed else 0), (1 << bits) - 1
+        from_below = self.builder.fcmp_ordered(">=", v, self.constant(float(low), source))
+        too_large = self.builder.fcmp_ordered(">=", v, self.constant(float(high + 1), source))
+        inside = self.builder.and_(from_below, self.builder.not_(too_large))
+        safe = self.builder.select(inside, v, self.constant(0.0, source))
+        result = (self.builder.fptosi if is_signed else self.builder.fptoui)(safe, t)
+        result = self.builder.select(too_large, self.constant(high, target), result)
+        if not is_signed:
+            return result
+        too_small = self.builder.fcmp_ordered("<", v, self.constant(float(low), source))
+        return self.builder.select(too_small, self.constant(low, target), result)
 
     def round_to_odd(self, v: ir.Value, lanes: int) -> ir.Value:
         """float64 -> float32 such that rounding once more, to a narrower type, is right.
@@ -326,6 +347,8 @@ class ExprEmitter(MemoryEmitter):
             return self.builder.fneg(args[0])
         if e.op == "fma":
             return self.intrinsic(f"llvm.fma.{mangled(d)}", t, args)
+        if e.op == "to_int":  # of a value known to be in range; of NaN, nothing may depend on the result
+            return self.builder.fptosi(args[0], value_type(e.dtype))
         if e.op in _DIRECT:
             return self.intrinsic(f"llvm.{_DIRECT[e.op]}.{mangled(d)}", t, args)
         if e.op == "rsqrt":

@@ -1,0 +1,205 @@
+"""Single kernels under their default schedules, against the same operators in other libraries.
+
+python -m benchmarks.kernels [--family matmul|conv|rows|movement] [--peers torch,onnxruntime,openvino,numpy] [--threads N]
+
+All sides of a case run in one process, turn by turn (`benchmarks.compare`); a ratio is the peer's median over tcomp's, so
+above 1 tcomp is faster. Each result is compared with float64. By default images lie in NHWC for tcomp and for torch (its
+channels-last form), and in NCHW for the ONNX runtimes, which know no other: each library gets what suits it best, as it would
+between the layers of a network. `--layout NCHW` gives NCHW to everyone. Weights are constants for all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from .compare import Result, interleaved
+from .shapes import FAMILIES, Case, conv_cases, sweep
+
+OUT = Path(__file__).parent / "out"
+
+
+def run_case(case: Case, peers: list[str], threads: int, target: str, seconds: float, rest: float) -> dict[str, Any]:
+    """Compile a case, time all sides, compare them with float64."""
+    import tcomp
+
+    from . import peers as others
+
+    module, inputs = case.make()
+    reference = tcomp.evaluate(module, inputs, exact=True)[0]
+    start = time.perf_counter()
+    exe = tcomp.compile(module, target=target, num_threads=threads)
+    compile_seconds = time.perf_counter() - start
+    sides: dict[str, Any] = {"tcomp": lambda: exe(*inputs)}
+    for name in peers:
+        if name not in case.peers:
+            continue
+        try:
+            sides[name] = others.make(name, module, inputs, threads)
+        except NotImplementedError:
+            continue
+    began = time.perf_counter()
+    for side in sides.values():
+        side()
+    once = time.perf_counter() - began
+    rounds = max(5, min(40, int(seconds * len(sides) / max(once * 2.5, len(sides) * 0.004))))
+    results = interleaved(sides, reference, rounds, seconds_per_turn=0.003, rest=rest)
+    return _row(case, exe, results, compile_seconds, threads)
+
+
+def _row(case: Case, exe: Any, results: dict[str, Result], compile_seconds: float, threads: int) -> dict[str, Any]:
+    ours = results["tcomp"].median
+    flops = sum(k.flops for k in exe.program.kernels)
+    ratios = {n: r.median / ours for n, r in results.items() if n != "tcomp"}
+    return {
+        "name": case.name, "family": case.family, "group": case.group, "threads": threads, "kernels": exe.num_kernels,
+        "median_ms": 1e3 * ours, "gflops": flops / ours / 1e9, "compile_s": compile_seconds, "ratios": ratios,
+        "errors": {n: r.error for n, r in results.items()}, "best_peer": min(ratios.values(), default=math.nan),
+    }  # fmt: skip
+
+
+def geometric_mean(values: list[float]) -> float:
+    """NaN of nothing."""
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each group and for each family: geometric mean and worst ratio, to the best peer and to each."""
+    out = []
+    for key in ("group", "family"):
+        for name in dict.fromkeys(r[key] for r in rows):
+            chosen = [r for r in rows if r[key] == name]
+            peers = dict.fromkeys(p for r in chosen for p in r["ratios"])
+            worst = min(chosen, key=lambda r: r["best_peer"])
+            means = {p: geometric_mean([r["ratios"][p] for r in chosen if p in r["ratios"]]) for p in peers}
+            out.append(
+                {"what": f"{key} {name}", "cases": len(chosen), "mean": geometric_mean([r["best_peer"] for r in chosen]),
+                 "worst": worst["best_peer"], "worst_case": worst["name"], "means": means,
+                 "compile_median_s": float(np.median([r["compile_s"] for r in chosen])),
+                 "compile_worst_s": max(r["compile_s"] for r in chosen)}
+            )  # fmt: skip
+    return out
+
+
+def print_tables(console: Console, rows: list[dict[str, Any]]) -> None:
+    """A row for each case, then the means."""
+    peers = list(dict.fromkeys(p for r in rows for p in r["ratios"]))
+    table = Table("case", "tcomp ms", "GFLOP/s", *(f"vs {p}" for p in peers), "vs best", "error", "compile s")
+    for r in rows:
+        ratios = [f"{r['ratios'][p]:.2f}" if p in r["ratios"] else "" for p in peers]
+        table.add_row(
+            r["name"], f"{r['median_ms']:.4f}", f"{r['gflops']:.1f}", *ratios, f"{r['best_peer']:.2f}",
+            f"{r['errors']['tcomp']:.0e}", f"{r['compile_s']:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    means = Table(
+        "",
+        "cases",
+        "geometric mean",
+        "worst",
+        "worst case",
+        *(f"mean vs {p}" for p in peers),
+        "compile s (median, worst)",
+    )
+    for s in summary(rows):
+        cells = [f"{s['means'][p]:.2f}" if p in s["means"] else "" for p in peers]
+        means.add_row(
+            s["what"], str(s["cases"]), f"{s['mean']:.2f}", f"{s['worst']:.2f}", s["worst_case"], *cells,
+            f"{s['compile_median_s']:.2f}, {s['compile_worst_s']:.2f}",
+        )  # fmt: skip
+    console.print(means)
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """The ratio to the best peer of every case, as bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, max(2.0, 0.16 * len(rows) + 1)))
+    ordered = sorted(rows, key=lambda r: r["best_peer"])
+    axes.barh([r["name"] for r in ordered], [r["best_peer"] for r in ordered])
+    axes.axvline(1.0, color="black", lw=1)
+    axes.set_xscale("log")
+    axes.set_xlabel("time of the best peer / time of tcomp")
+    axes.tick_params(axis="y", labelsize=5)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _cases(family: str, layout: str, name: str, random: int, seed: int) -> list[Case]:
+    if random:
+        found = list(sweep(random, seed))
+    else:
+        wanted = family.split(",") if family else list(FAMILIES)
+        unknown = set(wanted) - FAMILIES.keys()
+        if unknown:
+            raise typer.BadParameter(f"unknown family {sorted(unknown)[0]!r}: {', '.join(FAMILIES)}")
+        found = [c for f in wanted for c in (conv_cases(layout == "NCHW") if f == "conv" else FAMILIES[f]())]
+    found = [c for c in found if re.search(name, c.name)]
+    if not found:
+        raise typer.BadParameter(f"no case matches {name!r}")
+    return found
+
+
+def main(
+    family: str = typer.Option("", help="families, separated by commas; all by default"),
+    peers: str = typer.Option("torch,onnxruntime,openvino,numpy", help="libraries to compare with"),
+    threads: int = typer.Option(0, help="threads of every side; all cores by default"),
+    name: str = typer.Option("", help="only cases whose name matches this regular expression"),
+    layout: str = typer.Option("NHWC", help="of images: NHWC or NCHW"),
+    target: str = typer.Option("", help='such as "llvm -mcpu=haswell -num-cores=1"'),
+    random: int = typer.Option(0, "--sweep", help="this many random products and as many convolutions instead"),
+    seed: int = typer.Option(0, help="of the random shapes"),
+    seconds: float = typer.Option(0.4, help="time for each side of a case, about"),
+    rest: float = typer.Option(0.002, help="seconds between turns, in which other libraries' threads fall asleep"),
+    label: str = typer.Option("", help="part of the names of the files written to benchmarks/out"),
+) -> None:
+    """Time kernels; print a table of ratios; write it as JSON, and a picture, to benchmarks/out."""
+    if layout not in ("NHWC", "NCHW"):
+        raise typer.BadParameter(f"layout is NHWC or NCHW, not {layout!r}")
+    cases = _cases(family, layout, name, random, seed)
+    with tempfile.TemporaryDirectory() as cache:  # so that every kernel is compiled cold
+        os.environ["TCOMP_CACHE_DIR"] = cache
+        import tcomp
+
+        chosen = tcomp.Target.parse(target or "cpu")
+        count = threads or chosen.num_cores
+        if not target and threads:
+            target = f"cpu -num-cores={threads}"
+        rows = []
+        with Progress(transient=True) as progress:
+            task = progress.add_task("kernels", total=len(cases))
+            for case in cases:
+                progress.update(task, description=case.name)
+                rows.append(run_case(case, [p for p in peers.split(",") if p], count, target or "cpu", seconds, rest))
+                progress.advance(task)
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=180)
+    console.print(f"{chosen}, {count} threads")
+    print_tables(console, rows)
+    OUT.mkdir(exist_ok=True)
+    stem = f"kernels_{label or family.replace(',', '_') or 'all'}_{count}"
+    (OUT / f"{stem}.json").write_text(
+        json.dumps({"target": str(chosen), "rows": rows, "summary": summary(rows)}, indent=1)
+    )
+    plot(rows, OUT / f"{stem}.png")
+    console.print(f"written: benchmarks/out/{stem}.json and .png")
+
+
+if __name__ == "__main__":
+    typer.run(main)
