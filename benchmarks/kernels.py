@@ -25,6 +25,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+import tcomp
+
+from . import peers as others
 from .compare import Result, interleaved
 from .shapes import FAMILIES, Case, conv_cases, sweep
 
@@ -33,10 +36,6 @@ OUT = Path(__file__).parent / "out"
 
 def run_case(case: Case, peers: list[str], threads: int, target: str, seconds: float, rest: float) -> dict[str, Any]:
     """Compile a case, time all sides, compare them with float64."""
-    import tcomp
-
-    from . import peers as others
-
     module, inputs = case.make()
     reference = tcomp.evaluate(module, inputs, exact=True)[0]
     start = time.perf_counter()
@@ -175,8 +174,6 @@ def main(
     cases = _cases(family, layout, name, random, seed)
     with tempfile.TemporaryDirectory() as cache:  # so that every kernel is compiled cold
         os.environ["TCOMP_CACHE_DIR"] = cache
-        import tcomp
-
         chosen = tcomp.Target.parse(target or "cpu")
         count = threads or chosen.num_cores
         if not target and threads:
