@@ -18,9 +18,10 @@ from ...analysis.regions import (
     writes,
 )
 from ...ir.arith import Linear, can_prove, dims_env, linear, loop_range, simplify
-from ...ir.expr import Buffer, Const, Expr, Load, Var, const
+from ...ir.expr import LT, Buffer, Const, Expr, Load, Var, const
 from ...ir.node import Node, rewrite, with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.printer import text
 from ...ir.query import all_of, conjuncts, free_vars
 from ...ir.stmt import Block, For, Seq, Stmt, Store, replace_statements, seq
 from .base import BlockRef, Primitive, Refusal, duplicate, env_at, exchange_buffer, rebind, with_body
@@ -133,6 +134,10 @@ def check_rolling_buffer(func: PrimFunc, block: BlockRef, buffer: Buffer) -> Ref
     window = _window(func, b, buffer, what)
     if isinstance(window, Refusal):
         return window
+    within = [simplify(LT(it.binding, it.extent)) for it in b.iters]
+    gaps = next((c for c in conjuncts(b.where) if simplify(c) not in within), None)
+    if gaps is not None:
+        return Refusal(what, f"it runs only where {text(gaps)}, so parts of the window are not made", {b: "this block"})
     refusal = _lanes(func, window.loop, what)
     if refusal is not None:
         return refusal
