@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..dtype import DType, bfloat16, float32, int8, int32, uint8
+from ..dtype import DType, bfloat16, float32, float64, int8, int32, uint8
 from ..errors import ScheduleError
-from .expr import Broadcast, Buffer, Call, Expr, Load, Ramp, Var, cast, const
+from .expr import Add, BinaryExpr, Broadcast, Buffer, Call, Expr, Load, Max, Min, Ramp, Var, cast, const
 from .stmt import For, Stmt, Store
 
 Places = Mapping[str, tuple[Buffer, Expr]]
@@ -97,3 +97,28 @@ BF16 = register(
     )
 )
 """vdpbf16ps: 16 sums of 2 products of bfloat16. It treats subnormal numbers as zero and rounds each addition."""
+
+
+def _across(op: type[BinaryExpr], d: DType, lanes: int) -> TensorIntrin:
+    """C = op(C, A[0], A[1], ...): the lanes of one vector, combined pairwise."""
+    vector, out, k = Buffer("A", (const(lanes),), d), Buffer("C", (), d), Var("k")
+
+    def write(places: Places) -> Stmt:
+        (a, at_a), (c, at_c) = places["A"], places["C"]
+        lanes_of_a = Load(a, (Ramp(at_a, const(1), lanes),))
+        combined = Call(f"lanes_{op.__name__.lower()}", (lanes_of_a,), d)
+        return Store(c, (at_c,), op(Load(c, (at_c,)), combined))
+
+    body = Store(out, (), op(Load(out, ()), vector[k]))
+    return TensorIntrin(across(op, d, lanes), For(k, const(lanes), body), write)
+
+
+def across(op: type[BinaryExpr], d: DType, lanes: int) -> str:
+    """The name of the intrinsic that combines the lanes of a vector by Add, Max or Min: `lanes_add_float32x16`."""
+    return f"lanes_{op.__name__.lower()}_{d.name}x{lanes}"
+
+
+for _d, _widths in ((float32, (4, 8, 16)), (float64, (2, 4, 8)), (int32, (4, 8, 16))):
+    for _lanes in _widths:
+        for _op in (Add, Max, Min):
+            register(_across(_op, _d, _lanes))

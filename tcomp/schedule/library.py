@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..analysis.regions import accesses, consumers, writes
+from ..analysis.regions import accesses, consumers, loop_env, loops_around, resolve, writes
 from ..errors import ScheduleError
-from ..ir.expr import Buffer, Call, Expr, Var
+from ..ir.arith import dims_env, linear, simplify
+from ..ir.expr import Add, Buffer, Call, Expr, Max, Min, Var, const
 from ..ir.node import walk
 from ..ir.primfunc import PrimFunc
 from ..ir.query import free_vars
-from ..ir.stmt import Block
+from ..ir.stmt import Block, Store
+from ..ir.tensor_intrin import across
 from .primitives import BlockRef
 from .schedule import Schedule
 
@@ -305,6 +307,29 @@ def rfactor_lanes(sch: Schedule, block: BlockRef | str, width: int) -> BlockRef:
     return sch.rfactor(block, inner)
 
 
+def combine_lanes(sch: Schedule, block: BlockRef | str, lanes: int) -> tuple[BlockRef, BlockRef | None]:
+    """Reduce partial results along the innermost loop: vectors into one vector, then its lanes by an instruction.
+
+    The loop has a multiple of `lanes` iterations, as `rfactor_lanes` leaves it. Lanes stay a loop where no instruction
+    combines them.
+
+    Returns:
+        The block as it is now, and the one that combines the vectors (None where there is just one).
+    """
+    final, vectors = BlockRef(name_of(block)), None
+    loop = sch.get_loops(final)[-1]
+    if sch.get_extent(loop) != lanes:
+        _, loop = sch.split(loop, [None, lanes])
+        vectors = sch.rfactor(final, loop)
+        loop = sch.get_loops(final)[-1]
+    store = sch.func.blocks[final.name].body
+    if isinstance(store, Store) and isinstance(store.value, (Add, Max, Min)):
+        intrin = across(type(store.value), store.buffer.dtype, lanes)
+        if sch.refusal("tensorize", loop, intrin) is None:
+            final = sch.tensorize(loop, intrin)
+    return final, vectors
+
+
 def vectorize_partial(sch: Schedule, block: BlockRef | str) -> None:
     """Run the partial results of `rfactor_lanes` in vectors, the rest of the reduction around them."""
     known = sch.func.blocks[name_of(block)]
@@ -322,3 +347,20 @@ def loaded(block: Block) -> list[tuple[Buffer, tuple[Expr, ...]]]:
     """(buffer, indices) of what a block loads, its own accumulator left out."""
     own = set(writes(block))
     return [(a.buffer, a.indices) for a in accesses(block) if not a.is_write and a.buffer not in own]
+
+
+def steps_along(sch: Schedule, block: BlockRef | str, loop: Var) -> dict[Buffer, int | None]:
+    """How many elements apart the next iteration of a loop loads, for each operand; None where that varies."""
+    func = sch.func
+    known = func.blocks[name_of(block)]
+    env = loop_env(loops_around(func, known)) | dims_env(func.dims)
+    found: dict[Buffer, int | None] = {}
+    for buffer, indices in loaded(known):
+        at: Expr = const(0)
+        for index, extent in zip(resolve(known, indices), buffer.shape):
+            at = at * extent + index
+        form = linear(simplify(at, env), env)
+        plain = all(term is loop or loop not in free_vars(term) for term in form.terms)
+        step = form.terms.get(loop, 0) if plain else None
+        found[buffer] = step if found.get(buffer, step) == step else None
+    return found

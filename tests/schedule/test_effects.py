@@ -272,3 +272,20 @@ def test_a_trace_runs_only_steps_of_schedules() -> None:
 def test_fuzzed_schedules_replay(seed: int) -> None:
     outcome = run_case(make_case(seed))
     assert not outcome.layer, outcome.detail
+
+
+@pytest.mark.parametrize(("dtype", "lanes"), [("float32", 16), ("float32", 4), ("float64", 8), ("int32", 16)])
+@pytest.mark.parametrize("op", ["add", "max", "min"])
+def test_lanes_are_combined_by_an_instruction(op: str, dtype: str, lanes: int, rng: np.random.Generator) -> None:
+    """With NaN and infinity in it; the accumulator starts with its own value."""
+    f = {"add": te.sum, "max": te.max, "min": te.min}[op]
+    a, k = te.placeholder((5, lanes), dtype, "A"), te.reduce_axis(lanes, "k")
+    func = te.create_prim_func([a, te.compute((5,), lambda i: f(a[i, k], axis=k), name="B")])
+    sch = Schedule(func)
+    sch.tensorize(sch.get_loops("B")[1], f"lanes_{op}_{dtype}x{lanes}")
+    check(sch, func)
+    x = (100 * rng.standard_normal((5, lanes))).astype(dtype)
+    if dtype != "int32":
+        x[1, 3], x[2, lanes - 1], x[3, 0] = np.nan, np.inf, -np.inf
+    want = {"add": np.sum, "max": np.max, "min": np.min}[op](x, axis=1)
+    np.testing.assert_allclose(tcomp.compile(sch)(x), want, rtol=1e-5)

@@ -40,6 +40,7 @@ _DOTS = {
     "dot_u8i8": ("llvm.x86.avx512.vpdpbusd.512", I8),
     "dot_bf16": ("llvm.x86.avx512bf16.dpbf16ps.512", BFLOAT),
 }
+_ACROSS = {"lanes_add": "+", "lanes_max": "max", "lanes_min": "min"}
 _BITS = {"bitand": "and_", "bitor": "or_", "bitxor": "xor", "shl": "shl"}
 
 
@@ -288,6 +289,8 @@ class ExprEmitter(MemoryEmitter):
             return self.any_lane(self.value(e.args[0]), d.lanes)
         if e.op in _DOTS:
             return self.dot(e)
+        if e.op in _ACROSS:
+            return self.across(_ACROSS[e.op], self.value(e.args[0]), d)
         if e.op == "bitcast":
             return self.builder.bitcast(self.value(e.args[0]), value_type(e.dtype))
         if e.op in _BITS or e.op == "shr":
@@ -307,6 +310,18 @@ class ExprEmitter(MemoryEmitter):
         acc, a, b = (self.value(x) for x in e.args)
         group = ir.VectorType(element, e.args[1].dtype.lanes)
         return self.intrinsic(name, acc.type, [acc, self.builder.bitcast(a, group), self.builder.bitcast(b, group)])
+
+    def across(self, symbol: str, v: ir.Value, d: DType) -> ir.Value:
+        """All lanes of a vector combined: its halves, the halves of that, and so on."""
+        while d.lanes > 1:
+            d = d.with_lanes(d.lanes // 2)
+            halves = [ir.Constant(ir.VectorType(I32, d.lanes), list(range(at, at + d.lanes))) for at in (0, d.lanes)]
+            low, high = (self.builder.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), half) for half in halves)
+            if symbol == "+":
+                v = (self.builder.fadd if d.is_float else self.builder.add)(low, high)
+            else:
+                v = self.extremum(symbol == "max", low, high, d, False)
+        return self.builder.extract_element(v, ir.Constant(I32, 0))
 
     def any_lane(self, v: ir.Value, lanes: int) -> ir.Value:
         if lanes == 1:

@@ -114,7 +114,7 @@ def _compact(site: Stmt, buffer: Buffer, outer: Env, fixed: bool) -> tuple[Buffe
 
     collect(site)
     box = _within_reason(box_of(points, inner, outer, buffer.shape, may_exceed=True), buffer, written, inner, outer)
-    if fixed:
+    if fixed and buffer.ndim:
         box = Box((box.mins[0], *[const(0)] * (buffer.ndim - 1)), (box.extents[0], *buffer.shape[1:]))
     compact = with_fields(buffer, shape=box.extents, align=max(buffer.align, ALIGN))
     env = {**outer, **inner}

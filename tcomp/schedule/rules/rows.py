@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from ...ir.arith import linear
+from ...ir.expr import Var
 from ...ir.primfunc import PrimFunc
 from ...target import Target
-from ..library import fuse_all, inline_elementwise, loaded, rfactor_lanes, vectorize_innermost, vectorize_partial
+from ..library import (
+    combine_lanes,
+    fuse_all,
+    inline_elementwise,
+    reduce_loops,
+    rfactor_lanes,
+    steps_along,
+    vectorize_innermost,
+    vectorize_partial,
+)
 from ..primitives import BlockRef
 from ..schedule import Schedule
 from .common import final_blocks, is_worth_threads, reductions, widest_itemsize
@@ -14,6 +23,8 @@ NAME = "rows"
 
 ACCUMULATORS = 4
 """Vector accumulators of a reduction along a row: additions of one wait for each other, those of several overlap."""
+CHUNKS = 4
+"""Parts for each core of a reduction to a single value, so that no core waits long for another."""
 
 
 def applies(func: PrimFunc, target: Target) -> bool:
@@ -23,22 +34,25 @@ def applies(func: PrimFunc, target: Target) -> bool:
 def apply(sch: Schedule, target: Target) -> None:
     """Rows run in parallel; all stages of a row are computed together, while it is in cache.
 
-    A reduction along the row keeps several vectors of partial results (rfactor). The stages are placed at the loop over rows
-    of the last block; elementwise stages run in vectors along the row.
+    A reduction along the row keeps several vectors of partial results (rfactor), which are combined into one, and that one's
+    lanes by an instruction. The stages are placed at the loop over rows of the last block; elementwise stages run in vectors
+    along the row. A reduction to a single value is cut into parts, which are the rows then.
     """
     inline_elementwise(sch)
     lanes = target.lanes(widest_itemsize(sch.func))
-    finals = final_blocks(sch.func)
-    if len(finals) != 1:
+    if len(final_blocks(sch.func)) != 1:
         return
-    final = finals[0]
-    partial = [rf for name in reductions(sch.func) for rf in [_factor(sch, name, lanes)] if rf is not None]
-    loops = sch.get_loops(final)
-    block = sch.func.blocks[final]
-    spatial = [it for it in block.iters if it.kind == "spatial"]
-    site = fuse_all(sch, loops[: len(spatial) - (0 if block.is_reduction else 1)])
+    is_big = is_worth_threads(sch.func, target.num_cores)
+    names = reductions(sch.func)
+    shared = _share(sch, names[0], target.num_cores * CHUNKS, lanes) if is_big and len(names) == 1 else None
+    last, partial = shared or final_blocks(sch.func)[0], []
+    for name in [shared] if shared else names:
+        combined, vectors = _factor(sch, name, lanes)
+        last = combined if name == last else last
+        partial += vectors
+    site = _rows_of(sch, last)
     if site is not None:
-        for name in reversed([b for b in sch.func.blocks if b != final]):
+        for name in reversed([b for b in sch.func.blocks if b != last]):
             if sch.refusal("compute_at", BlockRef(name), site) is None:
                 sch.compute_at(name, site)
     for name in list(sch.func.blocks):
@@ -47,19 +61,51 @@ def apply(sch: Schedule, target: Target) -> None:
             vectorize_partial(sch, name)
         elif site is not None and not sch.func.blocks[name].is_reduction and len(inner) > 1 and inner[0] is site:
             vectorize_innermost(sch, name, lanes, 1)
-    if site is not None and is_worth_threads(sch.func, target.num_cores) and sch.refusal("parallel", site) is None:
-        sch.parallel(site)
+    if is_big:
+        for loop in dict.fromkeys(loops[0] for b in sch.func.blocks if (loops := sch.get_loops(b))):
+            if sch.get_extent(loop) != 1 and sch.refusal("parallel", loop) is None:
+                sch.parallel(loop)
 
 
-def _factor(sch: Schedule, name: str, lanes: int) -> str | None:
-    """Give a reduction over contiguous elements vectors of partial results; the name of the block that fills them."""
-    block = sch.func.blocks[name]
-    axis = [it for it in block.iters if it.kind == "reduce"][-1]
-    extent = getattr(axis.extent, "value", 0)
-    if extent < 2 * lanes or not any(linear(i[-1]).terms.get(axis.var) == 1 for _, i in loaded(block) if i):
+def _rows_of(sch: Schedule, final: str) -> Var | None:
+    """One loop over the rows of the last block; None where it has no rows."""
+    block = sch.func.blocks[final]
+    spatial = [it for it in block.iters if it.kind == "spatial"]
+    return fuse_all(sch, sch.get_loops(final)[: len(spatial) - (0 if block.is_reduction else 1)])
+
+
+def _share(sch: Schedule, name: str, parts: int, lanes: int) -> str | None:
+    """Cut a reduction to a single value into parts, to be computed in parallel; the block of the parts."""
+    loops = sch.get_loops(name)
+    spatial = [it for it in sch.func.blocks[name].iters if it.kind == "spatial"]
+    if any(getattr(it.extent, "value", 0) != 1 for it in spatial) or not loops:
         return None
-    loop = sch.get_loops(name)[-1]
-    if sch.refusal("rfactor", BlockRef(name), loop) is not None:
+    if len(loops) > 1 and sch.refusal("fuse", *loops) is not None:
         return None
+    whole = fuse_all(sch, loops)
+    assert whole is not None
+    extent = sch.get_extent(whole)
+    if not isinstance(extent, int) or extent < 4 * parts * lanes:
+        return None
+    outer, _ = sch.split(whole, [parts, None])
+    if sch.refusal("rfactor", BlockRef(name), outer) is not None:
+        return None
+    return sch.rfactor(name, outer).name
+
+
+def _factor(sch: Schedule, name: str, lanes: int) -> tuple[str, list[str]]:
+    """Give a reduction over contiguous elements vectors of partial results: its name now, and the blocks that fill them."""
+    loops = reduce_loops(sch, name)
+    if len(loops) > 1 and loops == sch.get_loops(name)[-len(loops) :] and sch.refusal("fuse", *loops) is None:
+        whole = fuse_all(sch, loops)
+        assert whole is not None
+        loops = [whole]
+    extent = sch.get_extent(loops[-1]) if loops else 0
+    if not isinstance(extent, int) or extent < 2 * lanes or 1 not in steps_along(sch, name, loops[-1]).values():
+        return name, []
+    if sch.refusal("rfactor", BlockRef(name), loops[-1]) is not None:
+        return name, []
     width = lanes * (ACCUMULATORS if extent >= 2 * ACCUMULATORS * lanes else 1)
-    return rfactor_lanes(sch, name, width).name
+    filled = rfactor_lanes(sch, name, width)
+    combined, vectors = combine_lanes(sch, name, lanes)
+    return combined.name, [b.name for b in (filled, vectors) if b is not None]
