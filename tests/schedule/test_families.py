@@ -627,6 +627,7 @@ REFUSED = [
     ("does not write it", window, lambda s: s.rolling_buffer("B", "A")),
     ("an output of the function", window, lambda s: s.rolling_buffer("S")),
     ("moves the region", window, lambda s: s.rolling_buffer("B")),
+    ("inside that loop, and C_local_in writes it too", product, lambda s: s.decompose_reduction("C", s.merge(s.get_loops(s.cache_inplace("C", "C", "local")[0])[0], s.get_loops("C")[0]))),
     ("parts of the window are not made", window, lambda s: (s.compute_at("B", s.split(s.get_loops("S")[0], [None, 2])[0]), s.split(s.get_loops("B")[1], [None, 16]), s.rolling_buffer("B"))),
     ("do not overlap", window, lambda s: (s.compute_at("B", s.split(s.get_loops("S")[1], [None, 4])[0]), s.rolling_buffer("B"))),
     ("does not move along one axis", lambda: _diagonal(), lambda s: (s.compute_at("B", s.get_loops("S")[0]), s.rolling_buffer("B"))),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...analysis.regions import loops_around
+from ...analysis.regions import consumers, loops_around, producers, writes
 from ...ir.expr import Buffer, Const, Load, Select, Var
 from ...ir.node import Node, substitute, with_fields
 from ...ir.primfunc import PrimFunc
@@ -48,6 +48,12 @@ def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Ref
     vector = next((x for x in around[: around.index(s) + 1] if x.kind == "vectorized"), None)
     if vector is not None:
         return Refusal(what, f"loop {vector.var.name} is vectorized", {vector: "vectorized"})
+    for buffer in writes(b):
+        makers = [c for c in producers(func, buffer) if c is not b]
+        inside = [c for c in (*makers, *consumers(func, buffer)) if c is not b and s in loops_around(func, c)]
+        if makers and inside:
+            why = f"block {inside[0].name} uses {buffer.name} inside that loop, and {makers[0].name} writes it too"
+            return Refusal(what, why, {s: "the loop", inside[0]: "uses it"}, "decompose at a loop inside")
     return None
 
 
