@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .codegen.build import Kernel, build_all, cached_object, make_kernel
@@ -16,7 +16,7 @@ from .ir.primfunc import PrimFunc
 from .ir.printer import text
 from .ir.verify import verify
 from .lazy import lazy_module
-from .passes import GRAPH, LOWER, FuseOps, MemoryPlan, Pipeline, Slot, plan_memory
+from .passes import GRAPH, LOWER, FuseOps, MemoryPlan, PackWeights, PanelWidth, Pipeline, Slot, plan_memory
 from .runtime.device.cpu import load_objects
 from .runtime.executable import Executable, KernelInfo, Program, Spec
 from .target import Target
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 llvm_entry = lazy_module("tcomp.codegen.llvm.entry")
 scheduling = lazy_module("tcomp.schedule")
 rules = lazy_module("tcomp.schedule.rules.default")
+tiles = lazy_module("tcomp.schedule.rules.tiled_reduction")
 check = lazy_module("tcomp.passes.check")
 
 UserSchedule = Callable[["Schedule"], Any]
@@ -66,7 +67,8 @@ def compile(
     module = _as_module(model, inputs)
     verify(module)
     seen = {"traced": module}
-    graph = seen["graph"] = GRAPH.run(module)
+    graph = GRAPH.run(module)
+    graph = seen["graph"] = Pipeline((PackWeights(_panel_width(chosen)),), graph.facts).run(graph)
     cache = ObjectCache()
     fused = seen["fused"] = Pipeline((FuseOps(store=cache),)).run(graph)
     lowered = LOWER.run(fused)
@@ -98,6 +100,13 @@ def compile(
         _stages(seen, lowered, kernels),
     )
     return Executable(program, library, num_threads)
+
+
+def _panel_width(target: Target) -> PanelWidth:
+    def width(extents: Sequence[int], weight: TensorType) -> int:
+        return tiles.width_for(target, extents, weight.shape, weight.dtype.itemsize)
+
+    return width
 
 
 def _entry_object(steps: list[KernelCall | Copy], target: Target, cache: ObjectCache) -> bytes:

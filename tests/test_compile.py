@@ -126,7 +126,7 @@ def test_other_targets_compute_the_same() -> None:
 
 
 def test_every_stage_prints(exe: tcomp.Executable) -> None:
-    assert "matmul(x, const" in exe.ir("graph") and "@matmul_add" in exe.ir("fused")
+    assert "packed_matmul(x, const" in exe.ir("graph") and "@packed_matmul_add" in exe.ir("fused")
     assert "block matmul" in exe.ir("loops") and "rule:" in exe.ir("scheduled")
     assert "define void" in exe.ir("llvm") and "ret" in exe.ir("asm")
     name = exe.program.kernels[0].name
@@ -138,7 +138,7 @@ def test_every_stage_prints(exe: tcomp.Executable) -> None:
 
 
 def test_a_default_schedule_is_code_that_a_user_can_change(exe: tcomp.Executable) -> None:
-    name = next(k.name for k in exe.program.kernels if k.name.startswith("matmul"))
+    name = next(k.name for k in exe.program.kernels if k.name.startswith("packed_matmul"))
     code = exe.schedule(name)
     assert code.startswith("sch.") or "= sch." in code
     called = []

@@ -1,6 +1,6 @@
 """Operators, one file a family. Importing this package fills the table."""
 
-from . import conv, elementwise, matmul, movement, normalize, reduce
+from . import conv, elementwise, matmul, movement, normalize, packed, reduce
 from .builder import GraphBuilder
 from .registry import OPERATORS, Operator, get, infer
 
@@ -15,5 +15,6 @@ __all__ = [
     "matmul",
     "movement",
     "normalize",
+    "packed",
     "reduce",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def _conv_parts(args: Sequence[TensorType], attrs: Attrs) -> tuple[Any, ...]:
     return n, c, h, width, o, i, kh, kw
 
 
-def _infer_conv(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+def infer_image(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     x, w = args
     same_dtype("conv2d", args)
     rank("conv2d", x, 4, "image")
@@ -88,26 +88,43 @@ def _infer_conv(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
 
 def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     x, w = args
-    image, kernel = _IMAGE[attrs["layout"]], _KERNEL[attrs["kernel_layout"]]
-    o, i, kh, kw = (w.shape[a] for a in kernel)
+    kernel = _KERNEL[attrs["kernel_layout"]]
+    _, i, kh, kw = (w.shape[a] for a in kernel)
+
+    def weight(*at: Expr) -> Expr:
+        return w[_from_canonical(kernel, at)]
+
+    return convolve(x, weight, (kh, kw), i, attrs, out)
+
+
+def convolve(
+    x: te.Tensor, weight: Callable[..., Expr], size: tuple[Any, Any], depth: Any, attrs: Attrs, out: TensorType
+) -> te.Tensor:
+    """The tensor expression of a convolution.
+
+    Args:
+        weight: (output channel, input channel, row, column) -> the weight there.
+        size: height and width of the kernels; depth: input channels of a group.
+    """
+    image = _IMAGE[attrs["layout"]]
     (sh, sw), (dh, dw) = pair("conv2d", attrs["stride"], "stride"), pair("conv2d", attrs["dilation"], "dilation")
     vertical, horizontal = padding_of("conv2d", attrs["padding"])
     if any((*vertical, *horizontal)):
         x = pad_tensor(x, _from_canonical(image, ((0, 0), (0, 0), vertical, horizontal)), 0)
-    ry, rx, rc = te.reduce_axis(kh, "ry"), te.reduce_axis(kw, "rx"), te.reduce_axis(i, "rc")
+    ry, rx, rc = te.reduce_axis(size[0], "ry"), te.reduce_axis(size[1], "rx"), te.reduce_axis(depth, "rc")
     groups = attrs["groups"]
-    per_group = o.value // groups
+    inputs, per_group = depth.value, out.shape[image[1]] // groups
 
     def at(*index: Expr) -> Expr:
         n, c, y, z = (index[a] for a in image)
-        channel = rc if groups == 1 else c if per_group == i.value == 1 else c // per_group * i.value + rc
+        channel = rc if groups == 1 else c if per_group == inputs == 1 else c // per_group * inputs + rc
         value = x[_from_canonical(image, (n, channel, y * sh + ry * dh, z * sw + rx * dw))]
-        return te.sum(value * w[_from_canonical(kernel, (c, rc, ry, rx))], axis=[ry, rx, rc])
+        return te.sum(value * weight(c, rc, ry, rx), axis=[ry, rx, rc])
 
     return te.compute(out.shape, at, name="conv2d")
 
 
-def _conv_reference(
+def reference_image(
     x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int, layout: str, kernel_layout: str
 ) -> Any:
     x, w = x.transpose(_IMAGE[layout]), w.transpose(_KERNEL[kernel_layout])
@@ -128,7 +145,7 @@ def _conv_flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> in
     return 2 * out.size * i * kh * kw
 
 
-register(Operator("conv2d", _infer_conv, _conv, _conv_reference, "anchor", 2, _CONV_DEFAULTS, _conv_flops))
+register(Operator("conv2d", infer_image, _conv, reference_image, "anchor", 2, _CONV_DEFAULTS, _conv_flops))
 
 _POOL_DEFAULTS = {"kernel": ..., "stride": None, "padding": 0, "layout": "NCHW"}
 

@@ -2,7 +2,21 @@
 
 from .base import Pass, Pipeline
 from .fuse import FuseOps
+from .pack import PackWeights, PanelWidth
 from .pipeline import ALL, FUSE, GRAPH, LOWER
 from .plan import MemoryPlan, Slot, plan_memory
 
-__all__ = ["ALL", "FUSE", "GRAPH", "FuseOps", "LOWER", "MemoryPlan", "Pass", "Pipeline", "Slot", "plan_memory"]
+__all__ = [
+    "ALL",
+    "FUSE",
+    "GRAPH",
+    "FuseOps",
+    "LOWER",
+    "MemoryPlan",
+    "PackWeights",
+    "PanelWidth",
+    "Pass",
+    "Pipeline",
+    "Slot",
+    "plan_memory",
+]

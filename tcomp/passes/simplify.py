@@ -9,6 +9,7 @@ import numpy as np
 
 from ..ir.graph import OpCall, Operand, TensorType
 from ..ir.module import IRModule
+from ..ops.common import pair
 from ..ops.registry import get
 from .fold import EliminateDeadCode, fold_constant
 from .rewriter import Rewriter
@@ -59,6 +60,27 @@ def images_to_nhwc(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | No
             rest = [g.op("transpose", rest[0], axes=(2, 3, 1, 0))]
         changes["kernel_layout"] = "HWIO"
     return g.op("transpose", g.again(call, image, *rest, **changes), axes=_TO_NCHW)
+
+
+def pointwise_conv_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """A 1 x 1 convolution is a product of the pixels, as rows, and the weights."""
+    if call.op != "conv2d" or call.attrs["layout"] != "NHWC" or call.attrs["kernel_layout"] != "HWIO":
+        return None
+    x, w = call.args
+    if w.type.shape[:2] != (1, 1) or call.attrs["groups"] != 1 or x.type.shape[:3] != type_.shape[:3]:
+        return None
+    if pair("conv2d", call.attrs["stride"], "stride") != (1, 1):
+        return None
+    return g.op("matmul", x, g.op("reshape", w, shape=w.type.shape[2:]))
+
+
+def matmul_of_rows(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """All rows of a stack times one matrix are one product."""
+    if call.op != "matmul" or call.args[0].type.ndim < 3 or call.args[1].type.ndim != 2:
+        return None
+    x, w = call.args
+    rows = g.op("reshape", x, shape=(type_.size // type_.shape[-1] if type_.size else 0, x.type.shape[-1]))
+    return g.op("reshape", g.op("matmul", rows, w), shape=type_.shape)
 
 
 def kernel_to_hwio(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
@@ -131,6 +153,33 @@ def _untransposed(g: Rewriter, a: Operand, axes: tuple[int, ...], type_: TensorT
         return a
     full = g.op("reshape", a, shape=(1,) * (type_.ndim - a.type.ndim) + a.type.shape)
     return g.op("transpose", full, axes=tuple(int(i) for i in np.argsort(axes)))
+
+
+def sink_reshape(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """f(reshape(x)) = reshape(f(x)) for elementwise f, so that what follows a product joins its kernel."""
+    if get(call.op).kind != "elementwise" or call.op == "batch_norm":
+        return None
+    for a in call.args:
+        inner = g.definition(a, "reshape") if a.type.shape == type_.shape else None
+        source = g.definition(inner.args[0]) if inner is not None else None
+        if inner is None or source is None or get(source.op).kind not in ("anchor", "elementwise"):
+            continue
+        shape = inner.args[0].type.shape
+        args = [_reshaped(g, b, shape, type_) for b in call.args]
+        if all(b is not None for b in args):
+            return g.op("reshape", g.again(call, *args), shape=type_.shape)
+    return None
+
+
+def _reshaped(g: Rewriter, a: Operand, shape: tuple[int, ...], type_: TensorType) -> Operand | None:
+    """An argument of an elementwise call as it is when the result has another shape; None where that takes a copy."""
+    if a.type.shape == type_.shape:
+        return g.op("reshape", a, shape=shape)
+    if a.type.size == 1:
+        return g.op("reshape", a, shape=())
+    if shape[-1:] == type_.shape[-1:] and a.type.shape[-1:] == shape[-1:] and a.type.size == shape[-1]:
+        return g.op("reshape", a, shape=shape[-1:])
+    return None
 
 
 def reduce_of_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
@@ -218,8 +267,15 @@ def merge_shifts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None
     return None
 
 
-CANONICAL = (linear_to_matmul, batch_norm_to_scale, images_to_nhwc, kernel_to_hwio)
-MOVEMENT = (simplify_movement, sink_transpose, reduce_of_transpose)
+CANONICAL = (
+    linear_to_matmul,
+    batch_norm_to_scale,
+    images_to_nhwc,
+    kernel_to_hwio,
+    pointwise_conv_to_matmul,
+    matmul_of_rows,
+)
+MOVEMENT = (simplify_movement, sink_transpose, sink_reshape, reduce_of_transpose)
 ARITHMETIC = (simplify_arithmetic,)
 SCALES = (fold_scale, merge_shifts)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tcomp
+from tcomp.ir.graph import Operand
 from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.passes.check import relative_error
@@ -18,14 +19,19 @@ def random_model(rng: np.random.Generator) -> tuple[tcomp.IRModule, list[np.ndar
     def n(high: int) -> int:
         return int(rng.integers(1, high))
 
+    def weight(shapes: list[tuple[int, ...]]) -> Operand:
+        """The second operand: an input, or a constant, which kernels may lay out as they like."""
+        if rng.random() < 0.5:
+            return g.input("w", shapes[1])
+        return g.constant(rng.standard_normal(shapes.pop()).astype("float32"))
+
     g = GraphBuilder()
     kind = rng.integers(0, 6)
     if kind < 2:
         batch = () if rng.random() < 0.7 else (n(4),)
         rows, inner, columns = n(90), n(140), n(200)
         shapes = [(*batch, rows, inner), (inner, columns)]
-        x = [g.input("x", shapes[0]), g.input("w", shapes[1])]
-        y = g.matmul(*x)
+        y = g.matmul(g.input("x", shapes[0]), weight(shapes))
     elif kind < 4:
         groups = int(rng.choice([1, 1, 2]))
         c, o, k = groups * n(20), groups * n(40), n(4)
@@ -35,7 +41,7 @@ def random_model(rng: np.random.Generator) -> tuple[tcomp.IRModule, list[np.ndar
             (n(3), *size, c) if nhwc else (n(3), c, *size),
             (k, k, c // groups, o) if nhwc else (o, c // groups, k, k),
         ]
-        x = [g.input("x", shapes[0]), g.input("w", shapes[1])]
+        x = [g.input("x", shapes[0]), weight(shapes)]
         layout = {"layout": "NHWC", "kernel_layout": "HWIO"} if nhwc else {}
         y = g.conv2d(*x, stride=n(3), padding=int(rng.integers(0, 3)), groups=groups, **layout)
     elif kind == 4:

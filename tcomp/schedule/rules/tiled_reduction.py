@@ -6,12 +6,13 @@ while the reduction runs, and what follows (bias, activation, residual) happens 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
 from ...analysis.regions import consumers, writes
 from ...ir.arith import linear
-from ...ir.expr import Const, Var
+from ...ir.expr import Const, Expr, FloorDiv, FloorMod, Var
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...ir.stmt import Block
@@ -32,6 +33,9 @@ from ..schedule import Schedule
 from .common import is_worth_threads, reductions
 
 NAME = "tiled reduction"
+
+UNROLL = 4
+"""Steps of the innermost reduction between two tests of its loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,28 @@ def _vectorizes(block: Block) -> bool:
     if not isinstance(extent, Const) or extent.value < 4:
         return False
     for _, indices in loaded(block):
+        if panel_width(indices, last) is not None:
+            continue
         for position, index in enumerate(reversed(indices)):
             if last in free_vars(index) and (position > 0 or linear(index).terms.get(last) != 1):
                 return False
     return True
+
+
+def panel_width(indices: tuple[Expr, ...], last: Var) -> int | None:
+    """The width of the panels of a packed operand, read as [last // width, ..., last % width]; None of another one."""
+    if len(indices) < 2:
+        return None
+    panel, column = indices[0], indices[-1]
+    if (
+        not isinstance(panel, FloorDiv)
+        or not isinstance(column, FloorMod)
+        or panel.a is not last
+        or column.a is not last
+    ):
+        return None
+    inner = any(last in free_vars(i) for i in indices[1:-1])
+    return int(panel.b.value) if isinstance(panel.b, Const) and panel.b == column.b and not inner else None
 
 
 def _epilogue_fits(func: PrimFunc, block: Block) -> bool:
@@ -81,32 +103,52 @@ def _epilogue_fits(func: PrimFunc, block: Block) -> bool:
     return len(users[0].iters) == len(_spatial(block)) and len(func.outputs) == 1
 
 
-def choose_tile(extents: list[int], lanes: int, registers: int) -> Tile:
+def choose_tile(extents: Sequence[int], lanes: int, registers: int, vectors: Sequence[int] = range(1, 9)) -> Tile:
     """The register tile for a reduction.
 
     A tile of r rows and v vectors needs r * v accumulators, v operand vectors and a broadcast, and does r * v multiply-adds
     for r + v loads. Among the tiles that fit the registers, take the one with the best product of arithmetic per load and
     share of lanes and rows that do useful work.
+
+    Args:
+        vectors: the numbers of vectors to choose from.
     """
-    last, rows = extents[-1], extents[:-1] or [1]
+    last, rows = extents[-1], list(extents[:-1]) or [1]
     lanes = min(lanes, last)
-    best, best_score = Tile((1,) * len(rows), 1, lanes), -1.0
-    for vectors in range(1, min(8, ceil(last / lanes)) + 1):
+    best, best_score = Tile((1,) * len(rows), vectors[0], lanes), -1.0
+    for v in vectors:
+        if v > max(ceil(last / lanes), vectors[0]):
+            break
         for r in range(1, registers):
-            if r * vectors + vectors + 1 > registers - 1:
+            if r * v + v + 1 > registers - 1:
                 break
             tile_rows = _spread(rows, r)
             if prod(tile_rows) != r:
                 continue
-            used = last / (ceil(last / (vectors * lanes)) * vectors * lanes)
+            used = last / (ceil(last / (v * lanes)) * v * lanes)
             for extent, t in zip(rows, tile_rows):
                 used *= extent / (ceil(extent / t) * t)
             # at least 8 accumulators hide the latency of a multiply-add on two ports
-            busy = min(1.0, r * vectors / 8)
-            score = used * busy * (r * vectors / (r + vectors)) ** 0.5
+            busy = min(1.0, r * v / 8)
+            score = used * busy * (r * v / (r + v)) ** 0.5
             if score > best_score + 1e-9:
-                best, best_score = Tile(tile_rows, vectors, lanes), score
+                best, best_score = Tile(tile_rows, v, lanes), score
     return best
+
+
+def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], itemsize: int) -> int:
+    """Columns of a panel of a constant weight: those of the register tile that `apply` will choose.
+
+    Where several rows of tiles read a panel, it must stay in half of the second cache meanwhile.
+
+    Args:
+        extents: of the result, columns last; weight: extents of the weight, columns last.
+    """
+    lanes = target.lanes(itemsize)
+    columns = ceil(extents[-1] / lanes)
+    most = 8 if prod(extents[:-1]) <= 8 else target.l2_bytes // 2 // (prod(weight[:-1]) * lanes * itemsize)
+    choice = range(1, max(1, min(8, columns, most)) + 1)
+    return choose_tile([*extents[:-1], columns * lanes], lanes, target.num_registers, choice).vectors * lanes
 
 
 def _spread(extents: list[int], r: int) -> tuple[int, ...]:
@@ -125,14 +167,17 @@ def _spread(extents: list[int], r: int) -> tuple[int, ...]:
 def apply(sch: Schedule, target: Target) -> None:
     """Tile the write-back for the register file; compute the reduction per tile, unrolled over the tile's rows.
 
-    Tile sizes come from `choose_tile`. A padded input is copied, with its border, for the rows at hand.
+    Tile sizes come from `choose_tile`; a packed weight has fixed the columns already. A padded input is copied, with its
+    border, for the rows at hand; all of it at once where the weights do not fit the second cache, so that they pass once.
     """
     inline_elementwise(sch)
     acc = reductions(sch.func)[0]
     block = sch.func.blocks[acc]
     extents = [it.extent.value for it in block.iters if it.kind == "spatial"]
-    itemsize = max(b.dtype.itemsize for b in writes(block))
-    tile = choose_tile(extents, target.lanes(itemsize), target.num_registers)
+    lanes = target.lanes(max(b.dtype.itemsize for b in writes(block)))
+    width = _packed_width(block)
+    columns = range(1, 9) if width is None or width % lanes else (width // lanes,)
+    tile = choose_tile(extents, lanes, target.num_registers, columns)
     padded = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
     if is_output(sch.func, block):
         epilogue = sch.cache_write(acc, 0, "local").name
@@ -141,16 +186,37 @@ def apply(sch: Schedule, target: Target) -> None:
         sch.set_scope(acc, 0, "local")
     padded = [name for name in padded if name != epilogue]
     outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes)
-    panel = None if padded else _panel_to_pack(sch, acc, tile, extents, target)
-    site, depth = _place_outer(sch, outer, padded, panel is not None, target)
+    panel = None if padded or width else _panel_to_pack(sch, acc, tile, extents, target)
+    at_once = bool(padded) and _weight_bytes(block) > target.l2_bytes // 2
+    site, depth = _place_outer(sch, outer, bool(padded) and not at_once, panel is not None, target)
     sch.compute_at(acc, site)
     if panel is not None:
         pack_operand(sch, acc, panel, outer[-1], tile.lanes)
     for name in padded:
-        sch.compute_at(name, sch.get_loops(acc)[0])
+        if at_once:
+            row = fuse_all(sch, sch.get_loops(name)[:-1])
+            if row is not None and is_worth_threads(sch.func, target.num_cores):
+                sch.parallel(row)
+        else:
+            sch.compute_at(name, sch.get_loops(acc)[0])
         vectorize_innermost(sch, name, tile.lanes, 1)
-    accumulate_tile(sch, acc, depth, tile.vectors, tile.lanes)
+    reduce = accumulate_tile(sch, acc, depth, tile.vectors, tile.lanes)
     unroll_and_vectorize(sch, inner)
+    steps = sch.get_extent(reduce[-1]) if reduce else 1
+    if isinstance(steps, int) and steps > UNROLL and steps % UNROLL == 0:
+        sch.unroll(sch.split(reduce[-1], [None, UNROLL])[1])
+
+
+def _packed_width(block: Block) -> int | None:
+    last = _spatial(block)[-1]
+    return next((w for _, i in loaded(block) if (w := panel_width(i, last)) is not None), None)
+
+
+def _weight_bytes(block: Block) -> int:
+    """Bytes of the operands that vary along the last axis."""
+    last = _spatial(block)[-1]
+    weights = {b for b, indices in loaded(block) if any(last in free_vars(i) for i in indices)}
+    return sum(prod(getattr(e, "value", 0) for e in b.shape) * b.dtype.itemsize for b in weights)
 
 
 def _panel_to_pack(sch: Schedule, acc: str, tile: Tile, extents: list[int], target: Target) -> str | None:
@@ -172,7 +238,7 @@ def _panel_to_pack(sch: Schedule, acc: str, tile: Tile, extents: list[int], targ
     return None
 
 
-def _place_outer(sch: Schedule, outer: list[Var], padded: list[str], packed: bool, target: Target) -> tuple[Var, int]:
+def _place_outer(sch: Schedule, outer: list[Var], padded: bool, packed: bool, target: Target) -> tuple[Var, int]:
     """Order and parallelize the loops over tiles; returns the innermost, and how many there are now."""
     is_big = is_worth_threads(sch.func, target.num_cores)
     if padded and len(outer) > 2:

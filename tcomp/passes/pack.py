@@ -1,0 +1,49 @@
+"""Constant weights, laid out for the kernels that will read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..ir.graph import OpCall, Operand, TensorType
+from ..ir.module import IRModule
+from .fold import EliminateDeadCode, fold_constant
+from .rewriter import Rewriter
+
+PanelWidth = Callable[[Sequence[int], TensorType], int]
+"""(extents of the result, rows to columns; the weight's type) -> columns of a panel; 0 to leave the weight as it is."""
+
+
+@dataclass(frozen=True)
+class PackWeights:
+    """Constant weights of products and convolutions become panels of columns, when compiling.
+
+    Attributes:
+        width: how wide the panels are; the target's schedule rules know.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"packed"})
+    width: PanelWidth
+
+    def run(self, module: IRModule) -> IRModule:
+        new = Rewriter(module, (fold_constant, self.pack)).run()
+        return module if new is module else EliminateDeadCode().run(new)
+
+    def pack(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+        if call.op not in ("matmul", "conv2d") or g.array(call.args[1]) is None or g.array(call.args[0]) is not None:
+            return None
+        x, w = call.args
+        if call.op == "matmul":
+            if w.type.ndim != 2:
+                return None
+            name, attrs = "packed_matmul", {}
+        else:
+            if call.attrs["groups"] != 1 or call.attrs["kernel_layout"] != "HWIO" or call.attrs["layout"] != "NHWC":
+                return None
+            name, attrs = "packed_conv2d", {k: call.attrs[k] for k in ("stride", "padding", "dilation")}
+        width = self.width(type_.shape, w.type)
+        if not width:
+            return None
+        return g.op(name, x, g.op("pack_columns", w, width=width), columns=type_.shape[-1], **attrs)
