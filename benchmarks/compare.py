@@ -1,8 +1,9 @@
 """Timing several implementations of one thing, fairly.
 
 All of them run in one process, turn by turn, so that whatever else the machine does hits all alike. A turn times several calls
-in a row and begins with calls that are not counted, so that no side pays for waking up another side's threads. A claim is a
-ratio of medians.
+in a row and begins with calls that are not counted, so that no side pays for waking up its threads. Before a turn the process
+must be idle: threads of other libraries spin for tens of milliseconds after their last call, and would take a core from the
+next side. A claim is a ratio of medians.
 """
 
 from __future__ import annotations
@@ -32,12 +33,22 @@ class Result:
         return self.timing.best
 
 
+def wait_until_idle(limit: float) -> None:
+    """Sleep until the threads of this process use less than a tenth of a core, or the limit is over."""
+    end = time.perf_counter() + limit
+    while time.perf_counter() < end:
+        start, used = time.perf_counter(), time.process_time()
+        time.sleep(0.002)
+        if time.process_time() - used < 0.1 * (time.perf_counter() - start):
+            return
+
+
 def interleaved(
     sides: Mapping[str, Callable[[], np.ndarray]],
     reference: np.ndarray,
     rounds: int = 40,
     seconds_per_turn: float = 0.01,
-    rest: float = 0.0,
+    settle: float = 0.3,
 ) -> dict[str, Result]:
     """Time functions turn by turn.
 
@@ -46,7 +57,7 @@ def interleaved(
         reference: the result in float64.
         rounds: turns of each side; the order changes from round to round.
         seconds_per_turn: calls are repeated to fill this time.
-        rest: seconds of sleep between turns, in which other pools' threads fall asleep.
+        settle: at most this many seconds before a turn are spent waiting until no thread of the process runs.
     """
     scale = float(np.sqrt(np.square(reference).sum())) or 1.0
     errors, calls = {}, {}
@@ -60,8 +71,7 @@ def interleaved(
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             f = sides[name]
-            if rest:
-                time.sleep(rest)
+            wait_until_idle(settle)
             for _ in range(max(calls[name] // 4, 2)):
                 f()
             start = time.perf_counter()

@@ -34,7 +34,7 @@ from .shapes import FAMILIES, Case, conv_cases, sweep
 OUT = Path(__file__).parent / "out"
 
 
-def run_case(case: Case, peers: list[str], threads: int, target: str, seconds: float, rest: float) -> dict[str, Any]:
+def run_case(case: Case, peers: list[str], threads: int, target: str, seconds: float) -> dict[str, Any]:
     """Compile a case, time all sides, compare them with float64."""
     module, inputs = case.make()
     reference = tcomp.evaluate(module, inputs, exact=True)[0]
@@ -54,7 +54,7 @@ def run_case(case: Case, peers: list[str], threads: int, target: str, seconds: f
         side()
     once = time.perf_counter() - began
     rounds = max(5, min(40, int(seconds * len(sides) / max(once * 2.5, len(sides) * 0.004))))
-    results = interleaved(sides, reference, rounds, seconds_per_turn=0.003, rest=rest)
+    results = interleaved(sides, reference, rounds, seconds_per_turn=0.003)
     return _row(case, exe, results, compile_seconds, threads)
 
 
@@ -165,7 +165,6 @@ def main(
     random: int = typer.Option(0, "--sweep", help="this many random products and as many convolutions instead"),
     seed: int = typer.Option(0, help="of the random shapes"),
     seconds: float = typer.Option(0.4, help="time for each side of a case, about"),
-    rest: float = typer.Option(0.002, help="seconds between turns, in which other libraries' threads fall asleep"),
     label: str = typer.Option("", help="part of the names of the files written to benchmarks/out"),
 ) -> None:
     """Time kernels; print a table of ratios; write it as JSON, and a picture, to benchmarks/out."""
@@ -183,7 +182,7 @@ def main(
             task = progress.add_task("kernels", total=len(cases))
             for case in cases:
                 progress.update(task, description=case.name)
-                rows.append(run_case(case, [p for p in peers.split(",") if p], count, target or "cpu", seconds, rest))
+                rows.append(run_case(case, [p for p in peers.split(",") if p], count, target or "cpu", seconds))
                 progress.advance(task)
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=180)

@@ -118,7 +118,6 @@ def main(
     peers: str = "torch",
     threads: int = 0,
     rounds: int = 40,
-    rest: float = 0.0,
 ) -> None:
     """Print a table of medians and ratios; write it as JSON to benchmarks/out."""
     if model not in MODELS:
@@ -131,7 +130,7 @@ def main(
         exe = tcomp.compile(network, [x], num_threads=count)
         sides = {"tcomp": lambda exe=exe, x=x: exe(x)}
         sides |= {p: peer(p, network, x, count) for p in peers.split(",") if p}
-        results = interleaved(sides, reference, rounds, rest=rest)
+        results = interleaved(sides, reference, rounds)
         for name, r in results.items():
             rows.append({"model": model, "batch": size, "side": name, "threads": count, "median_ms": 1e3 * r.median,
                          "best_ms": 1e3 * r.best, "error": r.error, "ratio": r.median / results["tcomp"].median})  # fmt: skip

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from . import threads
 from .report import Memory, Profile, ProfileRow, Timing
 
 ALIGN = 64
+ALIGN_FROM = 8192
+"""Bytes from which the alignment of an array matters more than the microsecond that it costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,18 @@ class Program:
     stages: Callable[[str, str | None], str] | None = field(default=None, repr=False)
 
 
+class _Frame:
+    """What one call at a time needs: the workspace, and the table of the arrays' addresses."""
+
+    __slots__ = ("arena", "arena_address", "table", "table_address")
+
+    def __init__(self, program: Program) -> None:
+        self.arena = _aligned_empty(program.arena_bytes)
+        self.arena_address = self.arena.ctypes.data
+        self.table = (ctypes.c_size_t * max(len(program.inputs) + len(program.outputs), 1))()
+        self.table_address = ctypes.addressof(self.table)
+
+
 class Executable:
     """A compiled model. Call it with one array for each input; it may be called from several threads at once.
 
@@ -81,7 +96,9 @@ class Executable:
         self._entry = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, pointer)(library.address("tcomp_main"))
         self._constants = tuple(_aligned_copy(c) for c in program.constants)
         self._const_table = (pointer * max(len(self._constants), 1))(*(c.ctypes.data for c in self._constants))
-        self._arenas: deque[np.ndarray] = deque()
+        self._frames: deque[_Frame] = deque()
+        self._expected = _static(program.inputs) if not program.dims else None
+        self._fresh = _static(program.outputs) or ()
         self._shapes = {s: compile(str(s), "<extent>", "eval") for spec in program.outputs for s in spec.shape}
         self.num_threads = num_threads
 
@@ -124,30 +141,46 @@ class Executable:
         Raises:
             InputError: an argument is missing, too many, or not of the expected type.
         """
-        arrays, dims = self._bind(args, named)
-        results = self._outputs(out, dims)
-        self._run(arrays, results, dims)
+        if out is None and not named and self._fits(args):
+            results = [_empty(*f) for f in self._fresh]
+            self._run(args, results, {})
+        else:
+            arrays, dims = self._bind(args, named)
+            results = self._outputs(out, dims)
+            self._run(arrays, results, dims)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _fits(self, args: Sequence[Any]) -> bool:
+        """Whether the arguments can be used as they are; else `_bind` converts them, or tells what is wrong."""
+        if self._expected is None or len(args) != len(self._expected):
+            return False
+        for a, (shape, kind) in zip(args, self._expected):
+            if type(a) is not np.ndarray or a.shape != shape or a.dtype != kind or not a.flags.c_contiguous:
+                return False
+        return True
 
     def _run(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Mapping[str, int]) -> None:
         self._use_threads()
-        table = self._table(arrays, results)
-        extents = (ctypes.c_int64 * max(len(dims), 1))(*dims.values())
-        arena = self._arenas.pop() if self._arenas else _aligned_empty(self.program.arena_bytes)
+        extents = (ctypes.c_int64 * len(dims))(*dims.values()) if dims else None
         try:
-            self._entry(table, self._const_table, arena.ctypes.data, extents)
+            frame = self._frames.pop()
+        except IndexError:  # the first call, or others are under way
+            frame = _Frame(self.program)
+        table, position = frame.table, 0
+        for group in (arrays, results):
+            for a in group:
+                table[position] = a.ctypes.data
+                position += 1
+        try:
+            self._entry(frame.table_address, self._const_table, frame.arena_address, extents)
         finally:
-            self._arenas.append(arena)
+            self._frames.append(frame)
 
     def _use_threads(self) -> None:
         pool = threads.installed_pool()
         wanted = self.num_threads or threads.default_num_threads()
         if pool is not None and pool.get_num_threads() != wanted:
             pool.set_num_threads(wanted)
-
-    def _table(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> Any:
-        addresses = [a.ctypes.data for a in (*arrays, *results)]
-        return (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
 
     def _bind(self, args: Sequence[Any], named: Mapping[str, Any]) -> tuple[list[np.ndarray], dict[str, int]]:
         specs = self.program.inputs
@@ -178,7 +211,7 @@ class Executable:
         specs = self.program.outputs
         shapes = [tuple(int(eval(self._shapes[s], {"__builtins__": {}}, dims)) for s in spec.shape) for spec in specs]
         if out is None:
-            return [np.empty(shape, dtype(spec.dtype).numpy) for shape, spec in zip(shapes, specs)]
+            return [_empty(shape, np.dtype(dtype(spec.dtype).numpy)) for shape, spec in zip(shapes, specs)]
         given = list(out) if isinstance(out, (list, tuple)) else [out]
         if len(given) != len(specs):
             raise InputError(f"{len(given)} output arrays given", why=f"the model has {len(specs)} results")
@@ -254,6 +287,21 @@ class Executable:
     def schedule(self, kernel: str) -> str:
         """The schedule of a kernel as Python over a Schedule named `sch`: to read, copy and change."""
         return self.ir("schedule", kernel)
+
+
+def _static(specs: Sequence[Spec]) -> tuple[tuple[tuple[int, ...], np.dtype], ...] | None:
+    """Shapes and dtypes; None where an extent is known only when called."""
+    if any(isinstance(extent, str) for s in specs for extent in s.shape):
+        return None
+    return tuple((s.shape, np.dtype(dtype(s.dtype).numpy)) for s in specs)
+
+
+def _empty(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+    """A new array. Large ones begin at a cache line, so that vectors do not straddle two."""
+    count = prod(shape)
+    if count * kind.itemsize < ALIGN_FROM:
+        return np.empty(shape, kind)
+    return _aligned_empty(count * kind.itemsize).view(kind).reshape(shape)
 
 
 def _aligned_empty(nbytes: int) -> np.ndarray:
