@@ -25,6 +25,8 @@ from ..library import (
     loaded,
     pack_operand,
     points,
+    spatial_loops,
+    steps_along,
     tile_write_back,
     unroll_and_vectorize,
     vectorize_innermost,
@@ -103,7 +105,9 @@ def _epilogue_fits(func: PrimFunc, block: Block) -> bool:
     return len(users[0].iters) == len(_spatial(block)) and len(func.outputs) == 1
 
 
-def choose_tile(extents: Sequence[int], lanes: int, registers: int, vectors: Sequence[int] = range(1, 9)) -> Tile:
+def choose_tile(
+    extents: Sequence[int], lanes: int, registers: int, vectors: Sequence[int] = range(1, 9), max_rows: int = 64
+) -> Tile:
     """The register tile for a reduction.
 
     A tile of r rows and v vectors needs r * v accumulators, v operand vectors and a broadcast, and does r * v multiply-adds
@@ -111,7 +115,7 @@ def choose_tile(extents: Sequence[int], lanes: int, registers: int, vectors: Seq
     share of lanes and rows that do useful work.
 
     Args:
-        vectors: the numbers of vectors to choose from.
+        vectors: the numbers of vectors to choose from; max_rows: the most rows (see `rows_within`).
     """
     last, rows = extents[-1], list(extents[:-1]) or [1]
     lanes = min(lanes, last)
@@ -119,7 +123,7 @@ def choose_tile(extents: Sequence[int], lanes: int, registers: int, vectors: Seq
     for v in vectors:
         if v > max(ceil(last / lanes), vectors[0]):
             break
-        for r in range(1, registers):
+        for r in range(1, min(registers, max_rows + 1)):
             if r * v + v + 1 > registers - 1:
                 break
             tile_rows = _spread(rows, r)
@@ -136,19 +140,31 @@ def choose_tile(extents: Sequence[int], lanes: int, registers: int, vectors: Seq
     return best
 
 
+def rows_within(row_bytes: int) -> int:
+    """How many rows of a matrix, so many bytes apart, the first cache can hold lines of.
+
+    A line's place in the cache is given by its address modulo 4096 (64 sets of 64 bytes), with 8 ways or more: lines that lie a
+    multiple of 4096 apart compete for one set, and half of it is left to the other operand.
+    """
+    return 4 if row_bytes % 4096 == 0 else 8 if row_bytes % 2048 == 0 else 64
+
+
 def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], itemsize: int) -> int:
     """Columns of a panel of a constant weight: those of the register tile that `apply` will choose.
 
-    Where several rows of tiles read a panel, it must stay in half of the second cache meanwhile.
+    Where several rows of tiles read a panel, it must stay in the second cache meanwhile, with some room for the rest.
 
     Args:
         extents: of the result, columns last; weight: extents of the weight, columns last.
     """
     lanes = target.lanes(itemsize)
     columns = ceil(extents[-1] / lanes)
-    most = 8 if prod(extents[:-1]) <= 8 else target.l2_bytes // 2 // (prod(weight[:-1]) * lanes * itemsize)
+    most = 8 if prod(extents[:-1]) <= 8 else target.l2_bytes * 4 // 5 // (prod(weight[:-1]) * lanes * itemsize)
     choice = range(1, max(1, min(8, columns, most)) + 1)
-    return choose_tile([*extents[:-1], columns * lanes], lanes, target.num_registers, choice).vectors * lanes
+    tile = choose_tile(
+        [*extents[:-1], columns * lanes], lanes, target.num_registers, choice, rows_within(weight[-2] * itemsize)
+    )
+    return tile.vectors * lanes
 
 
 def _spread(extents: list[int], r: int) -> tuple[int, ...]:
@@ -177,7 +193,7 @@ def apply(sch: Schedule, target: Target) -> None:
     lanes = target.lanes(max(b.dtype.itemsize for b in writes(block)))
     width = _packed_width(block)
     columns = range(1, 9) if width is None or width % lanes else (width // lanes,)
-    tile = choose_tile(extents, lanes, target.num_registers, columns)
+    tile = choose_tile(extents, lanes, target.num_registers, columns, _max_rows(sch, acc))
     padded = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
     if is_output(sch.func, block):
         epilogue = sch.cache_write(acc, 0, "local").name
@@ -205,6 +221,16 @@ def apply(sch: Schedule, target: Target) -> None:
     steps = sch.get_extent(reduce[-1]) if reduce else 1
     if isinstance(steps, int) and steps > UNROLL and steps % UNROLL == 0:
         sch.unroll(sch.split(reduce[-1], [None, UNROLL])[1])
+
+
+def _max_rows(sch: Schedule, acc: str) -> int:
+    """The most rows of a tile, so that the lines of the operand which is read row by row stay in the first cache."""
+    loops = spatial_loops(sch, acc)
+    if len(loops) < 2:
+        return 64
+    fixed = [b for b, step in steps_along(sch, acc, loops[-1]).items() if step == 0]
+    steps = steps_along(sch, acc, loops[-2])
+    return min((rows_within((steps[b] or 1) * b.dtype.itemsize) for b in fixed), default=64)
 
 
 def _packed_width(block: Block) -> int | None:
