@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ir.arith import Env, Linear, interval, known_ranges, linear, loop_range, simplify
@@ -157,6 +157,23 @@ def _term_span(term: Expr, inner: Mapping[Var, tuple[Expr, Expr]], env: Env) -> 
     return None if low is None or high is None else (const(low), const(high))
 
 
+_Ends = dict[frozenset[tuple[Expr, int]], Linear]
+"""Ends of spans; of those that differ by a constant only the outermost is kept, so that few are left to compare."""
+
+
+def _note_end(ends: _Ends, form: Linear, outer: Callable[[int, int], int]) -> None:
+    key = frozenset(form.terms.items())
+    known = ends.get(key)
+    ends[key] = form if known is None else Linear(form.terms, outer(known.constant, form.constant))
+
+
+def _outermost(ends: _Ends, kind: type[Min] | type[Max]) -> Expr:
+    first, *rest = (form.expr() for form in ends.values())
+    for e in rest:
+        first = kind(first, e)
+    return first
+
+
 def box_of(
     points: Iterable[tuple[Expr, ...]],
     inner: Mapping[Var, tuple[Expr, Expr]],
@@ -169,20 +186,20 @@ def box_of(
     Args:
         may_exceed: indices may lie beyond the shape; such a dimension is made as long as the others ask.
     """
-    spans: list[tuple[Expr, Expr] | None] = [None] * len(shape)
+    lows: list[_Ends] = [{} for _ in shape]
+    highs: list[_Ends] = [{} for _ in shape]
     whole = [False] * len(shape)
     for indices in points:
         for d, index in enumerate(indices):
             span = index_span(index, inner, env)
             if span is None:
                 whole[d] = True
-            elif spans[d] is None:
-                spans[d] = span
             else:
-                spans[d] = (Min(spans[d][0], span[0]), Max(spans[d][1], span[1]))
+                _note_end(lows[d], linear(span[0], env), min)
+                _note_end(highs[d], linear(span[1], env), max)
     mins, extents = [], []
     for d, extent in enumerate(shape):
-        span = spans[d]
+        span = (_outermost(lows[d], Min), _outermost(highs[d], Max)) if lows[d] else None
         if span is None or (whole[d] and not may_exceed):
             low, size = const(0), extent
         else:

@@ -1,6 +1,6 @@
 """Operators, one file a family. Importing this package fills the table."""
 
-from . import conv, elementwise, matmul, movement, normalize, packed, reduce
+from . import conv, elementwise, matmul, movement, normalize, packed, reduce, winograd
 from .builder import GraphBuilder
 from .registry import OPERATORS, Operator, get, infer
 
@@ -17,4 +17,5 @@ __all__ = [
     "normalize",
     "packed",
     "reduce",
+    "winograd",
 ]

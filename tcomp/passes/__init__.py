@@ -2,7 +2,7 @@
 
 from .base import Pass, Pipeline
 from .fuse import FuseOps
-from .pack import PackWeights, PanelWidth
+from .pack import PackWeights
 from .pipeline import ALL, FUSE, GRAPH, LOWER
 from .plan import MemoryPlan, Slot, plan_memory
 
@@ -14,7 +14,6 @@ __all__ = [
     "LOWER",
     "MemoryPlan",
     "PackWeights",
-    "PanelWidth",
     "Pass",
     "Pipeline",
     "Slot",

@@ -8,24 +8,37 @@ from typing import ClassVar
 
 from ..ir.graph import OpCall, Operand, TensorType
 from ..ir.module import IRModule
+from ..ops.common import pair
 from .fold import EliminateDeadCode, fold_constant
 from .rewriter import Rewriter
 
 PanelWidth = Callable[[Sequence[int], TensorType], int]
 """(extents of the result, rows to columns; the weight's type) -> columns of a panel; 0 to leave the weight as it is."""
 
+WinogradTile = Callable[[Sequence[int], TensorType], tuple[int, int]]
+"""(extents of the result, NHWC; the weight's type, HWIO) -> outputs along a side of a tile, 0 for the direct way; columns of a
+panel."""
+
+
+def never(extents: Sequence[int], weight: TensorType) -> tuple[int, int]:
+    """Convolve directly."""
+    return 0, 0
+
 
 @dataclass(frozen=True)
 class PackWeights:
     """Constant weights of products and convolutions become panels of columns, when compiling.
 
+    3 x 3 convolutions for which that is faster go by Winograd's algorithm, whose weights are transformed besides.
+
     Attributes:
-        width: how wide the panels are; the target's schedule rules know.
+        width: how wide the panels are; winograd: which convolutions to transform. The target's schedule rules know.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"packed"})
     width: PanelWidth
+    winograd: WinogradTile = never
 
     def run(self, module: IRModule) -> IRModule:
         new = Rewriter(module, (fold_constant, self.pack)).run()
@@ -42,6 +55,14 @@ class PackWeights:
         else:
             if call.attrs["groups"] != 1 or call.attrs["kernel_layout"] != "HWIO" or call.attrs["layout"] != "NHWC":
                 return None
+            plain = all(pair("conv2d", call.attrs[k], k) == (1, 1) for k in ("stride", "dilation"))
+            if plain and w.type.shape[:2] == (3, 3):
+                tile, width = self.winograd(type_.shape, w.type)
+                if tile:
+                    u = g.op("winograd_weight", w, tile=tile, width=width)
+                    return g.op(
+                        "winograd_conv2d", x, u, tile=tile, columns=type_.shape[-1], padding=call.attrs["padding"]
+                    )
             name, attrs = "packed_conv2d", {k: call.attrs[k] for k in ("stride", "padding", "dilation")}
         width = self.width(type_.shape, w.type)
         if not width:

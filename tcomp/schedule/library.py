@@ -229,14 +229,15 @@ class RegisterTile:
 
 
 def tile_write_back(
-    sch: Schedule, write: BlockRef | str, rows: Sequence[int], vectors: int, lanes: int
+    sch: Schedule, write: BlockRef | str, rows: Sequence[int], vectors: int, lanes: int, depth: int = 0
 ) -> tuple[list[Var], list[Var]]:
     """Split the loops of a write-back into tiles of rows and of vectors; returns the outer and the inner loops.
 
     Args:
         rows: rows of a tile along the last axes before the innermost.
+        depth: loops, counted from outside, that stay as they are.
     """
-    loops = sch.get_loops(write)
+    loops = sch.get_loops(write)[depth:]
     outer: list[Var] = []
     inner: list[Var] = []
     whole = [1] * (len(loops) - 1 - len(rows)) + list(rows)

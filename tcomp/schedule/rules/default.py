@@ -9,7 +9,7 @@ from ...ir.primfunc import PrimFunc
 from ...target import Target
 from ..library import inline_elementwise, points
 from ..schedule import Schedule
-from . import elementwise, rows, tiled_reduction
+from . import elementwise, rows, tiled_reduction, winograd
 
 RULES: tuple[ModuleType, ...] = (elementwise, tiled_reduction, rows)
 """In order of preference. A rule has NAME, applies(func, target) and apply(sch, target)."""
@@ -23,9 +23,11 @@ def default_schedule(func: PrimFunc, target: Target) -> tuple[Schedule, str]:
     """
     if any(points(b) == 0 for b in func.blocks.values()):
         return Schedule(func), "nothing to do"
-    refused, inlined = "", _inlined(func)
-    for rule in RULES:
-        if not rule.applies(inlined, target):
+    refused, inlined = "", None
+    for rule in (winograd, *RULES):
+        if rule is not winograd and inlined is None:
+            inlined = _inlined(func)
+        if not rule.applies(func if inlined is None else inlined, target):
             continue
         prepared = Schedule(func)
         try:
