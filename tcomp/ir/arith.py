@@ -21,6 +21,7 @@ from .expr import (
     Add,
     And,
     BinaryExpr,
+    Broadcast,
     Call,
     Const,
     Expr,
@@ -298,9 +299,12 @@ def simplify(e: Expr, env: Env | None = None) -> Expr:
         return result.expr()
     if kind.is_bool and kind.lanes == 1:
         return _simplify_condition(e, env)
+    if isinstance(e, Select):
+        known = simplify(e.cond, env)
+        fixed = known.value if isinstance(known, Broadcast) else known
+        if isinstance(fixed, Const):
+            return simplify(e.then if fixed.value else e.orelse, env)
     new = map_children(e, lambda x: simplify(x, env) if isinstance(x, Expr) else x)
-    if isinstance(new, Select) and isinstance(new.cond, Const):
-        return new.then if new.cond.value else new.orelse
     if isinstance(new, Load) and is_const(new.mask):
         return with_fields(new, mask=None) if new.mask.value else const(0, new.dtype)
     return new

@@ -22,7 +22,7 @@ from ..ir.expr import Expr, as_expr
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
 from .common import float_only, same_dtype
-from .conv import infer_image, padding_of, reference_image
+from .conv import infer_image, padding_of
 from .registry import Operator, mismatch, register
 
 Table = tuple[tuple[float, ...], ...]
@@ -163,11 +163,21 @@ def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor
 
 
 def _reference(x: Any, u: Any, tile: int, columns: int, padding: Any) -> Any:
-    """By the direct way, with the weights that the transformed ones stand for: G has full column rank."""
-    inverse = np.linalg.pinv(np.asarray(WEIGHT[tile]))
-    flat = np.moveaxis(u, 2, 3).reshape(*u.shape[:2], u.shape[3], -1)[..., :columns]
-    w = np.einsum("ya,abio,zb->yzio", inverse, flat.astype(np.float64), inverse, optimize=True).astype(x.dtype)
-    return reference_image(x, w, 1, padding, 1, 1, "NHWC", "HWIO")
+    (top, bottom), (left, right) = padding_of("winograd_conv2d", padding)
+    n, h, w, depth = x.shape
+    oh, ow = h + top + bottom - 2, w + left + right - 2
+    down, across = -(-oh // tile), -(-ow // tile)
+    widths = ((top, down * tile + 2 - h - top), (left, across * tile + 2 - w - left))
+    padded = np.pad(x, ((0, 0), *((a, max(b, 0)) for a, b in widths), (0, 0)))
+    patches = np.lib.stride_tricks.sliding_window_view(padded, (tile + 2, tile + 2), (1, 2))
+    patches = patches[:, : down * tile : tile, : across * tile : tile]  # n, down, across, depth, i, j
+    b, a = (np.asarray(table[tile], x.dtype) for table in (IMAGE, RESULT))
+    image = np.einsum("ai,nyxcij,bj->abnyxc", b, patches, b, optimize=True)
+    weight = np.moveaxis(u, 2, 3).reshape(*u.shape[:2], depth, -1)[..., :columns]
+    products = np.einsum("abnyxc,abco->abnyxo", image, weight, optimize=True)
+    result = np.einsum("pa,abnyxo,qb->nypxqo", a, products, a, optimize=True)
+    result = result.reshape(n, down * tile, across * tile, columns)[:, :oh, :ow]
+    return np.ascontiguousarray(result).astype(x.dtype)
 
 
 register(
