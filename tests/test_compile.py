@@ -1,6 +1,7 @@
 """compile() and Executable: what a user can do, and what bad input is told."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -230,3 +231,30 @@ def test_importing_tcomp_is_cheap() -> None:
     assert done.returncode == 0, done.stderr
     with pytest.raises(AttributeError, match="no attribute 'compil'"):
         tcomp.compil  # noqa: B018
+
+
+def test_the_memory_of_a_large_result_is_used_again_only_when_nobody_refers_to_it() -> None:
+    g = GraphBuilder()
+    exe = tcomp.compile(g.build(g.relu(g.input("x", (300, 300)))))
+    one, two = np.full((300, 300), 1, "float32"), np.full((300, 300), 2, "float32")
+    first = exe(one)
+    part = exe(two)[3:5, 7:9]  # a view keeps the memory of its array
+    third = exe(one)
+    assert (first == 1).all() and (part == 2).all() and (third == 1).all()
+    address = third.ctypes.data
+    del third
+    again = exe(two)
+    assert again.ctypes.data == address and address % 64 == 0
+    assert (first == 1).all() and (part == 2).all() and (again == 2).all()
+
+
+def test_results_of_concurrent_calls_have_memory_of_their_own() -> None:
+    g = GraphBuilder()
+    exe = tcomp.compile(g.build(g.multiply_scalar(g.input("x", (256, 256)), scalar=2.0)), num_threads=1)
+
+    def check(i: int) -> bool:
+        got = [exe(np.full((256, 256), i + n, "float32")) for n in range(20)]
+        return all((a == 2 * (i + n)).all() for n, a in enumerate(got))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(check, range(0, 400, 50)))

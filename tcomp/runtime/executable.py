@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from . import threads
 from .report import Memory, Profile, ProfileRow, Timing
 
 ALIGN = 64
+RECYCLE_FROM = 1 << 17
+"""Bytes from which the C library asks the system for every array anew."""
 ALIGN_FROM = 8192
 """Bytes from which the alignment of an array matters more than the microsecond that it costs."""
 
@@ -97,6 +100,7 @@ class Executable:
         self._constants = tuple(_aligned_copy(c) for c in program.constants)
         self._const_table = (pointer * max(len(self._constants), 1))(*(c.ctypes.data for c in self._constants))
         self._frames: deque[_Frame] = deque()
+        self._memory: dict[int, np.ndarray] = {}
         self._expected = _static(program.inputs) if not program.dims else None
         self._fresh = _static(program.outputs) or ()
         self._shapes = {s: compile(str(s), "<extent>", "eval") for spec in program.outputs for s in spec.shape}
@@ -142,13 +146,27 @@ class Executable:
             InputError: an argument is missing, too many, or not of the expected type.
         """
         if out is None and not named and self._fits(args):
-            results = [_empty(*f) for f in self._fresh]
+            results = [self._result(i, *f) for i, f in enumerate(self._fresh)]
             self._run(args, results, {})
         else:
             arrays, dims = self._bind(args, named)
             results = self._outputs(out, dims)
             self._run(arrays, results, dims)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _result(self, number: int, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+        """An array for a result. A large one takes the memory of the one before it, once nobody refers to that any more: new
+        pages from the system cost more than many a kernel."""
+        nbytes = prod(shape) * kind.itemsize
+        if nbytes < RECYCLE_FROM:
+            return _empty(shape, kind)
+        memory = self._memory.pop(number, None)  # taken out, so that no other call finds it meanwhile
+        if memory is None or sys.getrefcount(memory) > 2:
+            memory = _aligned_empty(nbytes)
+            memory = memory if memory.base is None else memory.base
+        self._memory[number] = memory
+        start = -memory.ctypes.data % ALIGN
+        return memory[start : start + nbytes].view(kind).reshape(shape)
 
     def _fits(self, args: Sequence[Any]) -> bool:
         """Whether the arguments can be used as they are; else `_bind` converts them, or tells what is wrong."""

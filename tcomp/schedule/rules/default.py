@@ -9,9 +9,9 @@ from ...ir.primfunc import PrimFunc
 from ...target import Target
 from ..library import inline_elementwise, points
 from ..schedule import Schedule
-from . import elementwise, rows, tiled_reduction, winograd
+from . import elementwise, rows, tiled_reduction, windows, winograd
 
-RULES: tuple[ModuleType, ...] = (elementwise, tiled_reduction, rows)
+RULES: tuple[ModuleType, ...] = (elementwise, windows, tiled_reduction, rows)
 """In order of preference. A rule has NAME, applies(func, target) and apply(sch, target)."""
 
 

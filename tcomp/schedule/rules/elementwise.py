@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from ...ir.arith import linear
+from ...ir.expr import Var
 from ...ir.primfunc import PrimFunc
 from ...target import Target
-from ..library import fuse_all, inline_elementwise, loaded
+from ..library import fuse_all, inline_elementwise, loaded, steps_along
 from ..schedule import Schedule
 from .common import final_blocks, is_worth_threads, reductions, widest_itemsize
 
 NAME = "elementwise"
+
+TILE = 16
+"""Rows of a tile of a transpose: the elements of a cache line, of 4 bytes each."""
 
 
 def applies(func: PrimFunc, target: Target) -> bool:
@@ -33,6 +37,8 @@ def apply(sch: Schedule, target: Target) -> None:
             whole = fuse_all(sch, loops)
             outer, inner = sch.split(whole, [None, lanes])
             sch.vectorize(inner)
+        elif (other := _transposed(sch, name)) is not None:
+            outer = _tile_transpose(sch, loops, other, lanes)
         else:
             extent = sch.get_extent(loops[-1])
             if isinstance(extent, int) and 1 < extent <= 2 * lanes:
@@ -44,6 +50,31 @@ def apply(sch: Schedule, target: Target) -> None:
                 outer = fuse_all(sch, loops[:-1]) if len(loops) > 1 else last
         if is_big and outer is not None:
             sch.parallel(outer)
+
+
+def _transposed(sch: Schedule, name: str) -> Var | None:
+    """The loop along which an operand is contiguous, where that is not the innermost one."""
+    *others, last = sch.get_loops(name)
+    along = steps_along(sch, name, last)
+    for loop in reversed(others):
+        steps = steps_along(sch, name, loop)
+        extents = sch.get_extent(loop), sch.get_extent(last)
+        if any(steps[b] == 1 and along[b] not in (0, 1) for b in steps) and all(
+            isinstance(e, int) and e >= 4 for e in extents
+        ):
+            return loop
+    return None
+
+
+def _tile_transpose(sch: Schedule, loops: list[Var], other: Var, lanes: int) -> Var | None:
+    """Tiles of TILE rows along the operand's contiguous axis: every cache line that is read is used whole before it is lost."""
+    last = loops[-1]
+    far, near = sch.split(other, [None, TILE])
+    column, lane = sch.split(last, [None, lanes])
+    rest = [loop for loop in loops if loop not in (other, last)]
+    sch.reorder(*rest, far, column, near, lane)
+    sch.vectorize(lane)
+    return fuse_all(sch, [*rest, far])
 
 
 def _is_pointwise(sch: Schedule, name: str) -> bool:
