@@ -193,6 +193,8 @@ def _merge_quotients(form: Linear, env: Env) -> Linear:
         if type(term) is FloorMod and is_const(term.b):
             c = term.b.value
             partner = FloorDiv(term.a, term.b)
+            if type(term.a) is FloorDiv and is_const(term.a.b):  # quotients of quotients are kept as one
+                partner = FloorDiv(term.a.a, const(term.a.b.value * c))
             if form.terms.get(partner) == k * c:
                 rest = form.without(term).without(partner)
                 return _merge_quotients(rest.add(_linear(term.a, env, 0), k), env)

@@ -84,3 +84,12 @@ def test_symbolic_extents() -> None:
 
 def test_index_dtype_is_int64() -> None:
     assert simplify(Var("i") + 1).dtype == int64
+
+
+def test_the_digits_of_a_fused_loop_make_the_loop_again() -> None:
+    """Row-major offsets of all axes of a tensor, fused into one loop and split into vectors."""
+    i, lane = Var("i"), Var("lane")
+    env = {i: (const(0), const(401407)), lane: (const(0), const(15))}
+    x = i * 16 + lane
+    offset = ((x // 802816 * 56 + x // 14336 % 56) * 56 + x // 256 % 56) * 256 + x % 256
+    assert simplify(offset, env) == simplify(x, env)
