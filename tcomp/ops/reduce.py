@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import te
-from ..dtype import int64
-from ..ir.expr import Expr, as_expr
+from ..dtype import int32, int64
+from ..ir.expr import Expr, Select, as_expr, call, const
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
 from .common import float_only, normal_axes, normal_axis
@@ -112,8 +112,19 @@ def _register_arg(name: str, f: Callable[..., Any], reference: Callable[..., Any
         return TensorType(reduced_shape(t.shape, (axis,), attrs["keepdims"]), int64)
 
     def compute(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
-        axis = normal_axis(name, attrs["axis"], args[0].ndim)
-        return reduce_tensor(args[0], (axis,), attrs["keepdims"], f, name)[0]
+        """The best value, then the first place where it stands: two reductions that run in vectors. A NaN is best."""
+        (x,) = args
+        axis = normal_axis(name, attrs["axis"], x.ndim)
+        best = reduce_tensor(x, (axis,), True, f, f"{name}_best")
+        none = const(int32.highest, int32)
+
+        def place(*i: Expr) -> Expr:
+            here = te.equal(x[i], best[tuple(as_expr(0) if d == axis else v for d, v in enumerate(i))])
+            here = here | call("isnan", x[i]) if x.dtype.is_float else here
+            return Select(here, te.cast(i[axis], int32), none)
+
+        first = reduce_tensor(x, (axis,), attrs["keepdims"], te.min, f"{name}_first", place)
+        return te.compute(out.shape, lambda *i: te.cast(first[i], int64), name=name)
 
     def apply(x: Any, axis: int, keepdims: bool) -> Any:
         return np.asarray(reference(x, axis=axis, keepdims=keepdims)).astype(np.int64)
@@ -122,5 +133,5 @@ def _register_arg(name: str, f: Callable[..., Any], reference: Callable[..., Any
     register(Operator(name, infer, compute, apply, "rows", 1, defaults, lambda args, out, attrs: args[0].size))
 
 
-_register_arg("argmax", te.argmax, np.argmax)
-_register_arg("argmin", te.argmin, np.argmin)
+_register_arg("argmax", te.max, np.argmax)
+_register_arg("argmin", te.min, np.argmin)

@@ -203,3 +203,15 @@ def test_shape_errors_name_operator_arguments_and_shapes(op: str, types: list, a
 def test_unknown_operator() -> None:
     with pytest.raises(UnsupportedError, match="no operator 'conv3d'"):
         infer("conv3d", [TensorType((1,), float32)], {})
+
+
+@pytest.mark.parametrize("op", ["argmax", "argmin"])
+@pytest.mark.parametrize("columns", [1, 5, 37, 300])
+def test_places_of_extremes_are_numpys(op: str, columns: int, rng: np.random.Generator) -> None:
+    """Ties go to the first place, NaN beats every number, infinities are numbers."""
+    x = rng.integers(-3, 4, (7, columns)).astype("float32")
+    x[1], x[2], x[3, columns // 2], x[4, -1] = -np.inf, np.inf, np.nan, np.nan
+    x[4, columns // 3] = np.nan
+    g = GraphBuilder()
+    got = tcomp.compile(g.build(g.op(op, g.input("x", x.shape), axis=1)))(x)
+    assert np.array_equal(got, getattr(np, op)(x, axis=1))
