@@ -10,6 +10,7 @@ import numpy as np
 from ..ir.graph import OpCall, Operand, TensorType
 from ..ir.module import IRModule
 from ..ops.common import pair
+from ..ops.conv import padding_of
 from ..ops.registry import get
 from .fold import EliminateDeadCode, fold_constant
 from .rewriter import Rewriter
@@ -63,14 +64,17 @@ def images_to_nhwc(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | No
 
 
 def pointwise_conv_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-    """A 1 x 1 convolution is a product of the pixels, as rows, and the weights."""
+    """A 1 x 1 convolution is a product of the pixels (those that the stride picks), as rows, and the weights."""
     if call.op != "conv2d" or call.attrs["layout"] != "NHWC" or call.attrs["kernel_layout"] != "HWIO":
         return None
     x, w = call.args
-    if w.type.shape[:2] != (1, 1) or call.attrs["groups"] != 1 or x.type.shape[:3] != type_.shape[:3]:
+    if w.type.shape[:2] != (1, 1) or call.attrs["groups"] != 1:
         return None
-    if pair("conv2d", call.attrs["stride"], "stride") != (1, 1):
+    if any(p for side in padding_of("conv2d", call.attrs["padding"]) for p in side):
         return None
+    stride = pair("conv2d", call.attrs["stride"], "stride")
+    if stride != (1, 1):
+        x = g.op("slice", x, begin=(0, 0, 0, 0), end=x.type.shape, strides=(1, *stride, 1))
     return g.op("matmul", x, g.op("reshape", w, shape=w.type.shape[2:]))
 
 

@@ -1,0 +1,77 @@
+"""Weights laid out when compiling, and the products that convolutions and stacks become before that."""
+
+import numpy as np
+import pytest
+
+from tcomp.ir.graph import OpCall
+from tcomp.ir.module import IRModule
+from tcomp.ops import GraphBuilder
+from tcomp.ops.reference import evaluate
+from tcomp.passes import FUSE, GRAPH, PackWeights
+from tcomp.passes.check import relative_error
+from tcomp.schedule.rules.tiled_reduction import rows_within, width_for
+from tcomp.target import Target
+
+R = np.random.default_rng(11)
+PACK = PackWeights(lambda extents, weight: 16)
+
+
+def array(*shape: int) -> np.ndarray:
+    return R.standard_normal(shape).astype("float32")
+
+
+def ops_of(module: IRModule) -> list[str]:
+    return [b.call.op for b in module.main.bindings if isinstance(b.call, OpCall)]
+
+
+def packed(module: IRModule) -> IRModule:
+    """After all graph passes and packing; the meaning stays."""
+    graph = PACK.run(GRAPH.run(module))
+    inputs = [array(*p.type.shape) for p in module.main.params]
+    for a, b in zip(evaluate(graph, inputs, exact=True), evaluate(module, inputs, exact=True)):
+        assert relative_error(a, b) < 1e-6
+    return graph
+
+
+@pytest.mark.parametrize("stride", [1, 2, (2, 1)])
+def test_a_pointwise_convolution_and_what_follows_is_one_product(stride: object) -> None:
+    g = GraphBuilder()
+    x = g.input("x", (2, 7, 6, 20))
+    y = g.conv2d(x, g.constant(array(1, 1, 20, 37)), stride=stride, layout="NHWC", kernel_layout="HWIO")
+    y = g.relu(g.add(y, g.constant(array(37))))
+    graph = packed(g.build(y))
+    assert [op for op in ops_of(graph) if op != "reshape"] == (["slice"] if stride != 1 else []) + ["packed_matmul", "add", "relu"]
+    kernels = [name for name in FUSE.run(graph).functions if "packed_matmul" in name]
+    assert kernels == ["packed_matmul_add_relu"]
+
+
+def test_a_residual_joins_the_product_of_a_stack() -> None:
+    g = GraphBuilder()
+    x = g.input("x", (3, 5, 20))
+    y = g.add(g.matmul(x, g.constant(array(20, 20))), x)
+    graph = packed(g.build(g.multiply(y, g.constant(array(1, 1, 20)))))
+    assert list(FUSE.run(graph).functions) == ["main", "packed_matmul_add_multiply"]
+
+
+def test_a_padded_pointwise_convolution_stays_one() -> None:
+    g = GraphBuilder()
+    y = g.conv2d(g.input("x", (1, 4, 4, 8)), g.constant(array(1, 1, 8, 8)), padding=1, layout="NHWC", kernel_layout="HWIO")
+    assert "packed_conv2d" in ops_of(packed(g.build(y)))
+
+
+def test_what_is_not_constant_or_has_groups_is_left_alone() -> None:
+    g = GraphBuilder()
+    x = g.input("x", (1, 6, 6, 8))
+    y = g.conv2d(x, g.constant(array(3, 3, 4, 8)), groups=2, layout="NHWC", kernel_layout="HWIO")
+    z = g.matmul(g.input("a", (5, 6)), g.input("b", (6, 7)))
+    w = g.matmul(g.constant(array(5, 6)), g.input("c", (6, 7)))
+    assert not [op for op in ops_of(packed(g.build(y, z, w))) if "pack" in op]
+
+
+def test_panels_fit_the_register_tile_and_the_second_cache() -> None:
+    target = Target.parse("llvm -mcpu=skylake-avx512 -num-cores=1")
+    for m, k, n in ((128, 768, 768), (512, 4096, 1024), (1, 768, 3072), (37, 100, 5), (7, 9, 1000)):
+        width = width_for(target, (m, n), (k, n), 4)
+        assert width % 16 == 0 and width <= -(-n // 16) * 16
+        assert m <= 8 or width == 16 or k * width * 4 <= target.l2_bytes
+    assert rows_within(4096) < rows_within(2048) < rows_within(1000)
