@@ -26,6 +26,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import tcomp
+from tcomp.tools.peak import fma_peak, memory_bandwidth
 
 from . import peers as others
 from .compare import Result, interleaved
@@ -140,6 +141,22 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
+def explain_case(case: Case, threads: int, target: str) -> None:
+    """The kernels of a case: schedule, cost, assembly; and what share of the machine's ceilings they reach."""
+    module, inputs = case.make()
+    exe = tcomp.compile(module, target=target or f"cpu -num-cores={threads}", num_threads=threads)
+    print(exe.explain())
+    peak, bandwidth = fma_peak(threads), memory_bandwidth()
+    print(f"\nmeasured ceilings: {peak:.1f} GFLOP/s on {threads} threads, {bandwidth:.1f} GB/s from memory")
+    for row in exe.profile(*inputs, repeat=50).rows:
+        arithmetic, memory = row.gflops / peak, row.gbytes / bandwidth
+        bound = "arithmetic" if arithmetic >= memory else "memory"
+        shares = f"{100 * arithmetic:.1f} % of peak arithmetic, {100 * memory:.1f} % of memory bandwidth (data in cache may exceed it)"
+        print(
+            f"{row.name}: {1e6 * row.seconds:.1f} us, {row.gflops:.1f} GFLOP/s, {row.gbytes:.1f} GB/s: {shares}; nearest bound: {bound}"
+        )
+
+
 def _cases(family: str, layout: str, name: str, random: int, seed: int) -> list[Case]:
     if random:
         found = list(sweep(random, seed))
@@ -165,11 +182,15 @@ def main(
     random: int = typer.Option(0, "--sweep", help="this many random products and as many convolutions instead"),
     seed: int = typer.Option(0, help="of the random shapes"),
     seconds: float = typer.Option(0.4, help="time for each side of a case, about"),
+    explain: str = typer.Option("", help="do not compare, but tell why this case is as fast as it is"),
     label: str = typer.Option("", help="part of the names of the files written to benchmarks/out"),
 ) -> None:
     """Time kernels; print a table of ratios; write it as JSON, and a picture, to benchmarks/out."""
     if layout not in ("NHWC", "NCHW"):
         raise typer.BadParameter(f"layout is NHWC or NCHW, not {layout!r}")
+    if explain:
+        (case,) = _cases("", layout, f"^{re.escape(explain)}$", 0, seed)
+        return explain_case(case, threads or tcomp.Target.parse("cpu").num_cores, target)
     cases = _cases(family, layout, name, random, seed)
     with tempfile.TemporaryDirectory() as cache:  # so that every kernel is compiled cold
         os.environ["TCOMP_CACHE_DIR"] = cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .codegen.assembly import assembly_facts
 from .codegen.build import Kernel, build_all, cached_object, make_kernel
 from .codegen.cache import ObjectCache
 from .codegen.steps import Argument, Copy, KernelCall
@@ -34,7 +35,7 @@ check = lazy_module("tcomp.passes.check")
 
 UserSchedule = Callable[["Schedule"], Any]
 Progress = Callable[[int, int, str], None]
-STAGES = ("graph", "fused", "loops", "scheduled", "schedule", "llvm", "asm")
+STAGES = ("graph", "fused", "loops", "scheduled", "schedule", "llvm", "asm", "explain")
 
 
 def compile(
@@ -235,10 +236,27 @@ def _stages(seen: Mapping[str, IRModule], lowered: IRModule, kernels: Mapping[st
             "schedule": lambda k: k.schedule_text,
             "llvm": lambda k: k.llvm_text,
             "asm": lambda k: k.assembly(),
+            "explain": _explain,
         }
         return "\n\n".join(views[stage](k) for k in chosen)
 
     return show
+
+
+def _explain(k: Kernel) -> str:
+    """Which schedule a kernel got, what it costs by arithmetic, and what its assembly looks like."""
+    lines = [f"kernel {k.func.name} for {k.target}", f"rule: {k.rule}"]
+    if k.func.dims:
+        lines.append(f"extents {', '.join(v.name for v in k.func.dims)} are known only when it runs")
+    else:
+        cost = scheduling.Schedule(k.scheduled).estimate(target=k.target)
+        lines.append(str(cost))
+        needed = k.func.attrs.get("flops", 0) if k.func.attrs.get("exact") else 0
+        if 0 < needed < cost.flops:
+            lines.append(f"{100 * (1 - needed / cost.flops):.1f} % of its operations fill up tiles and borders")
+        elif needed > cost.flops:
+            lines.append(f"its algorithm saves {100 * (1 - cost.flops / needed):.1f} % of the direct way's operations")
+    return "\n".join([*lines, str(assembly_facts(k.assembly()))])
 
 
 def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int | None) -> Executable:

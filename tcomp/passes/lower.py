@@ -16,17 +16,19 @@ from ..ops.registry import get
 def lower_function(f: Function) -> PrimFunc:
     """The kernel of a fused group: the operators' tensor expressions, one after another.
 
-    Its attributes tell the work: `flops`, and `bytes` read and written at least once.
+    Its attributes tell the work: `flops`, `bytes` read and written at least once, and whether `flops` is `exact`: that of a product
+    or a convolution, not a rough one of an elementwise operator.
     """
     tensors: dict[Value, te.Tensor] = {p: te.placeholder(p.type.shape, p.type.dtype, p.name) for p in f.params}
-    flops = 0
+    flops, exact = 0, False
     for b in f.bindings:
         assert isinstance(b.call, OpCall)
         op = get(b.call.op)
         tensors[b.result] = op.compute([tensors[a] for a in b.call.args], b.call.attrs, b.result.type)
+        exact = exact or op.kind == "anchor"
         flops += op.flops([a.type for a in b.call.args], b.result.type, b.call.attrs)
     moved = sum(v.type.nbytes for v in (*f.params, *f.results))
-    attrs = Attrs.of(flops=flops, bytes=moved)
+    attrs = Attrs.of(flops=flops, bytes=moved, exact=exact)
     return te.create_prim_func([*(tensors[p] for p in f.params), *(tensors[r] for r in f.results)], f.name, attrs)
 
 

@@ -292,7 +292,7 @@ class Executable:
         """The program at a stage, as text.
 
         Args:
-            stage: "graph", "fused", "loops", "scheduled", "llvm" or "asm".
+            stage: "graph", "fused", "loops", "scheduled", "schedule", "llvm", "asm" or "explain".
             kernel: only this kernel (for the stages that have kernels).
 
         Raises:
@@ -301,6 +301,11 @@ class Executable:
         if self.program.stages is None:
             raise TcompError("this module carries no program text", why="it was loaded from an exported file")
         return self.program.stages(stage, kernel)
+
+    def explain(self, kernel: str | None = None) -> str:
+        """Why a kernel (by default each) is as fast as it is: the rule that scheduled it, operations and bytes by arithmetic,
+        registers of the inner tile, work spent on filled-up tiles, vector width and spills in the assembly."""
+        return self.ir("explain", kernel)
 
     def schedule(self, kernel: str) -> str:
         """The schedule of a kernel as Python over a Schedule named `sch`: to read, copy and change."""

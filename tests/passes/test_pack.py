@@ -40,7 +40,11 @@ def test_a_pointwise_convolution_and_what_follows_is_one_product(stride: object)
     y = g.conv2d(x, g.constant(array(1, 1, 20, 37)), stride=stride, layout="NHWC", kernel_layout="HWIO")
     y = g.relu(g.add(y, g.constant(array(37))))
     graph = packed(g.build(y))
-    assert [op for op in ops_of(graph) if op != "reshape"] == (["slice"] if stride != 1 else []) + ["packed_matmul", "add", "relu"]
+    assert [op for op in ops_of(graph) if op != "reshape"] == (["slice"] if stride != 1 else []) + [
+        "packed_matmul",
+        "add",
+        "relu",
+    ]
     kernels = [name for name in FUSE.run(graph).functions if "packed_matmul" in name]
     assert kernels == ["packed_matmul_add_relu"]
 
@@ -55,7 +59,9 @@ def test_a_residual_joins_the_product_of_a_stack() -> None:
 
 def test_a_padded_pointwise_convolution_stays_one() -> None:
     g = GraphBuilder()
-    y = g.conv2d(g.input("x", (1, 4, 4, 8)), g.constant(array(1, 1, 8, 8)), padding=1, layout="NHWC", kernel_layout="HWIO")
+    y = g.conv2d(
+        g.input("x", (1, 4, 4, 8)), g.constant(array(1, 1, 8, 8)), padding=1, layout="NHWC", kernel_layout="HWIO"
+    )
     assert "packed_conv2d" in ops_of(packed(g.build(y)))
 
 
