@@ -53,8 +53,12 @@ def private_buffers(func: PrimFunc, under: For) -> set[Buffer]:
     Nothing outside the loop touches them, and no value flows from one iteration to another: each iteration writes, before
     it reads, at least the region that it reads, and no reduction into them runs along the loop.
     """
+    return _private(func, under, func.allocs)
+
+
+def _private(func: PrimFunc, under: For, buffers: Sequence[Buffer]) -> set[Buffer]:
     inside = {b.name for b in blocks_under(under.body)}
-    touched: dict[Buffer, list[Access]] = {b: [] for b in func.allocs}
+    touched: dict[Buffer, list[Access]] = {b: [] for b in buffers}
     outside: set[Buffer] = set()
     for block in func.blocks.values():
         for a in accesses(block):
@@ -189,7 +193,7 @@ def _elements(func: PrimFunc, a: Access, around: Sequence[For]) -> Any:
 
 def private_loops(func: PrimFunc, buffer: Buffer) -> set[Var]:
     """The loops inside which a buffer may be allocated: each iteration has a buffer of its own."""
-    return {s.var for s in func.loops.values() if buffer in private_buffers(func, s)}
+    return {s.var for s in func.loops.values() if buffer in _private(func, s, [buffer])}
 
 
 def _shared_accesses(func: PrimFunc, loop: For) -> dict[Buffer, list[Access]]:
