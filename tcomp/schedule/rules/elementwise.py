@@ -12,6 +12,8 @@ from .common import final_blocks, is_worth_threads, reductions, widest_itemsize
 
 NAME = "elementwise"
 
+VECTORS = 4
+"""Vectors in a step of a loop, so that counting costs little."""
 TILE = 16
 """Rows of a tile of a transpose: the elements of a cache line, of 4 bytes each."""
 
@@ -35,8 +37,7 @@ def apply(sch: Schedule, target: Target) -> None:
             continue
         if _is_pointwise(sch, name):
             whole = fuse_all(sch, loops)
-            outer, inner = sch.split(whole, [None, lanes])
-            sch.vectorize(inner)
+            outer = _vectors(sch, whole, lanes)
         elif (other := _transposed(sch, name)) is not None:
             outer = _tile_transpose(sch, loops, other, lanes)
         else:
@@ -50,6 +51,17 @@ def apply(sch: Schedule, target: Target) -> None:
                 outer = fuse_all(sch, loops[:-1]) if len(loops) > 1 else last
         if is_big and outer is not None:
             sch.parallel(outer)
+
+
+def _vectors(sch: Schedule, loop: Var, lanes: int) -> Var:
+    """Split a loop into vectors, several of them in a step where that comes out even; returns the outer loop."""
+    extent = sch.get_extent(loop)
+    steps = [None, VECTORS, lanes] if isinstance(extent, int) and extent % (VECTORS * lanes) == 0 else [None, lanes]
+    outer, *middle, inner = sch.split(loop, steps)
+    for vector in middle:
+        sch.unroll(vector)
+    sch.vectorize(inner)
+    return outer
 
 
 def _transposed(sch: Schedule, name: str) -> Var | None:
