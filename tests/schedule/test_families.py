@@ -545,7 +545,7 @@ REFUSED = [
     ("already bound", add, lambda s: (s.bind(s.get_loops("B")[0], "vthread.x"), s.bind(s.get_loops("B")[0], "vthread.y"))),
     ("must be constant", symbolic_add, lambda s: s.bind(s.get_loops("B")[0], "threadIdx.x")),
     ("is threadIdx.x already", matmul, lambda s: (s.bind(s.get_loops("D")[0], "threadIdx.x"), s.bind(s.get_loops("D")[1], "threadIdx.x"))),
-    ("inside the parallel loop", matmul, lambda s: (s.parallel(s.get_loops("D")[0]), s.bind(s.get_loops("D")[1], "threadIdx.x"))),
+    ("inside the vectorized loop", matmul, lambda s: (s.vectorize(s.get_loops("D")[0]), s.bind(s.get_loops("D")[1], "threadIdx.x"))),
     ("of another extent", lambda: blur(8), lambda s: (_side_by_side(s), s.bind(s.get_loops("A2")[1], "threadIdx.x"), s.bind(s.get_loops("S")[1], "threadIdx.x"))),
     ("more than 1024", lambda: add(2000), lambda s: s.bind(s.get_loops("B")[0], "threadIdx.x")),
     ("carries a reduction", row_sum, lambda s: s.bind(s.get_loops("S")[1], "blockIdx.x")),

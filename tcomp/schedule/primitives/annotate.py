@@ -145,8 +145,8 @@ def check_bind(func: PrimFunc, loop: Var, thread: str) -> Refusal | None:
     for x in nested:
         if x.thread == thread:
             return Refusal(what, f"loop {x.var.name}, nested with it, is {thread} already", {x: thread, s: "this loop"})
-        if x.kind in ("vectorized", "parallel") and x in loops_around(func, s):
-            return Refusal(what, f"it runs inside the {x.kind} loop {x.var.name}", {x: x.kind})
+        if x.kind == "vectorized" and x in loops_around(func, s):
+            return Refusal(what, f"it runs inside the vectorized loop {x.var.name}", {x: x.kind})
     refusal = _launch(func, s, thread, what)
     if refusal is not None:
         return refusal
