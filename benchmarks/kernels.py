@@ -122,6 +122,18 @@ def print_tables(console: Console, rows: list[dict[str, Any]]) -> None:
     console.print(means)
 
 
+def print_worst(console: Console, rows: list[dict[str, Any]], cases: dict[str, Case], target: str, count: int) -> None:
+    """What the slowest cases are made of: rule, filled-up tiles, vectors and spills of each of their kernels."""
+    console.print(f"the {count} worst")
+    for r in sorted(rows, key=lambda r: r["best_peer"])[:count]:
+        exe = tcomp.compile(cases[r["name"]].make()[0], target=target)
+        console.print(f"{r['name']}: {r['best_peer']:.2f}, {r['gflops']:.1f} GFLOP/s")
+        for text in exe.explain().split("\n\n"):
+            kernel, rule, *rest = text.splitlines()
+            telling = [line for line in rest if "flop/byte" not in line]
+            console.print(f"    {kernel.split(' for ')[0]}, {rule}: {'; '.join(telling)}")
+
+
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """The ratio to the best peer of every case, as bars."""
     import matplotlib
@@ -196,19 +208,20 @@ def main(
         os.environ["TCOMP_CACHE_DIR"] = cache
         chosen = tcomp.Target.parse(target or "cpu")
         count = threads or chosen.num_cores
-        if not target and threads:
-            target = f"cpu -num-cores={threads}"
+        target = target or f"cpu -num-cores={count}"
         rows = []
         with Progress(transient=True) as progress:
             task = progress.add_task("kernels", total=len(cases))
             for case in cases:
                 progress.update(task, description=case.name)
-                rows.append(run_case(case, [p for p in peers.split(",") if p], count, target or "cpu", seconds))
+                rows.append(run_case(case, [p for p in peers.split(",") if p], count, target, seconds))
                 progress.advance(task)
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=180)
     console.print(f"{chosen}, {count} threads")
     print_tables(console, rows)
+    if random:
+        print_worst(console, rows, {c.name: c for c in cases}, target, 10)
     OUT.mkdir(exist_ok=True)
     stem = f"kernels_{label or family.replace(',', '_') or 'all'}_{count}"
     (OUT / f"{stem}.json").write_text(

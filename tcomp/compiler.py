@@ -116,7 +116,10 @@ def _pack(target: Target, winograd: bool) -> PackWeights:
     def tile(extents: Sequence[int], weight: TensorType) -> tuple[int, int]:
         return winograd_rule.tile_for(target, extents, weight.shape, weight.dtype.itemsize) if winograd else (0, 0)
 
-    return PackWeights(width, tile)
+    def inside(extents: Sequence[int], weight: TensorType) -> int:
+        return tiles.width_inside(target, extents, weight.shape, weight.dtype.itemsize)
+
+    return PackWeights(width, tile, inside)
 
 
 def _entry_object(steps: list[KernelCall | Copy], target: Target, cache: ObjectCache) -> bytes:

@@ -12,12 +12,15 @@ from ..ir.expr import Expr
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
 from .common import broadcast_shape, element, same_dtype, same_extent
+from .packed import pack_tensor, packed_product
 from .registry import Operator, mismatch, register
 
 
 def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     a, b = args
     same_dtype("matmul", args)
+    if attrs["panel"] and b.ndim != 2:
+        raise mismatch("matmul", "only one matrix, no stack of them, is packed into panels", a, b)
     if a.ndim < 2 or b.ndim < 2:
         raise mismatch("matmul", "both arguments need at least two dimensions", a, b, hint="reshape the vector")
     if not same_extent(a.shape[-1], b.shape[-2]):
@@ -28,6 +31,8 @@ def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
 
 def _matmul(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     a, b = args
+    if attrs["panel"]:
+        return packed_product(a, pack_tensor(b, attrs["panel"]), out.shape)
     k = te.reduce_axis(a.shape[-1], "k")
 
     def at(*index: Expr) -> Expr:
@@ -50,7 +55,12 @@ def matmul_flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> i
     return 2 * out.size * int(args[0].shape[-1])
 
 
-register(Operator("matmul", _infer_matmul, _matmul, np.matmul, "anchor", 2, {}, matmul_flops))
+register(
+    Operator(
+        "matmul", _infer_matmul, _matmul, lambda a, b, panel: np.matmul(a, b), "anchor", 2, {"panel": 0}, matmul_flops
+    )
+)
+"""`panel`: pack the second matrix, panel by panel of so many columns, inside the kernel."""
 
 
 def _infer_linear(args: Sequence[TensorType], attrs: Attrs) -> TensorType:

@@ -32,17 +32,18 @@ def _infer_pack(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType((_panels(columns, attrs["width"]), *w.shape[:-1], attrs["width"]), w.dtype)
 
 
-def _pack(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
-    (w,) = args
-    width, columns = attrs["width"], w.shape[-1]
+def pack_tensor(w: te.Tensor, width: int) -> te.Tensor:
+    """The panels of a weight, as a tensor expression."""
+    columns = w.shape[-1].value
+    shape = (_panels(columns, width), *w.shape[:-1], width)
 
     def at(panel: Expr, *rest: Expr) -> Expr:
         *row, column = rest
         j = panel * width + column
         inside = w[(*row, j)]
-        return inside if columns.value % width == 0 else te.select(j < columns, inside, as_expr(0, w.dtype))
+        return inside if columns % width == 0 else te.select(j < columns, inside, as_expr(0, w.dtype))
 
-    return te.compute(out.shape, at, name="pack_columns")
+    return te.compute(shape, at, name="pack_columns")
 
 
 def _pack_reference(w: Any, width: int) -> Any:
@@ -58,7 +59,10 @@ def unpack(packed: Any, columns: int) -> Any:
     return moved.reshape(*moved.shape[:-2], -1)[..., :columns]
 
 
-register(Operator("pack_columns", _infer_pack, _pack, _pack_reference, "injective", 1, {"width": ...}))
+register(
+    Operator("pack_columns", _infer_pack, lambda args, attrs, out: pack_tensor(args[0], attrs["width"]), _pack_reference,
+             "injective", 1, {"width": ...})
+)  # fmt: skip
 
 
 def _check_columns(name: str, args: Sequence[TensorType], attrs: Attrs) -> None:
@@ -69,11 +73,11 @@ def _check_columns(name: str, args: Sequence[TensorType], attrs: Attrs) -> None:
         raise mismatch(name, why, x, p)
 
 
-def _only_columns(full: te.Tensor, out: TensorType) -> te.Tensor:
+def _only_columns(full: te.Tensor, shape: tuple[int, ...]) -> te.Tensor:
     """The result without the columns that fill up the last panel."""
-    if full.shape[-1].value == out.shape[-1]:
+    if full.shape[-1].value == shape[-1]:
         return full
-    return te.compute(out.shape, lambda *i: full[i], name="columns")
+    return te.compute(shape, lambda *i: full[i], name="columns")
 
 
 def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -84,8 +88,8 @@ def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType((*x.shape[:-1], attrs["columns"]), x.dtype)
 
 
-def _matmul(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
-    x, p = args
+def packed_product(x: te.Tensor, p: te.Tensor, shape: tuple[int, ...]) -> te.Tensor:
+    """Rows of x times the columns in the panels p, as a tensor expression of the given shape."""
     width = p.shape[-1].value
     k = te.reduce_axis(x.shape[-1], "k")
 
@@ -93,8 +97,8 @@ def _matmul(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tens
         *rows, j = index
         return te.sum(x[(*rows, k)] * p[j // width, k, j % width], axis=k)
 
-    padded = (*out.shape[:-1], p.shape[0].value * width)
-    return _only_columns(te.compute(padded, at, name="matmul"), out)
+    full = te.compute((*shape[:-1], p.shape[0].value * width), at, name="matmul")
+    return _only_columns(full, shape)
 
 
 def _flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
@@ -103,7 +107,7 @@ def _flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
 
 
 register(
-    Operator("packed_matmul", _infer_matmul, _matmul, lambda x, p, columns: x @ unpack(p, columns), "anchor", 2,
+    Operator("packed_matmul", _infer_matmul, lambda args, attrs, out: packed_product(args[0], args[1], out.shape), lambda x, p, columns: x @ unpack(p, columns), "anchor", 2,
              {"columns": ...}, _flops)
 )  # fmt: skip
 
@@ -132,7 +136,7 @@ def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor
     def weight(o: Expr, i: Expr, y: Expr, z: Expr) -> Expr:
         return p[o // width, y, z, i, o % width]
 
-    return _only_columns(convolve(x, weight, tuple(p.shape[1:3]), p.shape[3], _as_conv(attrs), padded), out)
+    return _only_columns(convolve(x, weight, tuple(p.shape[1:3]), p.shape[3], _as_conv(attrs), padded), out.shape)
 
 
 def _conv_reference(x: Any, p: Any, columns: int, **attrs: Any) -> Any:

@@ -25,6 +25,11 @@ def never(extents: Sequence[int], weight: TensorType) -> tuple[int, int]:
     return 0, 0
 
 
+def leave(extents: Sequence[int], weight: TensorType) -> int:
+    """Read the second operand where it lies."""
+    return 0
+
+
 @dataclass(frozen=True)
 class PackWeights:
     """Constant weights of products and convolutions become panels of columns, when compiling.
@@ -32,21 +37,27 @@ class PackWeights:
     3 x 3 convolutions for which that is faster go by Winograd's algorithm, whose weights are transformed besides.
 
     Attributes:
-        width: how wide the panels are; winograd: which convolutions to transform. The target's schedule rules know.
+        width: how wide the panels are; winograd: which convolutions to transform; inside: the panels of operands that vary. The
+            target's schedule rules know.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"packed"})
     width: PanelWidth
     winograd: WinogradTile = never
+    inside: PanelWidth = leave
 
     def run(self, module: IRModule) -> IRModule:
         new = Rewriter(module, (fold_constant, self.pack)).run()
         return module if new is module else EliminateDeadCode().run(new)
 
     def pack(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-        if call.op not in ("matmul", "conv2d") or g.array(call.args[1]) is None or g.array(call.args[0]) is not None:
+        if call.op not in ("matmul", "conv2d") or g.array(call.args[0]) is not None:
             return None
+        if not all(a.type.size for a in call.args) or not type_.size:
+            return None
+        if g.array(call.args[1]) is None:
+            return self.pack_inside(g, call, type_)
         x, w = call.args
         if call.op == "matmul":
             if w.type.ndim != 2:
@@ -68,3 +79,11 @@ class PackWeights:
         if not width:
             return None
         return g.op(name, x, g.op("pack_columns", w, width=width), columns=type_.shape[-1], **attrs)
+
+    def pack_inside(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+        """A product of two operands that vary packs the second one inside its kernel, where enough rows make use of it."""
+        x, w = call.args
+        if call.op != "matmul" or call.attrs["panel"] or x.type.ndim != 2 or w.type.ndim != 2:
+            return None
+        width = self.inside(type_.shape, w.type)
+        return g.again(call, x, w, panel=width) if width else None

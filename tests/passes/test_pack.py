@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+import tcomp
 from tcomp.ir.graph import OpCall
 from tcomp.ir.module import IRModule
 from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.passes import FUSE, GRAPH, PackWeights
 from tcomp.passes.check import relative_error
-from tcomp.schedule.rules.tiled_reduction import rows_within, width_for
+from tcomp.schedule.rules.tiled_reduction import rows_within, width_for, width_inside
 from tcomp.target import Target
 
 R = np.random.default_rng(11)
@@ -72,6 +73,19 @@ def test_what_is_not_constant_or_has_groups_is_left_alone() -> None:
     z = g.matmul(g.input("a", (5, 6)), g.input("b", (6, 7)))
     w = g.matmul(g.constant(array(5, 6)), g.input("c", (6, 7)))
     assert not [op for op in ops_of(packed(g.build(y, z, w))) if "pack" in op]
+
+
+def test_operands_that_vary_are_packed_inside_where_it_pays() -> None:
+    target = Target.parse("llvm -mcpu=skylake-avx512 -num-cores=2")
+    assert width_inside(target, (512, 512), (512, 512), 4) == width_for(target, (512, 512), (512, 512), 4)
+    assert width_inside(target, (4, 512), (512, 512), 4) == 0  # the copy would serve one tile
+    assert width_inside(target, (512, 16), (512, 16), 4) == 0  # one column of tiles is no work for two cores
+    g = GraphBuilder()
+    module = g.build(g.relu(g.matmul(g.input("a", (300, 70)), g.input("b", (70, 130)))))
+    (kernel,) = tcomp.compile(module, target="cpu -num-cores=2").program.kernels
+    assert kernel.name == "matmul_relu"
+    text = tcomp.compile(module, target="cpu -num-cores=2").ir("scheduled")
+    assert "pack_columns = alloc" in text and "rule: tiled reduction\n" in text
 
 
 def test_panels_fit_the_register_tile_and_the_second_cache() -> None:

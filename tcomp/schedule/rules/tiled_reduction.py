@@ -36,6 +36,8 @@ from .common import is_worth_threads, reductions
 
 NAME = "tiled reduction"
 
+MIN_ROW_TILES = 4
+"""Tiles of rows that a packed panel must serve to be worth its copy."""
 UNROLL = 4
 """Steps of the innermost reduction between two tests of its loop."""
 
@@ -167,6 +169,17 @@ def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], i
     return tile.vectors * lanes
 
 
+def width_inside(target: Target, extents: Sequence[int], weight: tuple[int, ...], itemsize: int) -> int:
+    """Columns of the panels into which a kernel packs an operand that varies; 0 where that does not pay.
+
+    It pays where the copy serves at least MIN_ROW_TILES tiles of rows, and there are columns of tiles for all cores.
+    """
+    width = width_for(target, extents, weight, itemsize)
+    rows = target.num_registers * target.lanes(itemsize) // width
+    enough = extents[0] >= MIN_ROW_TILES * min(rows, extents[0]) and ceil(extents[1] / width) >= target.num_cores
+    return width if enough and extents[0] > rows else 0
+
+
 def _spread(extents: list[int], r: int) -> tuple[int, ...]:
     """r rows taken from the innermost axis first; an outer axis only adds to a whole inner one."""
     tile, left = [1] * len(extents), r
@@ -200,14 +213,18 @@ def apply(sch: Schedule, target: Target) -> None:
     else:
         epilogue = consumers(sch.func, writes(block)[0])[0].name
         sch.set_scope(acc, 0, "local")
-    padded = [name for name in padded if name != epilogue]
+    packing = [name for name in padded if width and name != epilogue and _fills_panels(sch, acc, name)]
+    padded = [name for name in padded if name != epilogue and name not in packing]
     outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes)
     panel = None if padded or width else _panel_to_pack(sch, acc, tile, extents, target)
     at_once = bool(padded) and _weight_bytes(block) > target.l2_bytes // 2
-    site, depth = _place_outer(sch, outer, bool(padded) and not at_once, panel is not None, target)
+    site, depth = _place_outer(sch, outer, bool(padded) and not at_once, panel is not None or bool(packing), target)
     sch.compute_at(acc, site)
     if panel is not None:
         pack_operand(sch, acc, panel, outer[-1], tile.lanes)
+    for name in packing:
+        sch.compute_at(name, sch.get_loops(acc)[0])
+        vectorize_innermost(sch, name, tile.lanes, 1)
     for name in padded:
         if at_once:
             row = fuse_all(sch, sch.get_loops(name)[:-1])
@@ -221,6 +238,14 @@ def apply(sch: Schedule, target: Target) -> None:
     steps = sch.get_extent(reduce[-1]) if reduce else 1
     if isinstance(steps, int) and steps > UNROLL and steps % UNROLL == 0:
         sch.unroll(sch.split(reduce[-1], [None, UNROLL])[1])
+
+
+def _fills_panels(sch: Schedule, acc: str, name: str) -> bool:
+    """Whether a block makes the panels that the reduction reads."""
+    block = sch.func.blocks[acc]
+    last = _spatial(block)[-1]
+    made = writes(sch.func.blocks[name])
+    return any(buffer in made and panel_width(indices, last) for buffer, indices in loaded(block))
 
 
 def _max_rows(sch: Schedule, acc: str) -> int:
