@@ -53,20 +53,22 @@ def private_buffers(func: PrimFunc, under: For) -> set[Buffer]:
     Nothing outside the loop touches them, and no value flows from one iteration to another: each iteration writes, before
     it reads, at least the region that it reads, and no reduction into them runs along the loop.
     """
-    return _private(func, under, func.allocs)
+    return {b for b, group in _touching(func).items() if _is_private(func, group, under)}
 
 
-def _private(func: PrimFunc, under: For, buffers: Sequence[Buffer]) -> set[Buffer]:
-    inside = {b.name for b in blocks_under(under.body)}
-    touched: dict[Buffer, list[Access]] = {b: [] for b in buffers}
-    outside: set[Buffer] = set()
+def _touching(func: PrimFunc) -> dict[Buffer, list[Access]]:
+    """The accesses to each intermediate buffer."""
+    touched: dict[Buffer, list[Access]] = {b: [] for b in func.allocs}
     for block in func.blocks.values():
         for a in accesses(block):
             if a.buffer in touched:
                 touched[a.buffer].append(a)
-                if block.name not in inside:
-                    outside.add(a.buffer)
-    return {b for b, group in touched.items() if b not in outside and _flows_stay_inside(func, group, under)}
+    return touched
+
+
+def _is_private(func: PrimFunc, group: Sequence[Access], loop: For) -> bool:
+    inside = {b.name for b in blocks_under(loop.body)}
+    return all(a.block.name in inside for a in group) and _flows_stay_inside(func, group, loop)
 
 
 def _flows_stay_inside(func: PrimFunc, group: Sequence[Access], loop: For) -> bool:
@@ -191,9 +193,10 @@ def _elements(func: PrimFunc, a: Access, around: Sequence[For]) -> Any:
     return points.project_out(isl.dim_type.set, 0, len(inner))
 
 
-def private_loops(func: PrimFunc, buffer: Buffer) -> set[Var]:
-    """The loops inside which a buffer may be allocated: each iteration has a buffer of its own."""
-    return {s.var for s in func.loops.values() if buffer in _private(func, s, [buffer])}
+def private_loops(func: PrimFunc) -> dict[Buffer, set[Var]]:
+    """For each intermediate buffer, the loops inside which it may be allocated: each iteration has a buffer of its own."""
+    loops = list(func.loops.values())
+    return {b: {s.var for s in loops if _is_private(func, group, s)} for b, group in _touching(func).items()}
 
 
 def _shared_accesses(func: PrimFunc, loop: For) -> dict[Buffer, list[Access]]:

@@ -25,8 +25,7 @@ def simplify_func(func: PrimFunc) -> PrimFunc:
 def place_blocks(func: PrimFunc) -> PrimFunc:
     """Blocks become statements over buffers of their final size (one step: blocks that fill scratch memory run over whole
     tiles, for which storage then makes room)."""
-    may_enter = {b: private_loops(func, b) for b in func.allocs}
-    return place_storage(lower_blocks(func), may_enter, operands_of_instructions(func))
+    return place_storage(lower_blocks(func), private_loops(func), operands_of_instructions(func))
 
 
 STEPS: tuple[Callable[[PrimFunc], PrimFunc], ...] = (

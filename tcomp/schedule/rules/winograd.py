@@ -142,7 +142,8 @@ def _transform(sch: Schedule, around: int, lanes: int, parallel: bool) -> None:
     sch.reorder(p, group, a, b, lane)
     for name in (HALF, PATCH):
         sch.compute_at(name, group)
-    for name in (IMAGE, HALF, PATCH):
+    for name in (IMAGE, HALF):
         unroll_and_vectorize(sch, sch.get_loops(name)[around + 2 :])
+    sch.vectorize(sch.get_loops(PATCH)[-1])
     if parallel:
         sch.parallel(p)
