@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
+from ...analysis.regions import consumers, writes
 from ...ir.expr import Buffer
 from ...ir.primfunc import PrimFunc
 from ..library import is_costly, is_output, points
+from ..schedule import Schedule
 
 PARALLEL_SECONDS = 10e-6
 """Work on one core below which a second thread is not worth its trouble: a region costs about a microsecond while the
@@ -47,3 +49,12 @@ def _size(b: Buffer) -> int:
 def is_worth_threads(func: PrimFunc, num_cores: int) -> bool:
     """Whether the loops should run in parallel."""
     return num_cores > 1 and seconds(func) >= PARALLEL_SECONDS
+
+
+def keep_local(sch: Schedule, reduction: str) -> str:
+    """Keep a reduction's result in local memory; the block that writes it back, or what follows it."""
+    block = sch.func.blocks[reduction]
+    if is_output(sch.func, block):
+        return sch.cache_write(reduction, 0, "local").name
+    sch.set_scope(reduction, 0, "local")
+    return consumers(sch.func, writes(sch.func.blocks[reduction])[0])[0].name

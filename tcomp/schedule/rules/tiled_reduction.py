@@ -32,7 +32,7 @@ from ..library import (
     vectorize_innermost,
 )
 from ..schedule import Schedule
-from .common import is_worth_threads, reductions
+from .common import is_worth_threads, keep_local, reductions
 
 NAME = "tiled reduction"
 
@@ -208,11 +208,7 @@ def apply(sch: Schedule, target: Target) -> None:
     columns = range(1, 9) if width is None or width % lanes else (width // lanes,)
     tile = choose_tile(extents, lanes, target.num_registers, columns, _max_rows(sch, acc))
     padded = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
-    if is_output(sch.func, block):
-        epilogue = sch.cache_write(acc, 0, "local").name
-    else:
-        epilogue = consumers(sch.func, writes(block)[0])[0].name
-        sch.set_scope(acc, 0, "local")
+    epilogue = keep_local(sch, acc)
     packing = [name for name in padded if width and name != epilogue and _fills_panels(sch, acc, name)]
     padded = [name for name in padded if name != epilogue and name not in packing]
     outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil, prod
 
-from ...analysis.regions import consumers, writes
+from ...analysis.regions import writes
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...target import Target
@@ -19,7 +19,7 @@ from ..library import (
     vectorize_innermost,
 )
 from ..schedule import Schedule
-from .common import is_worth_threads, reductions
+from .common import is_worth_threads, keep_local, reductions
 from .tiled_reduction import applies as is_tiled_reduction
 
 NAME = "windows"
@@ -50,11 +50,7 @@ def apply(sch: Schedule, target: Target) -> None:
     block = sch.func.blocks[acc]
     extents = [it.extent.value for it in block.iters if it.kind == "spatial"]
     lanes = min(target.lanes(max(b.dtype.itemsize for b in writes(block))), extents[-1])
-    if is_output(sch.func, block):
-        epilogue = sch.cache_write(acc, 0, "local").name
-    else:
-        epilogue = consumers(sch.func, writes(block)[0])[0].name
-        sch.set_scope(acc, 0, "local")
+    epilogue = keep_local(sch, acc)
     inputs = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
     is_big = is_worth_threads(sch.func, target.num_cores)
     rows = min(ROWS, max(1, prod(extents[:-2]) // (4 * target.num_cores))) if is_big else ROWS
