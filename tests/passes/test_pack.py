@@ -95,3 +95,13 @@ def test_panels_fit_the_register_tile_and_the_second_cache() -> None:
         assert width % 16 == 0 and width <= -(-n // 16) * 16
         assert m <= 8 or width == 16 or k * width * 4 <= target.l2_bytes
     assert rows_within(4096) < rows_within(2048) < rows_within(1000)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_convolution_in_a_few_groups_is_one_for_each(constant: bool) -> None:
+    g = GraphBuilder()
+    w = array(3, 3, 10, 24)
+    weight = g.constant(w) if constant else g.input("w", w.shape)
+    y = g.conv2d(g.input("x", (2, 7, 6, 20)), weight, groups=2, padding=1, layout="NHWC", kernel_layout="HWIO")
+    ops = ops_of(packed(g.build(y)))
+    assert ops.count("packed_conv2d" if constant else "conv2d") == 2 and ops[-1] == "concat"
