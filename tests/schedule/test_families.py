@@ -24,6 +24,7 @@ from tcomp import te
 from tcomp.ir import For, PrimFunc, Select, Var, const
 from tcomp.ir.node import with_fields
 from tcomp.ir.printer import text
+from tcomp.ir.stmt import replace_statements
 from tcomp.schedule import Schedule
 
 # kernels that only some refusals need
@@ -628,6 +629,8 @@ REFUSED = [
     ("an output of the function", window, lambda s: s.rolling_buffer("S")),
     ("moves the region", window, lambda s: s.rolling_buffer("B")),
     ("inside that loop, and C_local_in writes it too", product, lambda s: s.decompose_reduction("C", s.merge(s.get_loops(s.cache_inplace("C", "C", "local")[0])[0], s.get_loops("C")[0]))),
+    ("vk does not begin at 0 there", lambda: _late_sum(), lambda s: s.decompose_reduction("C", s.get_loops("C")[1])),
+    ("already a block of its own", product, lambda s: (a := s.loop_partition(s.get_loops("C")[2], [6, 1])) and s.decompose_reduction("C_1", a[1])),
     ("parts of the window are not made", window, lambda s: (s.compute_at("B", s.split(s.get_loops("S")[0], [None, 2])[0]), s.split(s.get_loops("B")[1], [None, 16]), s.rolling_buffer("B"))),
     ("do not overlap", window, lambda s: (s.compute_at("B", s.split(s.get_loops("S")[1], [None, 4])[0]), s.rolling_buffer("B"))),
     ("does not move along one axis", lambda: _diagonal(), lambda s: (s.compute_at("B", s.get_loops("S")[0]), s.rolling_buffer("B"))),
@@ -753,6 +756,20 @@ def _three_stages() -> PrimFunc:
     b = te.compute((10,), lambda i: a[i] * 2.0, name="B")
     c = te.compute((8,), lambda i: b[i] + b[i + 1] + b[i + 2], name="C")
     return te.create_prim_func([a, te.compute((8,), lambda i: c[i] * 2.0, name="D")])
+
+
+def _late_sum() -> PrimFunc:
+    """A sum whose block says that its reduce axis starts at 2: its init never runs."""
+    a = te.placeholder((4, 6), name="A")
+    k = te.reduce_axis(6, "k")
+    func = te.create_prim_func([a, te.compute((4,), lambda i: te.sum(a[i, k], axis=k), name="C")])
+    block = func.blocks["C"]
+    loop = next(x for x in func.loops.values() if x.var.name == "k")
+    late = with_fields(
+        block, iters=tuple(with_fields(it, binding=it.binding + 2) if it.kind == "reduce" else it for it in block.iters)
+    )
+    shorter = with_fields(loop, extent=const(4), body=late)
+    return with_fields(func, body=replace_statements(func.body, {loop: shorter}))
 
 
 def _diagonal() -> PrimFunc:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...analysis.regions import consumers, loops_around, producers, writes
-from ...ir.expr import Buffer, Const, Load, Select, Var
+from ...ir.arith import simplify
+from ...ir.expr import Buffer, Const, Load, Select, Var, const
 from ...ir.node import Node, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
@@ -32,6 +33,11 @@ def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Ref
                 {early: "reduce loop", s: "the loop"},
                 f"decompose at {early.var.name}",
             )
+    begin = {x.var: const(0) for x in around[around.index(s) :]}
+    for it in b.iters:
+        if it.kind == "reduce" and not is_const(simplify(substitute(it.binding, begin)), 0):
+            why = f"{it.var.name} does not begin at 0 there: the accumulators hold what was summed up before"
+            return Refusal(what, why, {s: "the loop", b: "the block"})
     spatial_vars = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}
     reduce_vars = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
     for x in around[around.index(s) :]:

@@ -10,7 +10,7 @@ from ...ir.arith import can_prove, dims_env, loop_range, simplify
 from ...ir.expr import Const, Expr, Var, const
 from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.query import free_vars, is_const
+from ...ir.query import is_const
 from ...ir.stmt import Block, For, Seq, Stmt, map_statements, replace_statements, seq
 from .base import Primitive, Refusal, duplicate, env_at, rebind, replace
 
@@ -141,18 +141,18 @@ def apply_loop_partition(func: PrimFunc, loop: Var, sizes: Sequence[int | None])
         env = env_at(func, s) | {var: loop_range(extent)}
         body = rebind(s.body, {loop: simplify(start + var)}, None, env)
         if n:
-            body = _without_init(duplicate(body, taken), var, env)
+            body = _without_init(duplicate(body, taken), env)
         parts.append(with_fields(s, var=var, extent=extent, body=body))
         variables.append(var)
         start = simplify(start + extent)
     return replace(func, s, seq(parts)), variables
 
 
-def _without_init(s: Stmt, var: Var, env: dict) -> Stmt:
-    """Drop the init of reductions that an earlier part has begun."""
+def _without_init(s: Stmt, env: dict) -> Stmt:
+    """Drop the init of reductions that an earlier part has begun: it would never run."""
     changed: dict[Stmt, Stmt] = {}
     for b in blocks_under(s):
-        reduce = [it for it in b.iters if it.kind == "reduce" and var in free_vars(it.binding)]
+        reduce = [it for it in b.iters if it.kind == "reduce"]
         inner = {**env, **_ranges(s)}
         if b.init is not None and any(can_prove(it.binding >= 1, inner) for it in reduce):
             changed[b] = with_fields(b, init=None)
