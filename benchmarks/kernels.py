@@ -1,6 +1,6 @@
 """Single kernels under their default schedules, against the same operators in other libraries.
 
-python -m benchmarks.kernels [--family matmul|conv|rows|movement] [--peers torch,onnxruntime,openvino,numpy] [--threads N]
+python -m benchmarks.kernels [--family matmul|conv|rows|movement|attention] [--peers torch,onnxruntime,openvino,numpy] [--threads N]
 
 All sides of a case run in one process, turn by turn (`benchmarks.compare`); a ratio is the peer's median over tcomp's, so
 above 1 tcomp is faster. Each result is compared with float64. By default images lie in NHWC for tcomp and for torch (its

@@ -122,6 +122,11 @@ def _torch_operators(torch: Any) -> dict[str, Callable[..., Any]]:
         "softmax": lambda a, x: torch.softmax(x, a["axis"]),
         "log_softmax": lambda a, x: torch.log_softmax(x, a["axis"]),
         "layer_norm": lambda a, x, w, b: F.layer_norm(x, w.shape, w, b, a["eps"]),
+        "rms_norm": lambda a, x, w: F.rms_norm(x, w.shape, w, a["eps"]),
+        "attention": lambda a, q, k, v, mask=None: F.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=a["causal"], scale=a["scale"]
+        ),
+        "take": lambda a, x, i: F.embedding(i, x),
         "sum": lambda a, x: x.sum(axes_of(a, x), a["keepdims"]),
         "mean": lambda a, x: x.mean(axes_of(a, x), a["keepdims"]),
         "max": lambda a, x: x.amax(axes_of(a, x), a["keepdims"]),
@@ -176,7 +181,7 @@ def to_onnx(module: IRModule) -> bytes:
     shape = _nchw(module, wanted.type.shape)
     out = helper.make_tensor_value_info(names[wanted], kinds[wanted.type.dtype.name], shape)
     graph = helper.make_graph(nodes, "graph", inputs, [out], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
@@ -220,6 +225,13 @@ def _onnx_node(call: OpCall, args: list[str], constant: Callable[[np.ndarray], s
             return ("Softmax" if call.op == "softmax" else "LogSoftmax"), args, {"axis": a["axis"]}
         case "layer_norm":
             return "LayerNormalization", args, {"epsilon": a["eps"], "axis": -1}
+        case "rms_norm":
+            return "RMSNormalization", args, {"epsilon": a["eps"], "axis": -1}
+        case "attention":
+            scale = {} if a["scale"] is None else {"scale": a["scale"]}
+            return "Attention", args, {"is_causal": int(a["causal"]), **scale}
+        case "take":
+            return "Gather", args, {"axis": a["axis"]}
         case "gelu":
             return "Gelu", args, {"approximate": "tanh" if a["approximate"] else "none"}
         case "sum" | "mean" | "max":

@@ -22,6 +22,7 @@ class Case:
         inputs: shapes of the arrays that vary from call to call; weights: of those that do not.
         build: adds the operators to a graph: (builder, inputs, weights) -> result.
         peers: which peers it makes sense to ask, besides torch.
+        integers: the inputs are integers below that, instead of normal numbers.
     """
 
     name: str
@@ -31,17 +32,21 @@ class Case:
     build: Callable[..., Operand] = field(repr=False)
     weights: tuple[tuple[int, ...], ...] = ()
     peers: tuple[str, ...] = ("torch", "onnxruntime", "openvino")
+    integers: int = 0
 
     def make(self, seed: int = 0) -> tuple[IRModule, list[np.ndarray]]:
         """The graph and random inputs, standard normal; weights are scaled so that results are about one."""
         rng = np.random.default_rng(seed)
         g = GraphBuilder()
-        xs = [g.input(f"x{i}", shape) for i, shape in enumerate(self.inputs)]
+        kind = "int64" if self.integers else "float32"
+        xs = [g.input(f"x{i}", shape, kind) for i, shape in enumerate(self.inputs)]
         ws = []
         for shape in self.weights:
             w = rng.standard_normal(shape, np.float32)
             ws.append(g.constant(w / np.float32(max(np.prod(shape[:-1]), 1) ** 0.5)))
         module = g.build(self.build(g, xs, ws))
+        if self.integers:
+            return module, [rng.integers(0, self.integers, shape) for shape in self.inputs]
         return module, [rng.standard_normal(shape, np.float32) for shape in self.inputs]
 
 
@@ -167,6 +172,7 @@ def rows_cases() -> Iterator[Case]:
         yield Case(
             f"layer_norm_{name}", "rows", "norm", (shape,), lambda g, xs, ws: g.layer_norm(xs[0], *ws), (last, last)
         )
+        yield Case(f"rms_norm_{name}", "rows", "norm", (shape,), lambda g, xs, ws: g.rms_norm(xs[0], *ws), (last,))
     for op in ("sum", "mean", "max"):
         for shape, axes in (((1024, 1024), (1,)), ((1024, 1024), (0,)), ((64, 56, 56), (1, 2)), ((1000, 1000), None)):
             name = "x".join(map(str, shape)) + "_" + ("all" if axes is None else "".join(map(str, axes)))
@@ -200,6 +206,9 @@ def movement_cases() -> Iterator[Case]:
                lambda g, xs, ws: g.slice(xs[0], begin=(0, 768), end=(128, 1536)))  # fmt: skip
     yield Case("pad_1x56x56x64", "movement", "movement", ((1, 56, 56, 64),),
                lambda g, xs, ws: g.pad(xs[0], pad_width=((0, 0), (1, 1), (1, 1), (0, 0))), peers=("torch",))  # fmt: skip
+    for tokens, words, width in ((128, 30522, 768), (512, 50257, 1024)):
+        yield Case(f"embedding_{tokens}x{words}x{width}", "movement", "movement", ((tokens,),),
+                   lambda g, xs, ws: g.take(ws[0], xs[0]), ((words, width),), integers=words)  # fmt: skip
     pools = (((1, 112, 112, 64), 3, 2, 1), ((8, 112, 112, 64), 3, 2, 1), ((8, 28, 28, 128), 2, 2, 0))
     for shape, kernel, stride, padding in pools:
         for op in ("max_pool2d", "avg_pool2d"):
@@ -223,11 +232,34 @@ def movement_cases() -> Iterator[Case]:
         yield Case(f"add_row_{name}", "movement", "elementwise", (shape, shape[-1:]), lambda g, xs, ws: g.add(*xs))
 
 
+# attention
+
+
+def attention(stack: int, rows: int, keys: int, features: int, kind: str = "") -> Case:
+    """A stack of heads, (1, stack, rows, features); kind: "", "mask" (added), or "causal"."""
+    query, other = (1, stack, rows, features), (1, stack, keys, features)
+    masks = ((1, 1, rows, keys),) if kind == "mask" else ()
+    name = f"attention_{stack}x{rows}x{keys}x{features}" + (f"_{kind}" if kind else "")
+    return Case(name, "attention", kind or "plain", (query, other, other, *masks),
+                lambda g, xs, ws: g.attention(*xs, causal=kind == "causal"), peers=("torch", "onnxruntime"))  # fmt: skip
+
+
+def attention_cases() -> Iterator[Case]:
+    """The heads of BERT, GPT and ViT, one query against a cache, wide heads."""
+    for shape in ((12, 128, 128, 64), (12, 512, 512, 64), (12, 197, 197, 64), (16, 1024, 1024, 64), (96, 64, 64, 32),
+                  (8, 512, 512, 128), (12, 1, 512, 64)):  # fmt: skip
+        yield attention(*shape)
+    for shape in ((12, 128, 128, 64), (12, 512, 512, 64)):
+        yield attention(*shape, kind="mask")
+        yield attention(*shape, kind="causal")
+
+
 FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "matmul": matmul_cases,
     "conv": conv_cases,
     "rows": rows_cases,
     "movement": movement_cases,
+    "attention": attention_cases,
 }
 
 

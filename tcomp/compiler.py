@@ -30,6 +30,7 @@ llvm_entry = lazy_module("tcomp.codegen.llvm.entry")
 scheduling = lazy_module("tcomp.schedule")
 rules = lazy_module("tcomp.schedule.rules.default")
 tiles = lazy_module("tcomp.schedule.rules.tiled_reduction")
+attention_rule = lazy_module("tcomp.schedule.rules.attention")
 winograd_rule = lazy_module("tcomp.schedule.rules.winograd")
 check = lazy_module("tcomp.passes.check")
 
@@ -119,7 +120,10 @@ def _pack(target: Target, winograd: bool) -> PackWeights:
     def inside(extents: Sequence[int], weight: TensorType) -> int:
         return tiles.width_inside(target, extents, weight.shape, weight.dtype.itemsize)
 
-    return PackWeights(width, tile, inside)
+    def keys(extents: Sequence[int], queries: TensorType) -> int:
+        return attention_rule.panel_for(target, extents, queries.shape, queries.dtype.itemsize)
+
+    return PackWeights(width, tile, inside, keys)
 
 
 def _entry_object(steps: list[KernelCall | Copy], target: Target, cache: ObjectCache) -> bytes:

@@ -1,6 +1,6 @@
 """Operators, one file a family. Importing this package fills the table."""
 
-from . import conv, elementwise, matmul, movement, normalize, packed, reduce, winograd
+from . import attention, conv, elementwise, matmul, movement, normalize, packed, reduce, winograd
 from .builder import GraphBuilder
 from .registry import OPERATORS, Operator, get, infer
 
@@ -8,6 +8,7 @@ __all__ = [
     "OPERATORS",
     "GraphBuilder",
     "Operator",
+    "attention",
     "conv",
     "elementwise",
     "get",

@@ -268,3 +268,36 @@ register(
     Operator("dilate", _infer_dilate, _dilate, _dilate_reference, "injective", 1, {"axes": ..., "dilation": ...},
              lambda args, out, attrs: 0)
 )  # fmt: skip
+
+
+def _infer_take(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    x, index = args
+    axis = normal_axis("take", attrs["axis"], x.ndim)
+    if x.ndim < 1 or not index.dtype.is_int:
+        raise mismatch("take", "it takes a tensor with axes, and integers", *args, hint="cast the index")
+    if x.shape[axis] == 0 and index.size:
+        raise mismatch("take", f"axis {axis} has no elements to take", *args)
+    return TensorType((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]), x.dtype)
+
+
+def _take(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    x, index = args
+    axis = normal_axis("take", attrs["axis"], x.ndim)
+    last = x.shape[axis] - 1
+
+    def at(*i: Expr) -> Expr:
+        chosen = te.cast(index[i[axis : axis + index.ndim]], "int64")
+        place = te.select(chosen < 0, chosen + x.shape[axis], chosen)
+        return x[(*i[:axis], te.maximum(te.minimum(place, last), 0), *i[axis + index.ndim :])]
+
+    return te.compute(out.shape, at, name="take")
+
+
+def _take_reference(x: Any, index: Any, axis: int) -> Any:
+    wide = index.astype(np.int64)
+    return np.take(x, np.where(wide < 0, wide + x.shape[axis], wide), axis, mode="clip")
+
+
+register(Operator("take", _infer_take, _take, _take_reference, "injective", 2, {"axis": 0}, lambda args, out, attrs: 0))
+"""Slices of a tensor along an axis, by an integer tensor of their places (an embedding looks rows up so). Negative places count
+from the end; what is out of range is moved to the nearest end, so that no wrong memory is ever read."""

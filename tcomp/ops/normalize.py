@@ -120,6 +120,38 @@ register(
 )  # fmt: skip
 
 
+def _infer_rms_norm(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    x, weight = args
+    same_dtype("rms_norm", args)
+    float_only("rms_norm", x)
+    if x.ndim < 1 or weight.ndim != 1 or not same_extent(weight.shape[0], x.shape[-1]):
+        raise mismatch("rms_norm", "the weight must have the extent of the last axis", *args)
+    return x
+
+
+def _rms_norm(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    x, weight = args
+    axis = x.ndim - 1
+    scale = as_expr(1.0 / x.shape[-1].value, x.dtype)
+    total = reduce_tensor(x, (axis,), True, te.sum, "row_squares", lambda *i: x[i] * x[i])
+
+    def at(*i: Expr) -> Expr:
+        return x[i] * call("rsqrt", total[_one(i, axis)] * scale + attrs["eps"]) * weight[i[-1]]
+
+    return te.compute(out.shape, at, name="rms_norm")
+
+
+def _rms_norm_reference(x: Any, weight: Any, eps: float) -> Any:
+    return (x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight).astype(x.dtype)
+
+
+register(
+    Operator("rms_norm", _infer_rms_norm, _rms_norm, _rms_norm_reference, "rows", 2, {"eps": 1e-6},
+             lambda args, out, attrs: 4 * out.size)
+)  # fmt: skip
+"""x / sqrt(mean(x^2) + eps) * weight, along the last axis: B. Zhang and R. Sennrich, Root Mean Square Layer Normalization, 2019."""
+
+
 def _infer_batch_norm(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     x, *params = args
     same_dtype("batch_norm", args)

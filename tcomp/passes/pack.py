@@ -37,8 +37,8 @@ class PackWeights:
     3 x 3 convolutions for which that is faster go by Winograd's algorithm, whose weights are transformed besides.
 
     Attributes:
-        width: how wide the panels are; winograd: which convolutions to transform; inside: the panels of operands that vary. The
-            target's schedule rules know.
+        width: how wide the panels are; winograd: which convolutions to transform; inside: the panels of operands that vary;
+            keys: those of attention's keys, of the scores' extents and the queries' type. The target's schedule rules know.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
@@ -46,12 +46,15 @@ class PackWeights:
     width: PanelWidth
     winograd: WinogradTile = never
     inside: PanelWidth = leave
+    keys: PanelWidth = leave
 
     def run(self, module: IRModule) -> IRModule:
         new = Rewriter(module, (fold_constant, self.pack)).run()
         return module if new is module else EliminateDeadCode().run(new)
 
     def pack(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+        if call.op == "attention":
+            return self.pack_keys(g, call, type_)
         if call.op not in ("matmul", "conv2d") or g.array(call.args[0]) is not None:
             return None
         if not all(a.type.size for a in call.args) or not type_.size:
@@ -87,3 +90,10 @@ class PackWeights:
             return None
         width = self.inside(type_.shape, w.type)
         return g.again(call, x, w, panel=width) if width else None
+
+    def pack_keys(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+        queries, keys = (a.type for a in call.args[:2])
+        if call.attrs["panel"] or not type_.size:
+            return None
+        width = self.keys((*type_.shape[:-1], keys.shape[-2]), queries)
+        return g.again(call, *call.args, panel=width) if width else None

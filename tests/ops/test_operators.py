@@ -88,6 +88,16 @@ case("softmax", (5, 37))
 case("softmax", (3, 7, 5), axis=1)
 case("log_softmax", (5, 37))
 case("layer_norm", (5, 37), (37,), (37,))
+case("rms_norm", (5, 37), (37,))
+case("attention", (2, 3, 7, 16), (2, 3, 9, 16), (2, 3, 9, 24))
+case("attention", (5, 33), (40, 33), (40, 17), (5, 40))
+case("attention", (2, 2, 4, 30, 16), (2, 1, 1, 70, 16), (2, 1, 1, 70, 16), (30, 70))
+case("attention", (50, 64), (197, 64), (197, 64), (197,), scale=0.3, causal=True)
+case("attention", (3, 65, 20), (3, 65, 20), (3, 65, 12), causal=True, panel=32)
+case("attention", (3, 1, 64), (3, 200, 64), (3, 200, 64))
+case("take", (9, 17), (3, 5, "int64"))
+case("take", (4, 9, 17), (6, "int32"), axis=1)
+case("take", (4, 9), (2, 3, "int64"), axis=-1)
 case("batch_norm", (2, 5, 3, 4), (5,), (5,), (5,), (5,))
 case("cross_entropy", (6, 11), (6, "int64"))
 
@@ -152,6 +162,22 @@ def test_empty_and_single_elements(op: str, shapes: list, attrs: dict, rng: np.r
     assert got.shape == want.shape and np.allclose(got, want, atol=1e-5)
 
 
+def test_take_counts_from_the_end_and_never_leaves_the_tensor(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((5, 3)).astype("float32")
+    index = np.array([0, -1, 4, -5, 99, -99], "int64")
+    g = GraphBuilder()
+    module = g.build(g.take(g.input("x", x.shape), g.input("i", index.shape, "int64")))
+    assert np.array_equal(tcomp.compile(module)(x, index), x[[0, 4, 4, 0, 4, 0]])
+
+
+def test_attention_with_large_scores_stays_finite(rng: np.random.Generator) -> None:
+    q, k, v = (1e3 * rng.standard_normal((2, 70, 32)).astype("float32") for _ in range(3))
+    g = GraphBuilder()
+    module = g.build(g.attention(*(g.input(n, (2, 70, 32)) for n in "qkv")))
+    got, want = tcomp.compile(module)(q, k, v), evaluate(module, [q, k, v], exact=True)[0]
+    assert np.isfinite(got).all() and relative_error(got, want) < 1e-3
+
+
 def test_every_operator_has_a_case() -> None:
     assert {c[0] for c in CASES} == set(OPERATORS)
 
@@ -189,6 +215,13 @@ def test_other_dtypes(op: str, kind: str, rng: np.random.Generator) -> None:
         ("sum", [(3, 4)], {"axes": (2,)}, "out of range"),
         ("softmax", [(3, 4)], {"axis": 5}, "out of range"),
         ("layer_norm", [(3, 4), (3,), (4,)], {}, "extent of the last axis"),
+        ("rms_norm", [(3, 4), (3,)], {}, "extent of the last axis"),
+        ("attention", [(3, 4), (5, 4)], {}, "queries, keys, values"),
+        ("attention", [(4,), (5, 4), (5, 4)], {}, "at least two dimensions"),
+        ("attention", [(3, 4), (5, 6), (5, 4)], {}, "queries have 4 features, keys 6"),
+        ("attention", [(3, 4), (5, 4), (6, 4)], {}, "5 keys, but 6 values"),
+        ("attention", [(3, 4), (5, 4), (5, 4), (2, 3, 5)], {}, "does not broadcast"),
+        ("take", [(3, 4), (2,)], {}, "integers"),
         ("relu", [(3, 4)], {"slope": 1}, "no attribute 'slope'"),
         ("pad", [(3, 4)], {}, "needs the attribute"),
         ("relu", [(3,), (3,)], {}, "takes 1 arguments"),

@@ -58,3 +58,12 @@ def keep_local(sch: Schedule, reduction: str) -> str:
         return sch.cache_write(reduction, 0, "local").name
     sch.set_scope(reduction, 0, "local")
     return consumers(sch.func, writes(sch.func.blocks[reduction])[0])[0].name
+
+
+def inline_into_output(sch: Schedule, name: str) -> str:
+    """Inline a block into the elementwise ones that follow it, up to the output; the block that writes that."""
+    while not is_output(sch.func, sch.func.blocks[name]):
+        following = consumers(sch.func, writes(sch.func.blocks[name])[0])[0].name
+        sch.compute_inline(name)
+        name = following
+    return name

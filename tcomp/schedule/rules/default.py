@@ -9,10 +9,13 @@ from ...ir.primfunc import PrimFunc
 from ...target import Target
 from ..library import inline_elementwise, points
 from ..schedule import Schedule
-from . import elementwise, rows, tiled_reduction, windows, winograd
+from . import attention, elementwise, rows, tiled_reduction, windows, winograd
 
+WHOLE: tuple[ModuleType, ...] = (winograd, attention)
+"""Rules for certain operators, which know their stages by name."""
 RULES: tuple[ModuleType, ...] = (elementwise, windows, tiled_reduction, rows)
-"""In order of preference. A rule has NAME, applies(func, target) and apply(sch, target)."""
+"""Rules for kernels of any kind, elementwise stages inlined, in order of preference. A rule has NAME, applies(func, target) and
+apply(sch, target)."""
 
 
 def default_schedule(func: PrimFunc, target: Target) -> tuple[Schedule, str]:
@@ -24,8 +27,8 @@ def default_schedule(func: PrimFunc, target: Target) -> tuple[Schedule, str]:
     if any(points(b) == 0 for b in func.blocks.values()):
         return Schedule(func), "nothing to do"
     refused, inlined = "", None
-    for rule in (winograd, *RULES):
-        if rule is not winograd and inlined is None:
+    for rule in (*WHOLE, *RULES):
+        if rule not in WHOLE and inlined is None:
             inlined = _inlined(func)
         if not rule.applies(func if inlined is None else inlined, target):
             continue

@@ -47,7 +47,7 @@ def apply(sch: Schedule, target: Target) -> None:
     shared = _share(sch, names[0], target.num_cores * CHUNKS, lanes) if is_big and len(names) == 1 else None
     last, partial = shared or final_blocks(sch.func)[0], []
     for name in [shared] if shared else names:
-        combined, vectors = _factor(sch, name, lanes)
+        combined, vectors = factor(sch, name, lanes)
         last = combined if name == last else last
         partial += vectors
     site = _rows_of(sch, last)
@@ -93,7 +93,7 @@ def _share(sch: Schedule, name: str, parts: int, lanes: int) -> str | None:
     return sch.rfactor(name, outer).name
 
 
-def _factor(sch: Schedule, name: str, lanes: int) -> tuple[str, list[str]]:
+def factor(sch: Schedule, name: str, lanes: int) -> tuple[str, list[str]]:
     """Give a reduction over contiguous elements vectors of partial results: its name now, and the blocks that fill them."""
     loops = reduce_loops(sch, name)
     if len(loops) > 1 and loops == sch.get_loops(name)[-len(loops) :] and sch.refusal("fuse", *loops) is None:

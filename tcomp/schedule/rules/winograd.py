@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from ...analysis.regions import consumers, writes
+from ...analysis.regions import writes
 from ...ir.expr import Var
 from ...ir.primfunc import PrimFunc
 from ...target import Target
-from ..library import accumulate_tile, fuse_all, is_output, tile_write_back, unroll_and_vectorize
+from ..library import accumulate_tile, fuse_all, tile_write_back, unroll_and_vectorize
 from ..schedule import Schedule
-from .common import final_blocks, is_worth_threads
+from .common import inline_into_output, is_worth_threads
 from .tiled_reduction import choose_tile, rows_within
 
 NAME = "winograd"
@@ -105,12 +105,7 @@ def apply(sch: Schedule, target: Target) -> None:
 
 def _write_back(sch: Schedule, m: int, lanes: int) -> tuple[Var, Var, Var]:
     """What follows joins the last stage. Its loops over rows of tiles, vectors of channels, and tiles of a row."""
-    name = RESULT
-    while not is_output(sch.func, sch.func.blocks[name]):
-        following = consumers(sch.func, writes(sch.func.blocks[name])[0])[0].name
-        sch.compute_inline(name)
-        name = following
-    (last,) = final_blocks(sch.func)
+    last = inline_into_output(sch, RESULT)
     n, y, x, o = sch.get_loops(last)
     y0, y1 = sch.split(y, [None, m])
     x0, x1 = sch.split(x, [None, m])

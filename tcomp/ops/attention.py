@@ -1,0 +1,131 @@
+"""Scaled dot-product attention.
+
+softmax(Q K^T * scale + mask) V, of A. Vaswani et al., Attention Is All You Need, 2017. The scores of some rows of queries at a time
+stay in the second cache, from the first product to the second: their rows are whole, so that nothing need be rescaled as in the
+online softmax of M. Milakov and N. Gimelshein, 2018, which GPUs need for their smaller shared memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import te
+from ..ir.expr import Expr, as_expr, call
+from ..ir.graph import TensorType
+from ..ir.stmt import Attrs
+from .common import broadcast_shape, element, float_only, same_dtype, same_extent
+from .registry import Operator, mismatch, register
+
+_DEFAULTS = {"scale": None, "causal": False, "panel": 0}
+"""scale: None for 1 / sqrt(features); causal: a query sees no key after its own place, the last ones of both in line;
+panel: pack the keys into panels of so many, inside the kernel."""
+
+
+def _batch(args: Sequence[TensorType]) -> tuple[Any, ...]:
+    return broadcast_shape("attention", [TensorType(t.shape[:-2], t.dtype) for t in args])
+
+
+def _infer(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    if len(args) not in (3, 4):
+        raise mismatch("attention", "it takes queries, keys, values, and perhaps a mask to add", *args)
+    same_dtype("attention", args)
+    float_only("attention", args[0])
+    q, k, v = args[:3]
+    if any(t.ndim < 2 for t in args[:3]):
+        raise mismatch("attention", "queries, keys and values need at least two dimensions", *args)
+    if not same_extent(q.shape[-1], k.shape[-1]):
+        raise mismatch("attention", f"queries have {q.shape[-1]} features, keys {k.shape[-1]}", *args)
+    if not same_extent(k.shape[-2], v.shape[-2]):
+        raise mismatch("attention", f"there are {k.shape[-2]} keys, but {v.shape[-2]} values", *args)
+    batch = _batch(args[:3])
+    scores = (*batch, q.shape[-2], k.shape[-2])
+    if len(args) == 4 and broadcast_shape("attention", [TensorType(scores, q.dtype), args[3]]) != scores:
+        raise mismatch("attention", f"the mask does not broadcast to the scores' shape {scores}", *args)
+    return TensorType((*batch, q.shape[-2], v.shape[-1]), q.dtype)
+
+
+def _at(t: te.Tensor, batch: Sequence[Expr], *rest: Expr) -> Expr:
+    """An element of one matrix of a (broadcast) stack, given its place in the matrix (which may have more axes)."""
+    own = t.ndim - len(rest)
+    zero = [e * 0 if getattr(s, "value", 0) == 1 else e for e, s in zip(batch[len(batch) - own :], t.shape)]
+    return t[(*zero, *rest)]
+
+
+def _keys(k: te.Tensor, width: int) -> te.Tensor:
+    """The keys in panels of `width`: (..., panel, feature, key); the last one filled up with zeros."""
+    count, features = k.shape[-2].value, k.shape[-1].value
+    panels = -(-count // width)
+
+    def at(*index: Expr) -> Expr:
+        *batch, panel, feature, key = index
+        j = panel * width + key
+        inside = k[(*batch, j, feature)]
+        return inside if count % width == 0 else te.select(j < count, inside, as_expr(0, k.dtype))
+
+    return te.compute((*k.shape[:-2], panels, features, width), at, name="attention_keys")
+
+
+def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    q, k, v = args[:3]
+    batch, rows, count = out.shape[:-2], q.shape[-2].value, k.shape[-2].value
+    scale = as_expr(_scale(attrs["scale"], q.shape[-1].value), q.dtype)
+    width = attrs["panel"]
+    d, j = te.reduce_axis(q.shape[-1], "d"), te.reduce_axis(count, "j")
+    packed = _keys(k, width) if width else None
+
+    def product(*index: Expr) -> Any:
+        *b, i, key = index
+        other = _at(k, b, key, d) if packed is None else _at(packed, b, key // width, d, key % width)
+        return te.sum(_at(q, b, i, d) * other, axis=d)
+
+    columns = count if packed is None else packed.shape[-3].value * width
+    raw = te.compute((*batch, rows, columns), product, name="attention_product")
+
+    def score(*index: Expr) -> Expr:
+        value = raw[index] * scale
+        if len(args) == 4:
+            value = value + element(args[3], index)
+        if attrs["causal"]:
+            value = te.select(index[-1] <= index[-2] + (count - rows), value, as_expr(-np.inf, q.dtype))
+        return value
+
+    scores = te.compute((*batch, rows, count), score, name="attention_scores")
+    top = te.compute((*batch, rows), lambda *i: te.max(scores[(*i, j)], axis=j), name="attention_top")
+    weights = te.compute(
+        (*batch, rows, count), lambda *i: call("exp", scores[i] - top[i[:-1]]), name="attention_weights"
+    )
+    n = te.reduce_axis(count, "n")
+    total = te.compute((*batch, rows), lambda *i: te.sum(weights[(*i, n)], axis=n), name="attention_total")
+    m = te.reduce_axis(count, "m")
+    mixed = te.compute(
+        out.shape, lambda *i: te.sum(weights[(*i[:-1], m)] * _at(v, i[:-2], m, i[-1]), axis=m), name="attention_mixed"
+    )
+    return te.compute(out.shape, lambda *i: mixed[i] / total[i[:-1]], name="attention")
+
+
+def _scale(given: float | None, features: int) -> float:
+    return features**-0.5 if given is None else float(given)
+
+
+def _reference(q: Any, k: Any, v: Any, mask: Any = None, *, scale: Any, causal: bool, panel: int) -> Any:
+    scores = (q @ np.swapaxes(k, -1, -2) * _scale(scale, q.shape[-1])).astype(q.dtype)
+    if mask is not None:
+        scores = scores + mask
+    if causal:
+        m, n = scores.shape[-2:]
+        scores = np.where(np.tril(np.ones((m, n), bool), n - m), scores, -np.inf)
+    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return ((e / e.sum(axis=-1, keepdims=True)) @ v).astype(q.dtype)
+
+
+def _flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
+    """Of the two products: both count all keys, masked or not."""
+    q, k, v = args[:3]
+    per_row = 2 * int(k.shape[-2]) * (int(q.shape[-1]) + int(v.shape[-1]))
+    return out.size // max(int(v.shape[-1]), 1) * per_row
+
+
+register(Operator("attention", _infer, _attention, _reference, "rows", None, _DEFAULTS, _flops))

@@ -1,0 +1,123 @@
+"""The default schedule of attention (`tcomp.ops.attention` says what it computes)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, prod
+
+from ...analysis.regions import writes
+from ...ir.primfunc import PrimFunc
+from ...target import Target
+from ..library import (
+    accumulate_tile,
+    fuse_all,
+    tile_write_back,
+    unroll_and_vectorize,
+    vectorize_innermost,
+    vectorize_partial,
+)
+from ..schedule import Schedule
+from .common import inline_into_output, is_worth_threads
+from .rows import factor
+from .tiled_reduction import Tile, choose_tile, rows_within
+
+NAME = "attention"
+
+KEYS, PRODUCT, SCORES, TOP, WEIGHTS, TOTAL, MIXED, RESULT = (
+    "attention_keys", "attention_product", "attention_scores", "attention_top", "attention_weights", "attention_total",
+    "attention_mixed", "attention",
+)  # fmt: skip
+ROW_TILES = 8
+"""Register tiles of queries that go together: they share what is loaded of keys and values."""
+
+
+def applies(func: PrimFunc, target: Target) -> bool:
+    return PRODUCT in func.blocks and KEYS in func.blocks
+
+
+def panel_for(target: Target, scores: Sequence[int], queries: Sequence[int], itemsize: int) -> int:
+    """Keys in a panel, packed inside the kernel; 0 where there are too few queries to use it, or too few keys.
+
+    Args:
+        scores: extents of the scores, (..., rows, keys); queries: of the queries, (..., rows, features).
+    """
+    (rows, keys), lanes = scores[-2:], target.lanes(itemsize)
+    if rows < 4 or keys < lanes:
+        return 0
+    most = range(1, min(4, ceil(keys / lanes)) + 1)
+    return (
+        lanes
+        * choose_tile([rows, keys], lanes, target.num_registers, most, rows_within(queries[-1] * itemsize)).vectors
+    )
+
+
+def apply(sch: Schedule, target: Target) -> None:
+    """Some rows of queries at a time: their scores, the weights of these, and the weighted values, all in the second cache.
+
+    Both products have register tiles, chosen as for any product; the scale and the mask join the write-back of the first, the
+    division by the sum of the weights that of the second. Stacks of matrices run in parallel; groups of rows too, where there
+    are few stacks.
+    """
+    shape = [e.value for e in writes(sch.func.blocks[RESULT])[0].shape]
+    keys = writes(sch.func.blocks[SCORES])[0].shape[-1].value
+    itemsize = writes(sch.func.blocks[RESULT])[0].dtype.itemsize
+    lanes, stacks, rows = target.lanes(itemsize), prod(shape[:-2]), shape[-2]
+    is_big = is_worth_threads(sch.func, target.num_cores)
+    by_stack = not is_big or stacks >= 2 * target.num_cores
+    width, depth = (writes(sch.func.blocks[KEYS])[0].shape[i].value for i in (-1, -2))
+    first = choose_tile([rows, keys], lanes, target.num_registers, (width // lanes,), rows_within(depth * itemsize))
+    together = _together(
+        target, rows if by_stack else ceil(rows * stacks / (4 * target.num_cores)), first.rows[-1], keys * itemsize
+    )
+    second = choose_tile([min(together, rows), shape[-1]], lanes, target.num_registers, range(1, 5))
+    top, top_parts = factor(sch, TOP, lanes)
+    total, total_parts = factor(sch, TOTAL, lanes)
+    result = inline_into_output(sch, RESULT)
+    *outer, row, _ = sch.get_loops(result)
+    group, _ = sch.split(row, [None, min(together, rows)])
+    stack = fuse_all(sch, outer)
+    around = 1 if stack is None else 2
+    sch.set_scope(MIXED, 0, "local")
+    _product(sch, MIXED, result, around, second, last_outside=False)
+    for name in (total, *reversed(total_parts), WEIGHTS):
+        sch.compute_at(name, group)
+    line = sch.get_loops(WEIGHTS)[around]
+    for name in (*total_parts, total):
+        line = sch.merge(line, sch.get_loops(name)[around])
+    for name in (top, *reversed(top_parts)):
+        sch.compute_at(name, line)
+    for name in (*top_parts, *total_parts):
+        vectorize_partial(sch, name)
+    vectorize_innermost(sch, WEIGHTS, lanes, around + 1)
+    sch.compute_at(SCORES, group)
+    sch.set_scope(PRODUCT, 0, "local")
+    _product(sch, PRODUCT, SCORES, around, first, last_outside=True)
+    if by_stack and stack is not None:
+        sch.compute_at(KEYS, stack)
+        vectorize_innermost(sch, KEYS, lanes, 1)
+    else:
+        panel = fuse_all(sch, sch.get_loops(KEYS)[:-2])
+        vectorize_innermost(sch, KEYS, lanes, 1)
+        if is_big and panel is not None:
+            sch.parallel(panel)
+    if is_big:
+        site = group if stack is None else stack if by_stack else sch.fuse(stack, group)
+        sch.parallel(site)
+
+
+def _together(target: Target, rows: int, tile: int, bytes_per_row: int) -> int:
+    """Rows of queries at a time: whole register tiles, whose scores and weights fill half of the second cache at most."""
+    room = target.l2_bytes // 2 // (2 * bytes_per_row)
+    tiles = max(1, min(ROW_TILES, room // tile, ceil(rows / tile)))
+    return tiles * tile
+
+
+def _product(sch: Schedule, acc: str, write: str, around: int, tile: Tile, last_outside: bool) -> None:
+    """A matrix product in register tiles, inside the loops around it."""
+    outer, inner = tile_write_back(sch, write, tile.rows, tile.vectors, tile.lanes, around)
+    if last_outside:
+        outer = [outer[-1], *outer[:-1]]
+        sch.reorder(*outer)
+    sch.compute_at(acc, outer[-1])
+    accumulate_tile(sch, acc, around + len(outer), tile.vectors, tile.lanes)
+    unroll_and_vectorize(sch, inner)
