@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...analysis.regions import consumers, loops_around, producers, writes
 from ...ir.arith import simplify
 from ...ir.expr import Buffer, Const, Load, Select, Var, const
-from ...ir.node import Node, substitute, with_fields
+from ...ir.node import Node, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
 from ...ir.stmt import Block, For, IterVar, Stmt, Store, replace_statements, seq
@@ -60,6 +60,11 @@ def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Ref
         if makers and inside:
             why = f"block {inside[0].name} uses {buffer.name} inside that loop, and {makers[0].name} writes it too"
             return Refusal(what, why, {s: "the loop", inside[0]: "uses it"}, "decompose at a loop inside")
+    for buffer in {e.buffer for e in walk(b.init) if isinstance(e, Load)}:
+        late = [c for c in producers(func, buffer) if s in loops_around(func, c)]
+        if late:
+            why = f"the init reads {buffer.name}, which block {late[0].name} makes inside that loop"
+            return Refusal(what, why, {s: "the loop", late[0]: "makes it"}, "decompose at a loop inside")
     return None
 
 
