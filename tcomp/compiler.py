@@ -10,6 +10,7 @@ from .codegen.build import Kernel, build_all, cached_object, make_kernel
 from .codegen.cache import ObjectCache
 from .codegen.steps import Argument, Copy, KernelCall
 from .config import config
+from .dtype import DType
 from .errors import TcompError, UnsupportedError
 from .ir.graph import FuncCall, Operand, TensorType
 from .ir.module import IRModule
@@ -112,18 +113,21 @@ def _pack(target: Target, winograd: bool) -> PackWeights:
     """The pass that lays weights out as the target's rules want them."""
 
     def width(extents: Sequence[int], weight: TensorType) -> int:
-        return tiles.width_for(target, extents, weight.shape, weight.dtype.itemsize)
+        return tiles.width_for(target, extents, weight.shape, weight.dtype)
 
     def tile(extents: Sequence[int], weight: TensorType) -> tuple[int, int]:
-        return winograd_rule.tile_for(target, extents, weight.shape, weight.dtype.itemsize) if winograd else (0, 0)
+        return winograd_rule.tile_for(target, extents, weight.shape, weight.dtype) if winograd else (0, 0)
 
     def inside(extents: Sequence[int], weight: TensorType) -> int:
-        return tiles.width_inside(target, extents, weight.shape, weight.dtype.itemsize)
+        return tiles.width_inside(target, extents, weight.shape, weight.dtype)
 
     def keys(extents: Sequence[int], queries: TensorType) -> int:
         return attention_rule.panel_for(target, extents, queries.shape, queries.dtype.itemsize)
 
-    return PackWeights(width, tile, inside, keys)
+    def group(a: DType, b: DType) -> int:
+        return tiles.group_for(target, a, b)
+
+    return PackWeights(width, tile, inside, keys, group)
 
 
 def _entry_object(steps: list[KernelCall | Copy], target: Target, cache: ObjectCache) -> bytes:

@@ -62,6 +62,13 @@ class DType:
     def element(self) -> DType:
         return self if self.lanes == 1 else DType(self.kind, self.bits)
 
+    @property
+    def accumulator(self) -> DType:
+        """The type in which products of this one are summed up: wide enough to keep what they have."""
+        if self.is_float and self.bits < 32:
+            return DType("float", 32, self.lanes)
+        return DType("int", 32, self.lanes) if self.is_int and self.bits == 8 else self
+
     def with_lanes(self, lanes: int) -> DType:
         return self if lanes == self.lanes else DType(self.kind, self.bits, lanes)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ..dtype import DType, bfloat16, float32, float64, int8, int32, uint8
 from ..errors import ScheduleError
-from .expr import Add, BinaryExpr, Broadcast, Buffer, Call, Expr, Load, Max, Min, Ramp, Var, cast, const
+from .expr import Add, BinaryExpr, Broadcast, Buffer, Call, Const, Expr, Load, Max, Min, Mul, Ramp, Var, cast, const
+from .node import walk
 from .stmt import For, Stmt, Store
 
 Places = Mapping[str, tuple[Buffer, Expr]]
@@ -68,6 +69,18 @@ def dot_description(lanes: int, group: int, a: DType, b: DType, c: DType) -> Stm
     i, k = Var("i"), Var("k")
     product = cast(left[k], c) * cast(right[i, k], c)
     return For(i, const(lanes), For(k, const(group), Store(out, (i,), out[i] + product)))
+
+
+def dot_shape(intrin: TensorIntrin) -> tuple[int, int, DType, DType] | None:
+    """(lanes, products in each, dtypes of A and B) of an intrinsic that `dot_description` describes; None of another one."""
+    match intrin.description:
+        case For(
+            extent=Const(value=lanes),
+            body=For(extent=Const(value=group), body=Store(value=Add(b=Mul(a=left, b=right)))),
+        ):
+            a, b = (next(e for e in walk(x) if isinstance(e, Load)).buffer for x in (left, right))
+            return lanes, group, a.dtype, b.dtype
+    return None
 
 
 def _dot(op: str, lanes: int, group: int) -> Callable[[Places], Stmt]:

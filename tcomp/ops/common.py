@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from .. import te
+from ..dtype import DType, dtype
 from ..errors import ShapeError
 from ..ir.arith import simplify
 from ..ir.expr import Const, Expr, const
@@ -50,6 +54,44 @@ def same_dtype(name: str, args: Sequence[TensorType]) -> None:
     """Raises ShapeError unless all arguments have one dtype."""
     if any(t.dtype != args[0].dtype for t in args):
         raise mismatch(name, "the dtypes differ", *args, hint="cast one of them")
+
+
+def factors(name: str, args: Sequence[TensorType], out_dtype: Any = None) -> DType:
+    """The dtype of a sum of products: that of the arguments, int32 for 8-bit integers, or the one asked for.
+
+    Raises:
+        ShapeError: the dtypes differ (8-bit integers may differ in their sign), or the result cannot have that dtype.
+    """
+    kinds = [t.dtype for t in args]
+    if not all(d.is_int and d.bits == 8 for d in kinds):
+        same_dtype(name, args)
+    natural = kinds[0].accumulator
+    if out_dtype is None:
+        return natural if natural.is_int else kinds[0]
+    wanted = dtype(out_dtype)
+    if wanted not in (natural, kinds[0]):
+        raise mismatch(name, f"the result is {natural} or {kinds[0]}, not {wanted}", *args, hint="cast the result")
+    return wanted
+
+
+def widened(x: Any) -> Any:
+    """An array in the type in which its products are summed up."""
+    return x.astype(dtype(x.dtype).accumulator.numpy, copy=False)
+
+
+def reference_product(a: Any, b: Any, out_dtype: Any = None) -> Any:
+    """NumPy's product of matrices, summed up in the accumulator's type."""
+    exact = np.matmul(widened(a), widened(b))
+    if exact.dtype == np.float64 or exact.dtype.kind in "iu":
+        return exact
+    return exact.astype(a.dtype if out_dtype is None else dtype(out_dtype).numpy)
+
+
+def in_dtype(t: Tensor, wanted: DType) -> Tensor:
+    """The tensor, cast where it has another dtype."""
+    if t.dtype == wanted:
+        return t
+    return te.compute(t.shape, lambda *i: te.cast(t[i], wanted), name="cast")
 
 
 def float_only(name: str, t: TensorType) -> None:

@@ -12,7 +12,7 @@ from ..errors import ShapeError
 from ..ir.expr import Expr, as_expr, const
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import float_only, pair, rank, same_dtype
+from .common import factors, float_only, in_dtype, pair, rank, widened
 from .movement import pad_tensor
 from .registry import Operator, mismatch, register
 
@@ -68,7 +68,7 @@ def _conv_parts(args: Sequence[TensorType], attrs: Attrs) -> tuple[Any, ...]:
 
 def infer_image(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     x, w = args
-    same_dtype("conv2d", args)
+    result = factors("conv2d", args)
     rank("conv2d", x, 4, "image")
     rank("conv2d", w, 4, "kernel")
     n, c, h, width, o, i, kh, kw = _conv_parts(args, attrs)
@@ -83,7 +83,7 @@ def infer_image(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
         raise ShapeError("conv2d: stride and dilation are at least 1")
     vertical, horizontal = padding_of("conv2d", attrs["padding"])
     shape = (n, o, _windows("conv2d", h, kh, sh, vertical, dh), _windows("conv2d", width, kw, sw, horizontal, dw))
-    return TensorType(_from_canonical(_order("conv2d", _IMAGE, attrs["layout"]), shape), x.dtype)
+    return TensorType(_from_canonical(_order("conv2d", _IMAGE, attrs["layout"]), shape), result)
 
 
 def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
@@ -94,13 +94,13 @@ def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor
     def weight(*at: Expr) -> Expr:
         return w[_from_canonical(kernel, at)]
 
-    return convolve(x, weight, (kh, kw), i, attrs, out)
+    return in_dtype(convolve(x, weight, (kh, kw), i.value, attrs, out), out.dtype)
 
 
 def convolve(
     x: te.Tensor, weight: Callable[..., Expr], size: tuple[Any, Any], depth: Any, attrs: Attrs, out: TensorType
 ) -> te.Tensor:
-    """The tensor expression of a convolution.
+    """The tensor expression of a convolution, in the type in which it sums up.
 
     Args:
         weight: (output channel, input channel, row, column) -> the weight there.
@@ -112,14 +112,14 @@ def convolve(
     if any((*vertical, *horizontal)):
         x = pad_tensor(x, _from_canonical(image, ((0, 0), (0, 0), vertical, horizontal)), 0)
     ry, rx, rc = te.reduce_axis(size[0], "ry"), te.reduce_axis(size[1], "rx"), te.reduce_axis(depth, "rc")
-    groups = attrs["groups"]
-    inputs, per_group = depth.value, out.shape[image[1]] // groups
+    groups, wide = attrs["groups"], x.dtype.accumulator
+    inputs, per_group = depth, out.shape[image[1]] // groups
 
     def at(*index: Expr) -> Expr:
         n, c, y, z = (index[a] for a in image)
         channel = rc if groups == 1 else c if per_group == inputs == 1 else c // per_group * inputs + rc
         value = x[_from_canonical(image, (n, channel, y * sh + ry * dh, z * sw + rx * dw))]
-        return te.sum(value * weight(c, rc, ry, rx), axis=[ry, rx, rc])
+        return te.sum(te.cast(value, wide) * te.cast(weight(c, rc, ry, rx), wide), axis=[ry, rx, rc])
 
     return te.compute(out.shape, at, name="conv2d")
 
@@ -127,7 +127,8 @@ def convolve(
 def reference_image(
     x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int, layout: str, kernel_layout: str
 ) -> Any:
-    x, w = x.transpose(_IMAGE[layout]), w.transpose(_KERNEL[kernel_layout])
+    result = np.result_type(x, w)
+    x, w = widened(x.transpose(_IMAGE[layout])), widened(w.transpose(_KERNEL[kernel_layout]))
     (sh, sw), (dh, dw) = pair("conv2d", stride, "stride"), pair("conv2d", dilation, "dilation")
     x = np.pad(x, ((0, 0), (0, 0), *padding_of("conv2d", padding)))
     o, i, kh, kw = w.shape
@@ -136,7 +137,8 @@ def reference_image(
     n, _, oh, ow = view.shape[:4]
     view = view.reshape(n, groups, i, oh, ow, kh, kw)
     kernels = w.reshape(groups, o // groups, i, kh, kw)
-    y = np.einsum("ngihwyx,goiyx->ngohw", view, kernels, optimize=True).reshape(n, o, oh, ow).astype(x.dtype)
+    y = np.einsum("ngihwyx,goiyx->ngohw", view, kernels, optimize=True).reshape(n, o, oh, ow)
+    y = y.astype(x.dtype if x.dtype.kind in "iu" else result)
     return np.ascontiguousarray(y.transpose(np.argsort(_IMAGE[layout])))
 
 

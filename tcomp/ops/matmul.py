@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .. import te
 from ..ir.expr import Expr
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import broadcast_shape, element, same_dtype, same_extent
+from .common import broadcast_shape, element, factors, in_dtype, reference_product, same_dtype, same_extent, widened
 from .packed import pack_tensor, packed_product
 from .registry import Operator, mismatch, register
 
 
 def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     a, b = args
-    same_dtype("matmul", args)
+    result = factors("matmul", args, attrs["out_dtype"])
     if attrs["panel"] and b.ndim != 2:
         raise mismatch("matmul", "only one matrix, no stack of them, is packed into panels", a, b)
     if a.ndim < 2 or b.ndim < 2:
@@ -26,20 +24,22 @@ def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     if not same_extent(a.shape[-1], b.shape[-2]):
         raise mismatch("matmul", f"the inner extents {a.shape[-1]} and {b.shape[-2]} differ", a, b)
     batch = broadcast_shape("matmul", [TensorType(a.shape[:-2], a.dtype), TensorType(b.shape[:-2], b.dtype)])
-    return TensorType((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+    return TensorType((*batch, a.shape[-2], b.shape[-1]), result)
 
 
 def _matmul(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     a, b = args
     if attrs["panel"]:
-        return packed_product(a, pack_tensor(b, attrs["panel"]), out.shape)
+        panels = TensorType((-(-out.shape[-1] // attrs["panel"]), b.shape[0].value, attrs["panel"]), b.dtype)
+        return packed_product(a, pack_tensor(b, panels), out)
     k = te.reduce_axis(a.shape[-1], "k")
+    wide = a.dtype.accumulator
 
     def at(*index: Expr) -> Expr:
         *batch, i, j = index
-        return te.sum(_row(a, batch, i, k) * _row(b, batch, k, j), axis=k)
+        return te.sum(te.cast(_row(a, batch, i, k), wide) * te.cast(_row(b, batch, k, j), wide), axis=k)
 
-    return te.compute(out.shape, at, name="matmul")
+    return in_dtype(te.compute(out.shape, at, name="matmul"), out.dtype)
 
 
 def _row(t: te.Tensor, batch: Sequence[Expr], i: Expr, j: Expr) -> Expr:
@@ -55,12 +55,17 @@ def matmul_flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> i
     return 2 * out.size * int(args[0].shape[-1])
 
 
+def _matmul_reference(a: Any, b: Any, panel: int, out_dtype: Any) -> Any:
+    return reference_product(a, b, out_dtype)
+
+
 register(
     Operator(
-        "matmul", _infer_matmul, _matmul, lambda a, b, panel: np.matmul(a, b), "anchor", 2, {"panel": 0}, matmul_flops
+        "matmul", _infer_matmul, _matmul, _matmul_reference, "anchor", 2, {"panel": 0, "out_dtype": None}, matmul_flops
     )
 )
-"""`panel`: pack the second matrix, panel by panel of so many columns, inside the kernel."""
+"""`panel`: pack the second matrix, panel by panel of so many columns, inside the kernel. `out_dtype`: float32 of 16-bit floats, whose
+products are summed up in float32 in any case; those of 8-bit integers are int32."""
 
 
 def _infer_linear(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -76,14 +81,16 @@ def _infer_linear(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
 def _linear(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     x, w = args[:2]
     k = te.reduce_axis(x.shape[-1], "k")
-    y = te.compute(out.shape, lambda *i: te.sum(x[(*i[:-1], k)] * w[i[-1], k], axis=k), name="linear")
+    wide = x.dtype.accumulator
+    product = lambda *i: te.sum(te.cast(x[(*i[:-1], k)], wide) * te.cast(w[i[-1], k], wide), axis=k)
+    y = in_dtype(te.compute(out.shape, product, name="linear"), out.dtype)
     if len(args) == 2:
         return y
     return te.compute(out.shape, lambda *i: y[i] + element(args[2], i), name="linear_bias")
 
 
 def _linear_reference(x: Any, w: Any, b: Any = None) -> Any:
-    y = x @ w.T
+    y = (widened(x) @ widened(w.T)).astype(x.dtype)
     return y if b is None else y + b
 
 

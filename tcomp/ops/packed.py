@@ -1,7 +1,8 @@
 """Products with weights that were packed beforehand: in panels of neighbouring columns, each contiguous in memory.
 
 A panel holds `width` columns for every element of the reduction, one row after another, so that the inner loop of a register tile
-reads memory in order. The last panel is filled up with zeros.
+reads memory in order. The last panel is filled up with zeros. `group` rows lie together, column by column, for instructions that sum
+up several products at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .. import te
 from ..ir.expr import Expr, as_expr
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import same_dtype, same_extent
+from .common import factors, reference_product, same_extent
 from .conv import convolve, infer_image, reference_image
 from .registry import Operator, mismatch, register
 
@@ -28,90 +29,124 @@ def _infer_pack(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     (w,) = args
     if w.ndim < 1 or attrs["width"] < 1:
         raise mismatch("pack_columns", "it takes a tensor with columns, and panels of at least one", w)
-    columns = int(w.shape[-1])
-    return TensorType((_panels(columns, attrs["width"]), *w.shape[:-1], attrs["width"]), w.dtype)
+    group, columns = attrs["group"], int(w.shape[-1])
+    if group == 1:
+        return TensorType((_panels(columns, attrs["width"]), *w.shape[:-1], attrs["width"]), w.dtype)
+    if group < 1 or w.ndim < 2 or int(w.shape[-2]) % group:
+        raise mismatch("pack_columns", f"its rows do not divide into groups of {group}", w)
+    shape = (_panels(columns, attrs["width"]), *w.shape[:-2], int(w.shape[-2]) // group, attrs["width"], group)
+    return TensorType(shape, w.dtype)
 
 
-def pack_tensor(w: te.Tensor, width: int) -> te.Tensor:
-    """The panels of a weight, as a tensor expression."""
-    columns = w.shape[-1].value
-    shape = (_panels(columns, width), *w.shape[:-1], width)
+def pack_tensor(w: te.Tensor, out: TensorType, group: int = 1) -> te.Tensor:
+    """The panels of a weight, as a tensor expression of the given shape."""
+    columns, width = w.shape[-1].value, out.shape[-1 if group == 1 else -2]
 
     def at(panel: Expr, *rest: Expr) -> Expr:
-        *row, column = rest
+        if group == 1:
+            *row, column = rest
+        else:
+            *lead, block, column, member = rest
+            row = [*lead, block * group + member]
         j = panel * width + column
         inside = w[(*row, j)]
         return inside if columns % width == 0 else te.select(j < columns, inside, as_expr(0, w.dtype))
 
-    return te.compute(shape, at, name="pack_columns")
+    return te.compute(out.shape, at, name="pack_columns")
 
 
-def _pack_reference(w: Any, width: int) -> Any:
+def _pack_reference(w: Any, width: int, group: int) -> Any:
     panels = _panels(w.shape[-1], width)
     full = np.zeros((*w.shape[:-1], panels * width), w.dtype)
     full[..., : w.shape[-1]] = w
-    return np.ascontiguousarray(np.moveaxis(full.reshape(*w.shape[:-1], panels, width), -2, 0))
+    split = np.moveaxis(full.reshape(*w.shape[:-1], panels, width), -2, 0)
+    if group > 1:
+        split = np.swapaxes(split.reshape(*split.shape[:-2], -1, group, width), -1, -2)
+    return np.ascontiguousarray(split)
 
 
-def unpack(packed: Any, columns: int) -> Any:
+def unpack(packed: Any, columns: int, group: int = 1) -> Any:
     """The weights that `pack_columns` packed."""
+    if group > 1:
+        packed = np.swapaxes(packed, -1, -2)
+        packed = packed.reshape(*packed.shape[:-3], -1, packed.shape[-1])
     moved = np.moveaxis(packed, 0, -2)
     return moved.reshape(*moved.shape[:-2], -1)[..., :columns]
 
 
 register(
-    Operator("pack_columns", _infer_pack, lambda args, attrs, out: pack_tensor(args[0], attrs["width"]), _pack_reference,
-             "injective", 1, {"width": ...})
+    Operator("pack_columns", _infer_pack, lambda args, attrs, out: pack_tensor(args[0], out, attrs["group"]), _pack_reference,
+             "injective", 1, {"width": ..., "group": 1})
 )  # fmt: skip
 
 
-def _check_columns(name: str, args: Sequence[TensorType], attrs: Attrs) -> None:
-    same_dtype(name, args)
+def _check_panels(name: str, args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    """The weight that is packed there, without the columns that fill up the last panel."""
     x, p = args
-    if _panels(attrs["columns"], int(p.shape[-1])) != p.shape[0]:
-        why = f"{p.shape[0]} panels of {p.shape[-1]} columns do not hold {attrs['columns']} columns"
+    group = attrs["group"]
+    if p.ndim < (3 if group == 1 else 4) or (group > 1 and p.shape[-1] != group):
+        raise mismatch(name, f"the weight must be (panels, ..., in, columns), in groups of {group}", x, p)
+    rows, width = (p.shape[1:-1], p.shape[-1]) if group == 1 else ((*p.shape[1:-3], p.shape[-3] * group), p.shape[-2])
+    if _panels(attrs["columns"], int(width)) != p.shape[0]:
+        why = f"{p.shape[0]} panels of {width} columns do not hold {attrs['columns']} columns"
         raise mismatch(name, why, x, p)
+    return TensorType((*rows, attrs["columns"]), p.dtype)
 
 
-def _only_columns(full: te.Tensor, shape: tuple[int, ...]) -> te.Tensor:
-    """The result without the columns that fill up the last panel."""
-    if full.shape[-1].value == shape[-1]:
+def _finish(full: te.Tensor, out: TensorType) -> te.Tensor:
+    """The result without the columns that fill up the last panel, in its own dtype."""
+    if full.shape[-1].value == out.shape[-1] and full.dtype == out.dtype:
         return full
-    return te.compute(shape, lambda *i: full[i], name="columns")
+    return te.compute(out.shape, lambda *i: te.cast(full[i], out.dtype), name="columns")
 
 
 def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     x, p = args
-    if x.ndim < 1 or p.ndim != 3 or not same_extent(x.shape[-1], p.shape[1]):
+    w = _check_panels("packed_matmul", args, attrs)
+    if x.ndim < 1 or w.ndim != 2 or not same_extent(x.shape[-1], w.shape[0]):
         raise mismatch("packed_matmul", "the weight must be (panels, in, width), with in as the last axis of x", x, p)
-    _check_columns("packed_matmul", args, attrs)
-    return TensorType((*x.shape[:-1], attrs["columns"]), x.dtype)
+    return TensorType((*x.shape[:-1], attrs["columns"]), factors("packed_matmul", args, attrs["out_dtype"]))
 
 
-def packed_product(x: te.Tensor, p: te.Tensor, shape: tuple[int, ...]) -> te.Tensor:
-    """Rows of x times the columns in the panels p, as a tensor expression of the given shape."""
-    width = p.shape[-1].value
+def packed_product(x: te.Tensor, p: te.Tensor, out: TensorType, group: int = 1) -> te.Tensor:
+    """Rows of x times the columns in the panels p, as a tensor expression."""
+    width = p.shape[-1 if group == 1 else -2].value
     k = te.reduce_axis(x.shape[-1], "k")
+    wide = x.dtype.accumulator
 
     def at(*index: Expr) -> Expr:
         *rows, j = index
-        return te.sum(x[(*rows, k)] * p[j // width, k, j % width], axis=k)
+        return te.sum(te.cast(x[(*rows, k)], wide) * te.cast(_panel_element(p, width, group, j, k), wide), axis=k)
 
-    full = te.compute((*shape[:-1], p.shape[0].value * width), at, name="matmul")
-    return _only_columns(full, shape)
+    full = te.compute((*out.shape[:-1], p.shape[0].value * width), at, name="matmul")
+    return _finish(full, out)
+
+
+def _panel_element(p: te.Tensor, width: int, group: int, j: Expr, k: Expr, *before: Expr) -> Expr:
+    """Column j of row k; `before` are the axes in front of the rows."""
+    if group == 1:
+        return p[(j // width, *before, k, j % width)]
+    return p[(j // width, *before, k // group, j % width, k % group)]
 
 
 def _flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
-    p = args[1]
-    return 2 * out.size * int(np.prod(p.shape[1:-1]))
+    return 2 * out.size * int(np.prod(_check_panels("packed", args, attrs).shape[:-1]))
 
 
+def _matmul_reference(x: Any, p: Any, columns: int, group: int, out_dtype: Any) -> Any:
+    return reference_product(x, unpack(p, columns, group), out_dtype)
+
+
+_MATMUL = {"columns": ..., "group": 1, "out_dtype": None}
 register(
-    Operator("packed_matmul", _infer_matmul, lambda args, attrs, out: packed_product(args[0], args[1], out.shape), lambda x, p, columns: x @ unpack(p, columns), "anchor", 2,
-             {"columns": ...}, _flops)
+    Operator(
+        "packed_matmul", _infer_matmul,
+        lambda args, attrs, out: packed_product(args[0], args[1], out, attrs["group"]),
+        _matmul_reference, "anchor", 2, _MATMUL, _flops,
+    )
 )  # fmt: skip
 
-_CONV = {"columns": ..., "stride": 1, "padding": 0, "dilation": 1}
+_CONV = {"columns": ..., "group": 1, "stride": 1, "padding": 0, "dilation": 1}
 
 
 def _as_conv(attrs: Attrs) -> Attrs:
@@ -122,25 +157,28 @@ def _as_conv(attrs: Attrs) -> Attrs:
 
 def _infer_conv(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     x, p = args
-    if p.ndim != 5:
+    w = _check_panels("packed_conv2d", args, attrs)
+    if w.ndim != 4:
         raise mismatch("packed_conv2d", "the weight must be (panels, height, width, in, columns)", x, p)
-    _check_columns("packed_conv2d", args, attrs)
-    return infer_image((x, TensorType((*p.shape[1:4], attrs["columns"]), p.dtype)), _as_conv(attrs))
+    return infer_image((x, w), _as_conv(attrs))
 
 
 def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     x, p = args
-    width = p.shape[-1].value
+    group = attrs["group"]
+    width = p.shape[-1 if group == 1 else -2].value
+    depth = p.shape[3].value * group
     padded = TensorType((*out.shape[:-1], p.shape[0].value * width), out.dtype)
 
     def weight(o: Expr, i: Expr, y: Expr, z: Expr) -> Expr:
-        return p[o // width, y, z, i, o % width]
+        return _panel_element(p, width, group, o, i, y, z)
 
-    return _only_columns(convolve(x, weight, tuple(p.shape[1:3]), p.shape[3], _as_conv(attrs), padded), out.shape)
+    return _finish(convolve(x, weight, tuple(p.shape[1:3]), depth, _as_conv(attrs), padded), out)
 
 
-def _conv_reference(x: Any, p: Any, columns: int, **attrs: Any) -> Any:
-    return reference_image(x, unpack(p, columns), **attrs, groups=1, layout="NHWC", kernel_layout="HWIO")
+def _conv_reference(x: Any, p: Any, columns: int, group: int, **attrs: Any) -> Any:
+    weight = unpack(p, columns, group)
+    return reference_image(x, weight, **attrs, groups=1, layout="NHWC", kernel_layout="HWIO")
 
 
 register(Operator("packed_conv2d", _infer_conv, _conv, _conv_reference, "anchor", 2, _CONV, _flops))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from ..dtype import DType, int8, uint8
 from ..ir.graph import OpCall, Operand, TensorType
 from ..ir.module import IRModule
 from ..ops.common import pair
+from ..ops.conv import padding_of
 from .fold import EliminateDeadCode, fold_constant
 from .rewriter import Rewriter
 
@@ -18,6 +20,15 @@ PanelWidth = Callable[[Sequence[int], TensorType], int]
 WinogradTile = Callable[[Sequence[int], TensorType], tuple[int, int]]
 """(extents of the result, NHWC; the weight's type, HWIO) -> outputs along a side of a tile, 0 for the direct way; columns of a
 panel."""
+
+
+Group = Callable[[DType, DType], int]
+"""(dtypes of the two operands) -> how many products an instruction sums up at once; 1 for plain multiply-adds."""
+
+
+def single(a: DType, b: DType) -> int:
+    """One product at a time."""
+    return 1
 
 
 def never(extents: Sequence[int], weight: TensorType) -> tuple[int, int]:
@@ -38,7 +49,8 @@ class PackWeights:
 
     Attributes:
         width: how wide the panels are; winograd: which convolutions to transform; inside: the panels of operands that vary;
-            keys: those of attention's keys, of the scores' extents and the queries' type. The target's schedule rules know.
+            keys: those of attention's keys, of the scores' extents and the queries' type; group: rows that lie together for
+            dot product instructions. The target's schedule rules know.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
@@ -47,12 +59,14 @@ class PackWeights:
     winograd: WinogradTile = never
     inside: PanelWidth = leave
     keys: PanelWidth = leave
+    group: Group = single
 
     def run(self, module: IRModule) -> IRModule:
         new = Rewriter(module, (fold_constant, self.pack)).run()
         return module if new is module else EliminateDeadCode().run(new)
 
     def pack(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+        attrs: dict[str, Any]
         if call.op == "attention":
             return self.pack_keys(g, call, type_)
         if call.op not in ("matmul", "conv2d") or g.array(call.args[0]) is not None:
@@ -65,7 +79,7 @@ class PackWeights:
         if call.op == "matmul":
             if w.type.ndim != 2:
                 return None
-            name, attrs = "packed_matmul", {}
+            name, attrs = "packed_matmul", {"out_dtype": call.attrs["out_dtype"]}
         else:
             if call.attrs["groups"] != 1 or call.attrs["kernel_layout"] != "HWIO" or call.attrs["layout"] != "NHWC":
                 return None
@@ -81,7 +95,27 @@ class PackWeights:
         width = self.width(type_.shape, w.type)
         if not width:
             return None
-        return g.op(name, x, g.op("pack_columns", w, width=width), columns=type_.shape[-1], **attrs)
+        offset = None
+        if (x.type.dtype, w.type.dtype) == (int8, int8) and self.group(uint8, int8) > 1:
+            x, offset = (
+                self.unsigned(g, x, attrs),
+                g.op("sum", g.op("cast", w, dtype="int32"), axes=range(w.type.ndim - 1)),
+            )
+        group = self.group(x.type.dtype, w.type.dtype)
+        group = group if w.type.shape[-2] % group == 0 else 1
+        y = g.op(
+            name, x, g.op("pack_columns", w, width=width, group=group), columns=type_.shape[-1], group=group, **attrs
+        )
+        return y if offset is None else g.op("subtract", y, g.op("multiply_scalar", offset, scalar=128))
+
+    def unsigned(self, g: Rewriter, x: Operand, attrs: dict[str, Any]) -> Operand:
+        """A signed operand, moved up by 128 for an instruction that takes unsigned ones; the caller takes what that adds off again."""
+        moved = g.op("add_scalar", g.op("cast", x, dtype="int16"), scalar=128)
+        moved = g.op("cast", moved, dtype="uint8")
+        if attrs.get("padding"):
+            vertical, horizontal = padding_of("conv2d", attrs.pop("padding"))
+            moved = g.op("pad", moved, pad_width=((0, 0), vertical, horizontal, (0, 0)), value=128)
+        return moved
 
     def pack_inside(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         """A product of two operands that vary packs the second one inside its kernel, where enough rows make use of it."""

@@ -277,6 +277,29 @@ def accumulate_tile(sch: Schedule, block: BlockRef | str, depth: int, vectors: i
     return reduce
 
 
+def accumulate_dots(
+    sch: Schedule, block: BlockRef | str, depth: int, vectors: int, lanes: int, intrin: str, group: int
+) -> list[Var]:
+    """Order a tile's reduction as `accumulate_tile` does, by an instruction that sums up `group` products in each lane.
+
+    Returns:
+        The loops over reduce axes, without the group.
+    """
+    loops = sch.get_loops(block)[depth:]
+    reduce = [v for v in loops if v in set(reduce_loops(sch, block))]
+    spatial = [v for v in loops if v not in reduce]
+    if vectors > 1:
+        spatial = [*spatial[:-1], *sch.split(spatial[-1], [vectors, lanes])]
+    reduce[-1:] = sch.split(reduce[-1], [None, group])
+    sch.reorder(*reduce[:-1], *spatial, reduce[-1])
+    init = sch.decompose_reduction(block, reduce[0])
+    unroll_and_vectorize(sch, sch.get_loops(init)[depth:])
+    for loop in spatial[:-1]:
+        sch.unroll(loop)
+    sch.tensorize(spatial[-1], intrin)
+    return reduce[:-1]
+
+
 def register_tile(
     sch: Schedule, block: BlockRef | str, rows: Sequence[int], vectors: int, lanes: int, last_outside: bool = True
 ) -> RegisterTile:

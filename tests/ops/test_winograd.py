@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tcomp
+from tcomp.dtype import float32
 from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.ops.winograd import IMAGE, RESULT, WEIGHT
@@ -62,9 +63,9 @@ def evaluate_one(op: str, w: np.ndarray, **attrs: object) -> np.ndarray:
 
 def test_it_is_chosen_where_faster_and_can_be_forbidden() -> None:
     target = Target.parse("llvm -mcpu=skylake-avx512 -num-cores=1")
-    assert tile_for(target, (1, 56, 56, 64), (3, 3, 64, 64), 4)[0] == 4
-    assert tile_for(target, (1, 2, 2, 512), (3, 3, 512, 512), 4)[0] == 0
-    assert tile_for(target, (1, 56, 56, 64), (3, 3, 3, 64), 4)[0] == 0
+    assert tile_for(target, (1, 56, 56, 64), (3, 3, 64, 64), float32)[0] == 4
+    assert tile_for(target, (1, 2, 2, 512), (3, 3, 512, 512), float32)[0] == 0
+    assert tile_for(target, (1, 56, 56, 64), (3, 3, 3, 64), float32)[0] == 0
     g = GraphBuilder()
     weight = g.constant(np.ones((3, 3, 32, 32), "float32"))
     module = g.build(g.conv2d(g.input("x", (1, 28, 28, 32)), weight, padding=1, layout="NHWC", kernel_layout="HWIO"))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tcomp
+from tcomp.dtype import float32
 from tcomp.ir.graph import OpCall
 from tcomp.ir.module import IRModule
 from tcomp.ops import GraphBuilder
@@ -77,9 +78,9 @@ def test_what_is_not_constant_or_has_groups_is_left_alone() -> None:
 
 def test_operands_that_vary_are_packed_inside_where_it_pays() -> None:
     target = Target.parse("llvm -mcpu=skylake-avx512 -num-cores=2")
-    assert width_inside(target, (512, 512), (512, 512), 4) == width_for(target, (512, 512), (512, 512), 4)
-    assert width_inside(target, (4, 512), (512, 512), 4) == 0  # the copy would serve one tile
-    assert width_inside(target, (512, 16), (512, 16), 4) == 0  # one column of tiles is no work for two cores
+    assert width_inside(target, (512, 512), (512, 512), float32) == width_for(target, (512, 512), (512, 512), float32)
+    assert width_inside(target, (4, 512), (512, 512), float32) == 0  # the copy would serve one tile
+    assert width_inside(target, (512, 16), (512, 16), float32) == 0  # one column of tiles is no work for two cores
     g = GraphBuilder()
     module = g.build(g.relu(g.matmul(g.input("a", (300, 70)), g.input("b", (70, 130)))))
     (kernel,) = tcomp.compile(module, target="cpu -num-cores=2").program.kernels
@@ -91,7 +92,7 @@ def test_operands_that_vary_are_packed_inside_where_it_pays() -> None:
 def test_panels_fit_the_register_tile_and_the_second_cache() -> None:
     target = Target.parse("llvm -mcpu=skylake-avx512 -num-cores=1")
     for m, k, n in ((128, 768, 768), (512, 4096, 1024), (1, 768, 3072), (37, 100, 5), (7, 9, 1000)):
-        width = width_for(target, (m, n), (k, n), 4)
+        width = width_for(target, (m, n), (k, n), float32)
         assert width % 16 == 0 and width <= -(-n // 16) * 16
         assert m <= 8 or width == 16 or k * width * 4 <= target.l2_bytes
     assert rows_within(4096) < rows_within(2048) < rows_within(1000)

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from ...analysis.regions import consumers, writes
+from ...dtype import DType
 from ...ir.arith import linear
 from ...ir.expr import Const, Expr, FloorDiv, FloorMod, Var
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...ir.stmt import Block
+from ...ir.tensor_intrin import dot_shape, tensor_intrin, tensor_intrins
 from ...target import Target
 from ..library import (
+    accumulate_dots,
     accumulate_tile,
     fuse_all,
     inline_elementwise,
@@ -83,18 +86,34 @@ def _vectorizes(block: Block) -> bool:
 
 def panel_width(indices: tuple[Expr, ...], last: Var) -> int | None:
     """The width of the panels of a packed operand, read as [last // width, ..., last % width]; None of another one."""
-    if len(indices) < 2:
+    if not indices or not isinstance(indices[0], FloorDiv) or indices[0].a is not last:
         return None
-    panel, column = indices[0], indices[-1]
-    if (
-        not isinstance(panel, FloorDiv)
-        or not isinstance(column, FloorMod)
-        or panel.a is not last
-        or column.a is not last
-    ):
+    panel, inner = indices[0], [i for i in indices[1:] if last in free_vars(i)]
+    if len(inner) != 1 or not isinstance(inner[0], FloorMod) or inner[0].a is not last:
         return None
-    inner = any(last in free_vars(i) for i in indices[1:-1])
-    return int(panel.b.value) if isinstance(panel.b, Const) and panel.b == column.b and not inner else None
+    # the columns of a panel lie side by side, or groups of rows of each do
+    own = next(n for n, i in enumerate(indices) if i is inner[0])
+    if len(indices) - own > 2 or (len(indices) - own == 2 and not isinstance(indices[-1], FloorMod)):
+        return None
+    return int(panel.b.value) if isinstance(panel.b, Const) and panel.b == inner[0].b else None
+
+
+def dot_instruction(target: Target, a: DType, b: DType) -> tuple[str, int] | None:
+    """The instruction that sums up several products of two operands in each lane of a vector, and how many; None of none."""
+    for name in tensor_intrins():
+        intrin = tensor_intrin(name)
+        assert intrin is not None
+        shape = dot_shape(intrin)
+        if shape is not None and shape[2:] == (a, b) and target.has(intrin.feature):
+            lanes, group = shape[:2]
+            return (name, group) if lanes == target.lanes(a.accumulator.itemsize) else None
+    return None
+
+
+def group_for(target: Target, a: DType, b: DType) -> int:
+    """Products that are summed up at once: those of an instruction, else one."""
+    found = dot_instruction(target, a, b)
+    return 1 if found is None else found[1]
 
 
 def _epilogue_fits(func: PrimFunc, block: Block) -> bool:
@@ -151,7 +170,7 @@ def rows_within(row_bytes: int) -> int:
     return 4 if row_bytes % 4096 == 0 else 8 if row_bytes % 2048 == 0 else 64
 
 
-def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], itemsize: int) -> int:
+def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dtype: DType) -> int:
     """Columns of a panel of a constant weight: those of the register tile that `apply` will choose.
 
     Where several rows of tiles read a panel, it must stay in the second cache meanwhile, with some room for the rest.
@@ -159,7 +178,7 @@ def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], i
     Args:
         extents: of the result, columns last; weight: extents of the weight, columns last.
     """
-    lanes = target.lanes(itemsize)
+    lanes, itemsize = target.lanes(dtype.accumulator.itemsize), dtype.itemsize
     columns = ceil(extents[-1] / lanes)
     most = 8 if prod(extents[:-1]) <= 8 else target.l2_bytes * 4 // 5 // (prod(weight[:-1]) * lanes * itemsize)
     choice = range(1, max(1, min(8, columns, most)) + 1)
@@ -169,13 +188,13 @@ def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], i
     return tile.vectors * lanes
 
 
-def width_inside(target: Target, extents: Sequence[int], weight: tuple[int, ...], itemsize: int) -> int:
+def width_inside(target: Target, extents: Sequence[int], weight: tuple[int, ...], dtype: DType) -> int:
     """Columns of the panels into which a kernel packs an operand that varies; 0 where that does not pay.
 
     It pays where the copy serves at least MIN_ROW_TILES tiles of rows, and there are columns of tiles for all cores.
     """
-    width = width_for(target, extents, weight, itemsize)
-    rows = target.num_registers * target.lanes(itemsize) // width
+    width = width_for(target, extents, weight, dtype)
+    rows = target.num_registers * target.lanes(dtype.accumulator.itemsize) // width
     enough = extents[0] >= MIN_ROW_TILES * min(rows, extents[0]) and ceil(extents[1] / width) >= target.num_cores
     return width if enough and extents[0] > rows else 0
 
@@ -229,11 +248,28 @@ def apply(sch: Schedule, target: Target) -> None:
         else:
             sch.compute_at(name, sch.get_loops(acc)[0])
         vectorize_innermost(sch, name, tile.lanes, 1)
+    dot = _dot_of(sch, acc, target)
+    if dot is not None:
+        accumulate_dots(sch, acc, depth, tile.vectors, tile.lanes, *dot)
+        unroll_and_vectorize(sch, inner)
+        return
     reduce = accumulate_tile(sch, acc, depth, tile.vectors, tile.lanes)
     unroll_and_vectorize(sch, inner)
     steps = sch.get_extent(reduce[-1]) if reduce else 1
     if isinstance(steps, int) and steps > UNROLL and steps % UNROLL == 0:
         sch.unroll(sch.split(reduce[-1], [None, UNROLL])[1])
+
+
+def _dot_of(sch: Schedule, acc: str, target: Target) -> tuple[str, int] | None:
+    """The dot product instruction for a product whose weight is packed in groups for one."""
+    block = sch.func.blocks[acc]
+    last = _spatial(block)[-1]
+    operands = loaded(block)
+    packed = [b for b, i in operands if panel_width(i, last) and last not in free_vars(i[-1])]
+    others = [b for b, _ in operands if b not in packed]
+    if len(packed) != 1 or len(others) != 1:
+        return None
+    return dot_instruction(target, others[0].dtype, packed[0].dtype)
 
 
 def _fills_panels(sch: Schedule, acc: str, name: str) -> bool:

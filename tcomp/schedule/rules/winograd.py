@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from ...analysis.regions import writes
+from ...dtype import DType, float32
 from ...ir.expr import Var
 from ...ir.primfunc import PrimFunc
 from ...target import Target
@@ -31,7 +32,7 @@ def applies(func: PrimFunc, target: Target) -> bool:
     return PRODUCT in func.blocks
 
 
-def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dtype: DType) -> tuple[int, int]:
     """(outputs along each side of a tile, columns of a weight panel) for a 3 x 3 convolution; (0, 0) where the direct way wins.
 
     Counts vector multiply-adds and the bytes of the weights, which come from beyond the second cache; the transformed ones are
@@ -41,8 +42,9 @@ def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], it
         extents: of the result, (n, height, width, channels); weight: (3, 3, in, out).
     """
     n, h, w, o = extents
+    itemsize = dtype.itemsize
     c, lanes = weight[2], target.lanes(itemsize)
-    if c < lanes or o < lanes or itemsize != 4:
+    if c < lanes or o < lanes or dtype != float32:
         return 0, 0
     work = c * ceil(o / lanes)
     traffic = c * o * itemsize / BYTES_PER_CYCLE
