@@ -230,8 +230,6 @@ def _onnx_node(call: OpCall, args: list[str], constant: Callable[[np.ndarray], s
         case "attention":
             scale = {} if a["scale"] is None else {"scale": a["scale"]}
             return "Attention", args, {"is_causal": int(a["causal"]), **scale}
-        case "take":
-            return "Gather", args, {"axis": a["axis"]}
         case "gelu":
             return "Gelu", args, {"approximate": "tanh" if a["approximate"] else "none"}
         case "sum" | "mean" | "max":
@@ -240,6 +238,16 @@ def _onnx_node(call: OpCall, args: list[str], constant: Callable[[np.ndarray], s
             return f"Reduce{call.op.capitalize()}", [*args, ints(axes)], {"keepdims": int(a["keepdims"])}
         case "argmax":
             return "ArgMax", args, {"axis": a["axis"], "keepdims": int(a["keepdims"])}
+    return _onnx_movement(call, args, constant, ints)
+
+
+def _onnx_movement(
+    call: OpCall, args: list[str], constant: Callable[[np.ndarray], str], ints: Callable[[Any], str]
+) -> tuple[str, list[str], dict]:
+    a = call.attrs
+    match call.op:
+        case "take":
+            return "Gather", args, {"axis": a["axis"]}
         case "transpose":
             return "Transpose", args, {"perm": list(a["axes"])}
         case "reshape":

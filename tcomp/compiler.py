@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .codegen.assembly import assembly_facts
@@ -10,7 +11,6 @@ from .codegen.build import Kernel, build_all, cached_object, make_kernel
 from .codegen.cache import ObjectCache
 from .codegen.steps import Argument, Copy, KernelCall
 from .config import config
-from .dtype import DType
 from .errors import TcompError, UnsupportedError
 from .ir.graph import FuncCall, Operand, TensorType
 from .ir.module import IRModule
@@ -124,10 +124,7 @@ def _pack(target: Target, winograd: bool) -> PackWeights:
     def keys(extents: Sequence[int], queries: TensorType) -> int:
         return attention_rule.panel_for(target, extents, queries.shape, queries.dtype.itemsize)
 
-    def group(a: DType, b: DType) -> int:
-        return tiles.group_for(target, a, b)
-
-    return PackWeights(width, tile, inside, keys, group)
+    return PackWeights(width, tile, inside, keys, partial(tiles.group_for, target))
 
 
 def _entry_object(steps: list[KernelCall | Copy], target: Target, cache: ObjectCache) -> bytes:

@@ -79,7 +79,7 @@ def dot_shape(intrin: TensorIntrin) -> tuple[int, int, DType, DType] | None:
             body=For(extent=Const(value=group), body=Store(value=Add(b=Mul(a=left, b=right)))),
         ):
             a, b = (next(e for e in walk(x) if isinstance(e, Load)).buffer for x in (left, right))
-            return lanes, group, a.dtype, b.dtype
+            return int(lanes), int(group), a.dtype, b.dtype
     return None
 
 
