@@ -20,13 +20,14 @@ _lock = threading.Lock()
 _pool: _Pool | None = None
 
 
-def pool_source(machine: str | None = None) -> str:
-    """The pool as LLVM IR for a machine (by default this one)."""
+def runtime_source(machine: str | None = None) -> str:
+    """What kernels call, the pool and the memory of scratch.ll, as LLVM IR for a machine (by default this one)."""
     name = {"amd64": "x86_64", "arm64": "aarch64"}.get(
         (machine or platform.machine()).lower(), machine or platform.machine()
     )
     declare, pause = _PAUSE.get(name, ("", ""))
-    text = (Path(__file__).parent / "threadpool.ll").read_text(encoding="utf-8")
+    folder = Path(__file__).parent
+    text = "\n".join((folder / n).read_text(encoding="utf-8") for n in ("threadpool.ll", "scratch.ll"))
     return text.replace("{declare_pause}", declare).replace("{pause}", pause)
 
 
@@ -45,7 +46,7 @@ class _Pool:
 
     def __init__(self, library: object, addresses: dict[str, int]) -> None:
         self.library = library
-        self.parallel_for_address = addresses["tcomp_parallel_for"]
+        self.addresses = addresses
         void, i32 = ctypes.CFUNCTYPE(None), ctypes.c_int32
         self.set_num_threads = ctypes.CFUNCTYPE(None, i32)(addresses["tcomp_set_num_threads"])
         self.get_num_threads = ctypes.CFUNCTYPE(i32)(addresses["tcomp_get_num_threads"])

@@ -16,7 +16,8 @@ from .expr import ExprEmitter
 from .types import I8, I64, PTR, memory_type, opaque, value_type
 
 STACK_LIMIT = 64 * 1024
-"""Buffers of up to this many bytes live on the stack, larger ones come from the C library's allocator."""
+"""Buffers of up to this many bytes live on the stack, larger ones come from scratch.ll."""
+SCRATCH_ALIGN = 64
 
 PARALLEL_FOR = "tcomp_parallel_for"
 _BODY = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])
@@ -139,13 +140,18 @@ class _KernelEmitter(ExprEmitter):
             self.stmt(s.body)
             return
         nbytes = self.builder.mul(self.scalar(size), ir.Constant(I64, b.dtype.itemsize))
-        rounded = self.builder.and_(self.builder.add(nbytes, ir.Constant(I64, 2 * align - 1)), ir.Constant(I64, -align))
-        malloc = self.declare("aligned_alloc", ir.FunctionType(PTR, [I64, I64]))
-        free = self.declare("free", ir.FunctionType(ir.VoidType(), [PTR]))
-        pointer = self.builder.call(malloc, [ir.Constant(I64, align), rounded], name=b.name)
+        take = self.declare("tcomp_take", ir.FunctionType(PTR, [I64]))
+        give = self.declare("tcomp_give", ir.FunctionType(ir.VoidType(), [PTR]))
+        spare = align if align > SCRATCH_ALIGN else 0
+        pointer = self.builder.call(take, [self.builder.add(nbytes, ir.Constant(I64, spare))], name=b.name)
         self.buffers[b] = pointer
+        if spare:
+            above = self.builder.neg(self.builder.ptrtoint(pointer, I64))
+            self.buffers[b] = self.builder.gep(
+                pointer, [self.builder.and_(above, ir.Constant(I64, align - 1))], source_etype=I8
+            )
         self.stmt(s.body)
-        self.builder.call(free, [pointer])
+        self.builder.call(give, [pointer])
 
     def parallel(self, s: For) -> None:
         """Outline the body: `body(context, begin, end)` runs a range of iterations, in any thread."""

@@ -7,13 +7,12 @@ from typing import Any
 
 from ...errors import TcompError
 from ...lazy import lazy_module
-from ..threads import install_pool, installed_pool, pool_source
+from ..threads import install_pool, installed_pool, runtime_source
 
 llvm = lazy_module("llvmlite.binding")
 
-_POOL_FUNCTIONS = (
-    "tcomp_parallel_for", "tcomp_set_num_threads", "tcomp_get_num_threads", "tcomp_set_spin", "tcomp_after_fork",
-)  # fmt: skip
+_CALLED_BY_KERNELS = ("tcomp_parallel_for", "tcomp_take", "tcomp_give")
+_SETTINGS = ("tcomp_set_num_threads", "tcomp_get_num_threads", "tcomp_set_spin", "tcomp_after_fork")
 
 
 class Library:
@@ -43,13 +42,14 @@ def _engine(text: str) -> Any:
 
 
 def ensure_pool() -> None:
-    """Load the thread pool, once a process."""
+    """Load what kernels call (the thread pool, scratch memory), once a process."""
     if installed_pool() is None:
-        engine = _engine(pool_source())
+        engine = _engine(runtime_source())
         engine.finalize_object()
         library = Library(engine)
-        install_pool(library, {name: library.address(name) for name in _POOL_FUNCTIONS})
-        llvm.add_symbol("tcomp_parallel_for", installed_pool().parallel_for_address)
+        install_pool(library, {name: library.address(name) for name in (*_CALLED_BY_KERNELS, *_SETTINGS)})
+        for name in _CALLED_BY_KERNELS:
+            llvm.add_symbol(name, installed_pool().addresses[name])
 
 
 def load_objects(objects: Iterable[bytes], symbols: Sequence[str] = ()) -> Library:
