@@ -122,7 +122,7 @@ def _pack(target: Target, winograd: bool) -> PackWeights:
         return tiles.width_inside(target, extents, weight.shape, weight.dtype)
 
     def keys(extents: Sequence[int], queries: TensorType) -> int:
-        return attention_rule.panel_for(target, extents, queries.shape, queries.dtype.itemsize)
+        return attention_rule.panel_for(target, extents, queries.shape, queries.dtype.accumulator.itemsize)
 
     return PackWeights(width, tile, inside, keys, partial(tiles.group_for, target))
 

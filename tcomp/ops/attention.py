@@ -16,7 +16,7 @@ from .. import te
 from ..ir.expr import Expr, as_expr, call
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import broadcast_shape, element, float_only, same_dtype, same_extent
+from .common import broadcast_shape, element, float_only, same_dtype, same_extent, widened
 from .registry import Operator, mismatch, register
 
 _DEFAULTS = {"scale": None, "causal": False, "panel": 0}
@@ -71,7 +71,8 @@ def _keys(k: te.Tensor, width: int) -> te.Tensor:
 def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     q, k, v = args[:3]
     batch, rows, count = out.shape[:-2], q.shape[-2].value, k.shape[-2].value
-    scale = as_expr(_scale(attrs["scale"], q.shape[-1].value), q.dtype)
+    wide = q.dtype.accumulator
+    scale = as_expr(_scale(attrs["scale"], q.shape[-1].value), wide)
     width = attrs["panel"]
     d, j = te.reduce_axis(q.shape[-1], "d"), te.reduce_axis(count, "j")
     packed = _keys(k, width) if width else None
@@ -79,7 +80,7 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
     def product(*index: Expr) -> Any:
         *b, i, key = index
         other = _at(k, b, key, d) if packed is None else _at(packed, b, key // width, d, key % width)
-        return te.sum(_at(q, b, i, d) * other, axis=d)
+        return te.sum(te.cast(_at(q, b, i, d), wide) * te.cast(other, wide), axis=d)
 
     columns = count if packed is None else packed.shape[-3].value * width
     raw = te.compute((*batch, rows, columns), product, name="attention_product")
@@ -87,9 +88,9 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
     def score(*index: Expr) -> Expr:
         value = raw[index] * scale
         if len(args) == 4:
-            value = value + element(args[3], index)
+            value = value + te.cast(element(args[3], index), wide)
         if attrs["causal"]:
-            value = te.select(index[-1] <= index[-2] + (count - rows), value, as_expr(-np.inf, q.dtype))
+            value = te.select(index[-1] <= index[-2] + (count - rows), value, as_expr(-np.inf, wide))
         return value
 
     scores = te.compute((*batch, rows, count), score, name="attention_scores")
@@ -101,9 +102,11 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
     total = te.compute((*batch, rows), lambda *i: te.sum(weights[(*i, n)], axis=n), name="attention_total")
     m = te.reduce_axis(count, "m")
     mixed = te.compute(
-        out.shape, lambda *i: te.sum(weights[(*i[:-1], m)] * _at(v, i[:-2], m, i[-1]), axis=m), name="attention_mixed"
+        out.shape,
+        lambda *i: te.sum(weights[(*i[:-1], m)] * te.cast(_at(v, i[:-2], m, i[-1]), wide), axis=m),
+        name="attention_mixed",
     )
-    return te.compute(out.shape, lambda *i: mixed[i] / total[i[:-1]], name="attention")
+    return te.compute(out.shape, lambda *i: te.cast(mixed[i] / total[i[:-1]], out.dtype), name="attention")
 
 
 def _scale(given: float | None, features: int) -> float:
@@ -111,14 +114,14 @@ def _scale(given: float | None, features: int) -> float:
 
 
 def _reference(q: Any, k: Any, v: Any, mask: Any = None, *, scale: Any, causal: bool, panel: int) -> Any:
-    scores = (q @ np.swapaxes(k, -1, -2) * _scale(scale, q.shape[-1])).astype(q.dtype)
+    scores = widened(q) @ np.swapaxes(widened(k), -1, -2) * widened(q).dtype.type(_scale(scale, q.shape[-1]))
     if mask is not None:
         scores = scores + mask
     if causal:
         m, n = scores.shape[-2:]
         scores = np.where(np.tril(np.ones((m, n), bool), n - m), scores, -np.inf)
     e = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return ((e / e.sum(axis=-1, keepdims=True)) @ v).astype(q.dtype)
+    return ((e / e.sum(axis=-1, keepdims=True)) @ widened(v)).astype(q.dtype)
 
 
 def _flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:

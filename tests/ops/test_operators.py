@@ -170,6 +170,17 @@ def test_take_counts_from_the_end_and_never_leaves_the_tensor(rng: np.random.Gen
     assert np.array_equal(tcomp.compile(module)(x, index), x[[0, 4, 4, 0, 4, 0]])
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("rows", [2, 33])
+def test_attention_in_other_dtypes(kind: str, rows: int, rng: np.random.Generator) -> None:
+    arrays = [rng.standard_normal(s).astype(dtype(kind).numpy) for s in ((3, rows, 20), (3, 40, 20), (3, 40, 12))]
+    g = GraphBuilder()
+    module = g.build(g.attention(*(g.input(f"x{i}", x.shape, kind) for i, x in enumerate(arrays))))
+    got, want = tcomp.compile(module)(*arrays), evaluate(module, arrays, exact=True)[0]
+    assert got.dtype == dtype(kind).numpy
+    assert relative_error(got.astype("float64"), want) < {"float16": 1e-3, "bfloat16": 1e-2, "float64": 1e-14}[kind]
+
+
 def test_attention_with_large_scores_stays_finite(rng: np.random.Generator) -> None:
     q, k, v = (1e3 * rng.standard_normal((2, 70, 32)).astype("float32") for _ in range(3))
     g = GraphBuilder()

@@ -45,6 +45,8 @@ GRAPHS = {
     "rows": (lambda g: g.sum(g.input("x", (13, 33)), axes=(1,)), "rows"),
     "softmax": (lambda g: g.softmax(g.input("x", (13, 33))), "rows"),
     "attention": (lambda g: g.relu(g.attention(*(g.input(n, (2, 21, 20)) for n in "qkv"), panel=32)), "attention"),
+    "attention of a query": (lambda g: g.attention(g.input("q", (3, 1, 40)), g.input("k", (3, 45, 40)), g.input("v", (3, 45, 33))), "attention"),
+    "attention of two queries": (lambda g: g.attention(g.input("q", (2, 40)), g.input("k", (45, 40)), g.input("v", (45, 33))), "attention"),
     "attention of one stack": (lambda g: g.attention(g.input("q", (30, 20)), g.input("k", (45, 20)), g.input("v", (45, 33)), panel=16), "attention"),
     "elementwise": (lambda g: g.tanh(g.add(g.input("x", (13, 33)), g.input("y", (33,)))), "elementwise"),
     "transpose": (lambda g: g.transpose(g.input("x", (13, 33)), axes=(1, 0)), "elementwise"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import ceil, prod
 
 from ...analysis.regions import writes
+from ...ir.expr import Var
 from ...ir.primfunc import PrimFunc
 from ...target import Target
 from ..library import (
@@ -32,7 +33,7 @@ ROW_TILES = 8
 
 
 def applies(func: PrimFunc, target: Target) -> bool:
-    return PRODUCT in func.blocks and KEYS in func.blocks
+    return PRODUCT in func.blocks
 
 
 def panel_for(target: Target, scores: Sequence[int], queries: Sequence[int], itemsize: int) -> int:
@@ -45,64 +46,53 @@ def panel_for(target: Target, scores: Sequence[int], queries: Sequence[int], ite
     if rows < 4 or keys < lanes:
         return 0
     most = range(1, min(4, ceil(keys / lanes)) + 1)
-    return (
-        lanes
-        * choose_tile([rows, keys], lanes, target.num_registers, most, rows_within(queries[-1] * itemsize)).vectors
-    )
+    tile = choose_tile([rows, keys], lanes, target.num_registers, most, rows_within(queries[-1] * itemsize))
+    return lanes * tile.vectors
 
 
 def apply(sch: Schedule, target: Target) -> None:
     """Some rows of queries at a time: their scores, the weights of these, and the weighted values, all in the second cache.
 
     Both products have register tiles, chosen as for any product; the scale and the mask join the write-back of the first, the
-    division by the sum of the weights that of the second. Stacks of matrices run in parallel; groups of rows too, where there
-    are few stacks.
+    division by the sum of the weights that of the second. With few queries each score is summed up in vectors along the
+    features. Stacks of matrices run in parallel; groups of rows too, where there are few stacks.
     """
-    shape = [e.value for e in writes(sch.func.blocks[RESULT])[0].shape]
-    keys = writes(sch.func.blocks[SCORES])[0].shape[-1].value
-    itemsize = writes(sch.func.blocks[RESULT])[0].dtype.itemsize
-    lanes, stacks, rows = target.lanes(itemsize), prod(shape[:-2]), shape[-2]
+    *batch, rows, features = _extents(sch, RESULT)
+    keys, depth, is_packed = _extents(sch, SCORES)[-1], _depth(sch), KEYS in sch.func.blocks
+    itemsize = writes(sch.func.blocks[SCORES])[0].dtype.itemsize
+    lanes, stacks = target.lanes(itemsize), prod(batch)
     is_big = is_worth_threads(sch.func, target.num_cores)
     by_stack = not is_big or stacks >= 2 * target.num_cores
-    width, depth = (writes(sch.func.blocks[KEYS])[0].shape[i].value for i in (-1, -2))
-    first = choose_tile([rows, keys], lanes, target.num_registers, (width // lanes,), rows_within(depth * itemsize))
-    together = _together(
-        target, rows if by_stack else ceil(rows * stacks / (4 * target.num_cores)), first.rows[-1], keys * itemsize
-    )
-    second = choose_tile([min(together, rows), shape[-1]], lanes, target.num_registers, range(1, 5))
-    top, top_parts = factor(sch, TOP, lanes)
-    total, total_parts = factor(sch, TOTAL, lanes)
+    panel = _extents(sch, KEYS)[-1] // lanes if is_packed else 1
+    first = choose_tile([rows, keys], lanes, target.num_registers, (panel,), rows_within(depth * itemsize))
+    share = rows if by_stack else ceil(rows * stacks / (4 * target.num_cores))
+    together = min(rows, _together(target, share, first.rows[-1], keys * itemsize))
+    second = choose_tile([together, features], lanes, target.num_registers, range(1, 5))
     result = inline_into_output(sch, RESULT)
     *outer, row, _ = sch.get_loops(result)
-    group, _ = sch.split(row, [None, min(together, rows)])
+    group, _ = sch.split(row, [None, together])
     stack = fuse_all(sch, outer)
     around = 1 if stack is None else 2
     sch.set_scope(MIXED, 0, "local")
     _product(sch, MIXED, result, around, second, last_outside=False)
-    for name in (total, *reversed(total_parts), WEIGHTS):
-        sch.compute_at(name, group)
-    line = sch.get_loops(WEIGHTS)[around]
-    for name in (*total_parts, total):
-        line = sch.merge(line, sch.get_loops(name)[around])
-    for name in (top, *reversed(top_parts)):
-        sch.compute_at(name, line)
-    for name in (*top_parts, *total_parts):
-        vectorize_partial(sch, name)
-    vectorize_innermost(sch, WEIGHTS, lanes, around + 1)
+    _softmax(sch, group, around, lanes)
     sch.compute_at(SCORES, group)
-    sch.set_scope(PRODUCT, 0, "local")
-    _product(sch, PRODUCT, SCORES, around, first, last_outside=True)
-    if by_stack and stack is not None:
-        sch.compute_at(KEYS, stack)
-        vectorize_innermost(sch, KEYS, lanes, 1)
+    if is_packed:
+        sch.set_scope(PRODUCT, 0, "local")
+        _product(sch, PRODUCT, SCORES, around, first, last_outside=True)
+        _pack(sch, stack if by_stack else None, lanes, is_big)
     else:
-        panel = fuse_all(sch, sch.get_loops(KEYS)[:-2])
-        vectorize_innermost(sch, KEYS, lanes, 1)
-        if is_big and panel is not None:
-            sch.parallel(panel)
+        _dots(sch, lanes)
     if is_big:
-        site = group if stack is None else stack if by_stack else sch.fuse(stack, group)
-        sch.parallel(site)
+        sch.parallel(group if stack is None else stack if by_stack else sch.fuse(stack, group))
+
+
+def _extents(sch: Schedule, block: str) -> list[int]:
+    return [e.value for e in writes(sch.func.blocks[block])[0].shape]
+
+
+def _depth(sch: Schedule) -> int:
+    return next(it.extent.value for it in sch.func.blocks[PRODUCT].iters if it.kind == "reduce")
 
 
 def _together(target: Target, rows: int, tile: int, bytes_per_row: int) -> int:
@@ -121,3 +111,42 @@ def _product(sch: Schedule, acc: str, write: str, around: int, tile: Tile, last_
     sch.compute_at(acc, outer[-1])
     accumulate_tile(sch, acc, around + len(outer), tile.vectors, tile.lanes)
     unroll_and_vectorize(sch, inner)
+
+
+def _dots(sch: Schedule, lanes: int) -> None:
+    """Each score by itself: vectors along the features, then across their lanes."""
+    name, parts = factor(sch, PRODUCT, lanes)
+    place = sch.get_loops(SCORES)[-1]
+    for block in (name, *reversed(parts)):
+        sch.compute_at(block, place)
+    for block in parts:
+        vectorize_partial(sch, block)
+
+
+def _softmax(sch: Schedule, group: Var, around: int, lanes: int) -> None:
+    """The weights of a row, its greatest score and the weights' sum one after another, while the row is in the first cache."""
+    top, top_parts = factor(sch, TOP, lanes)
+    total, total_parts = factor(sch, TOTAL, lanes)
+    for name in (total, *reversed(total_parts), WEIGHTS):
+        sch.compute_at(name, group)
+    line = group
+    if sch.get_loops(WEIGHTS)[around:-1]:  # several rows, one after another
+        line = sch.get_loops(WEIGHTS)[around]
+        for name in (*total_parts, total):
+            line = sch.merge(line, sch.get_loops(name)[around])
+    for name in (top, *reversed(top_parts)):
+        sch.compute_at(name, line)
+    for name in (*top_parts, *total_parts):
+        vectorize_partial(sch, name)
+    vectorize_innermost(sch, WEIGHTS, lanes, sch.get_loops(WEIGHTS).index(line) + 1)
+
+
+def _pack(sch: Schedule, stack: Var | None, lanes: int, is_big: bool) -> None:
+    """The keys' panels, for one stack at a time, or all of them beforehand."""
+    if stack is not None:
+        sch.compute_at(KEYS, stack)
+    else:
+        panel = fuse_all(sch, sch.get_loops(KEYS)[:-2])
+        if is_big and panel is not None:
+            sch.parallel(panel)
+    vectorize_innermost(sch, KEYS, lanes, 1)
