@@ -49,14 +49,14 @@ _TANH = (
 )  # fmt: skip
 # erf(x) / x as a function of x^2, |x| <= 1
 _ERF = (
-    1.128379167094695, -0.37612638889868616, 0.11283791313491356, -0.026866133625068699, 0.0052237850059184852,
-    -0.00085426705495265205, 0.0001195694666474907, -1.3911700419114002e-05, 1.0595274483628272e-06,
+    1.12837917, -0.376126258, 0.112835851, -0.0268538117, 0.00518832727, -0.000801018998, 7.85384932e-05,
 )  # fmt: skip
-# exp(x^2) erfc(x) as a function of 1 / (1 + x), 1 <= x <= 4.2
-_ERFCX = (
-    -0.00011222746246242199, 0.56686510061768614, 0.53805721346746727, 0.41181073615682107, -0.58438797898303307,
-    -0.69762062785088141, 1.3791315168802967, -0.63378318868179417,
+# log2(erfc(x)), 1 <= x <= 4
+_LOG2_ERFC = (
+    -0.000492661072, -1.6260462, -0.920648011, -0.148751939, 0.0315058323, -0.00425261471, 0.000268892823,
 )  # fmt: skip
+# 2^f on |f| <= 1/2
+_EXP2_SHORT = (1.00000007, 0.693146967, 0.240221197, 0.0555071333, 0.0096755412, 0.00132764547)
 # 2/pi in pieces of 28 bits: times a float32, each product is exact in double precision
 _TWO_OVER_PI = (
     0.6366197690367699, 3.3308114738561656e-09, 2.276010047810136e-18, 2.5268260189002822e-26, 1.6682867657019525e-34,
@@ -103,20 +103,33 @@ def _power_of_two(n: Expr) -> Expr:
     return bitcast(Call("shl", (Add(n, _c(127, n)), _c(23, n)), n.dtype), _wide(float32, n))
 
 
-def _scale(p: Expr, n: Expr) -> Expr:
-    """p * 2^n in two steps, so that results in the denormal range round once."""
+def _with_sign(magnitude: Expr, x: Expr) -> Expr:
+    """A number that is not negative, with the sign of x."""
+    bits, t = _wide(int32, x), x.dtype
+    sign = Call("bitand", (bitcast(x, bits), _c(-(2**31), x, int32)), bits)
+    return bitcast(Call("bitor", (bitcast(magnitude, bits), sign), bits), t)
+
+
+def _clamp(x: Expr, low: float, high: float) -> Expr:
+    """x, no less than low and no greater than high; NaN stays NaN."""
+    x = Select(LT(x, _c(low, x)), _c(low, x), x)
+    return Select(LT(_c(high, x), x), _c(high, x), x)
+
+
+def scale2(p: Expr, whole: Expr) -> Expr:
+    """p * 2^n of a whole number n, in two steps, so that results in the denormal range round once."""
+    n = _to_int(whole, int32)
     half = Call("shr", (n, _c(1, n)), n.dtype)
     return Mul(Mul(p, _power_of_two(half)), _power_of_two(Sub(n, half)))
 
 
 def exp(x: Expr) -> Expr:
-    clamped = Min(Max(x, _c(-104.0, x)), _c(89.0, x))
+    clamped = _clamp(x, -104.0, 89.0)
     n = _unary("round", Mul(clamped, _c(1.4426950408889634, x)))
     r = _fma(n, _c(-0.693359375, x), clamped)  # ln(2) in two parts, the first with few bits
     r = _fma(n, _c(2.12194440e-4, x), r)
     p = Add(_fma(Mul(r, r), _poly(r, _EXP), r), _c(1.0, x))
-    result = _scale(p, _to_int(n, int32))
-    return Select(_is_nan(x), x, result)
+    return Call("scale2", (p, n), x.dtype)
 
 
 def exp2(x: Expr) -> Expr:
@@ -184,18 +197,17 @@ def tanh(x: Expr) -> Expr:
     small = _fma(Mul(x, square), _poly(square, _TANH), x)
     e = exp(Mul(magnitude, _c(2.0, x)))
     large = Sub(_c(1.0, x), Div(_c(2.0, x), Add(e, _c(1.0, x))))
-    signed = Select(LT(x, _c(0.0, x)), _unary("neg", large), large)
-    return Select(_is_nan(x), x, Select(LT(magnitude, _c(0.625, x)), small, signed))
+    return Select(LT(_c(0.625, x), magnitude), _with_sign(large, x), small)  # small of NaN is NaN
 
 
 def erf(x: Expr) -> Expr:
-    magnitude = Min(_unary("abs", x), _c(4.0, x))
-    small = Mul(x, _poly(Mul(x, x), _ERF))
-    u = Div(_c(1.0, x), Add(magnitude, _c(1.0, x)))
-    decay = exp(_unary("neg", Mul(magnitude, magnitude)))
-    large = Sub(_c(1.0, x), Mul(decay, _poly(u, _ERFCX)))
-    signed = Select(LT(x, _c(0.0, x)), _unary("neg", large), large)
-    return Select(_is_nan(x), x, Select(LT(magnitude, _c(1.0, x)), small, signed))
+    magnitude = _unary("abs", x)
+    far = Select(LT(_c(4.0, x), magnitude), _c(4.0, x), magnitude)
+    exponent = _poly(far, _LOG2_ERFC)
+    n = _unary("round", exponent)
+    beyond = _fma(_unary("neg", _poly(Sub(exponent, n), _EXP2_SHORT)), _power_of_two(_to_int(n, int32)), _c(1.0, x))
+    small = Mul(x, _poly(Mul(x, x), _ERF))  # of NaN it is NaN
+    return Select(LT(_c(1.0, x), magnitude), _with_sign(beyond, x), small)
 
 
 def _quarter_turns(x: Expr) -> tuple[Expr, Expr]:

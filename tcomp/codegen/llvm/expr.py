@@ -6,7 +6,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from ...dtype import DType, float32
+from ...dtype import DType, float32, int32
 from ...errors import InternalError
 from ...ir.expr import (
     And,
@@ -40,6 +40,7 @@ _DOTS = {
     "dot_u8i8": ("llvm.x86.avx512.vpdpbusd.512", I8),
     "dot_bf16": ("llvm.x86.avx512bf16.dpbf16ps.512", BFLOAT),
 }
+_SCALEF = "llvm.x86.avx512.mask.scalef.ps.512"
 _ACROSS = {"lanes_add": "+", "lanes_max": "max", "lanes_min": "min"}
 _BITS = {"bitand": "and_", "bitor": "or_", "bitxor": "xor", "shl": "shl"}
 
@@ -50,7 +51,13 @@ def is_narrow(d: DType) -> bool:
 
 
 class ExprEmitter(MemoryEmitter):
-    """Emits expressions at a builder's place. A shared subexpression (the same object) is emitted once a statement."""
+    """Emits expressions at a builder's place. A shared subexpression (the same object) is emitted once a statement.
+
+    Attributes:
+        vector_bits: width of the vector registers; 512 stands for AVX-512.
+    """
+
+    vector_bits = 0
 
     def value(self, e: Expr) -> ir.Value:
         known = self.memo.get(id(e))
@@ -370,9 +377,26 @@ class ExprEmitter(MemoryEmitter):
             return self.builder.fdiv(self.constant(1.0, d), self.intrinsic(f"llvm.sqrt.{mangled(d)}", t, args))
         if e.op == "sigmoid":
             return self.value(mathfuncs.sigmoid(e.args[0]))
+        if e.op == "scale2":
+            return self.scale2(e, args)
         if e.op in _LIBM:
             return self.libm(e.op, args, d)
         raise InternalError(f"no LLVM code for {e.op} of {d}")
+
+    def scale2(self, e: Call, args: list[ir.Value]) -> ir.Value:
+        """p * 2^n: an instruction of AVX-512, or arithmetic on the bits."""
+        if self.vector_bits < 512:
+            return self.value(mathfuncs.scale2(*e.args))
+        d = e.dtype
+        if d.lanes == 16:
+            mask, mode = ir.Constant(ir.IntType(16), -1), ir.Constant(I32, 4)
+            t = value_type(d)
+            f = self.declare(_SCALEF, ir.FunctionType(t, [t, t, t, mask.type, mode.type]))
+            return self.builder.call(f, [*args, args[0], mask, mode])
+        whole = self.builder.fptosi(args[1], value_type(int32.with_lanes(d.lanes)))
+        kinds = [args[0].type, whole.type]
+        name = f"llvm.ldexp.{mangled(d)}.{mangled(int32.with_lanes(d.lanes))}"
+        return self.builder.call(self.declare(name, ir.FunctionType(args[0].type, kinds)), [args[0], whole])
 
     def libm(self, op: str, args: list[ir.Value], d: DType) -> ir.Value:
         """Double precision goes to the C library, lane by lane."""

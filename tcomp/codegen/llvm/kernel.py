@@ -34,7 +34,7 @@ def kernel_module(func: PrimFunc, symbol: str, vector_bits: int = 512) -> str:
     params = [PTR if isinstance(p, Buffer) else I64 for p in func.params]
     f = ir.Function(module, ir.FunctionType(ir.VoidType(), params), symbol)
     f.attributes.add("nounwind")
-    emitter = _KernelEmitter(module, f, symbol)
+    emitter = _KernelEmitter(module, f, symbol, vector_bits)
     for p, arg in zip(func.params, f.args):
         arg.name = p.name
         if isinstance(p, Buffer):
@@ -51,7 +51,8 @@ def kernel_module(func: PrimFunc, symbol: str, vector_bits: int = 512) -> str:
 class _KernelEmitter(ExprEmitter):
     """Emits statements."""
 
-    def __init__(self, module: ir.Module, f: ir.Function, symbol: str) -> None:
+    def __init__(self, module: ir.Module, f: ir.Function, symbol: str, vector_bits: int) -> None:
+        self.vector_bits = vector_bits
         self.function = f
         self.entry = f.append_basic_block("entry")
         start = f.append_basic_block("start")
@@ -180,7 +181,7 @@ class _KernelEmitter(ExprEmitter):
     def _outline(
         self, body: ir.Function, s: For, variables: list[Var], buffers: list[Buffer], context_type: ir.Type
     ) -> None:
-        inner = _KernelEmitter(self.module, body, body.name)
+        inner = _KernelEmitter(self.module, body, body.name, self.vector_bits)
         context, begin, end = body.args
         for i, v in enumerate(variables):
             at = inner._field(context, context_type, i)
