@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..ir.arith import dims_env, simplify
-from ..ir.expr import Const, Expr, Var, const
+from ..ir.arith import dims_env, linear, simplify
+from ..ir.expr import Const, Expr, FloorDiv, FloorMod, Var, const
 from ..ir.query import free_vars
-from .regions import index_span
-from .sets import Space, isl
+from ..ir.stmt import Block, For
+from .regions import index_span, loop_env
+from .sets import NotAffineError, Space, isl
 
 Env = Mapping[Var, tuple[Expr, Expr]]
 
@@ -45,6 +46,56 @@ def determines(given: Sequence[Expr], wanted: Sequence[Expr], domain: Env, dims:
     for e in given:
         points = points.intersect(space.affine(e, first).eq_set(space.affine(e, second)))
     return all(points.is_subset(space.affine(e, first).eq_set(space.affine(e, second))) for e in wanted)
+
+
+def visits_once(block: Block, loops: Sequence[For], outer: Sequence[Var]) -> bool:
+    """Whether each point of a block's iterators is visited at most once while some loops around it run.
+
+    Args:
+        loops: these loops; outer: the variables of the loops around them, and the function's own, which stand still.
+    """
+    bindings = [simplify(it.binding) for it in block.iters]
+    if _is_mixed_radix(bindings, loops):
+        return True
+    domain = loop_env(loops)
+    known = [*bindings, *(q.a for q in bindings for r in bindings if _are_parts(q, r))]
+    space, points, first, second = _pairs(domain, outer)
+    for at in (first, second):
+        if block.where is not None:
+            points = _narrowed(points, lambda at=at: space.condition(block.where, at))
+    for e in known:
+        points = _narrowed(points, lambda e=e: space.affine(e, first).eq_set(space.affine(e, second)))
+    return all(points.is_subset(space.dim(first[v]).eq_set(space.dim(second[v]))) for v in domain)
+
+
+def _narrowed(points: Any, limit: Callable[[], Any]) -> Any:
+    """Fewer points, where the limit can be told at all."""
+    try:
+        return points.intersect(limit())
+    except NotAffineError:
+        return points
+
+
+def _are_parts(q: Expr, r: Expr) -> bool:
+    """Whether two expressions are x // n and x % n of one x."""
+    return isinstance(q, FloorDiv) and isinstance(r, FloorMod) and (q.a, q.b) == (r.a, r.b)
+
+
+def _is_mixed_radix(exprs: Sequence[Expr], loops: Sequence[For]) -> bool:
+    """Whether expressions write each loop into digits of their own: 12 * i + 3 * j + k for k < 3 and j < 4."""
+    extents = {s.var: getattr(s.extent, "value", None) for s in loops}
+    seen: set[Var] = set()
+    for e in exprs:
+        digits = sorted(((abs(c), v) for v, c in linear(e).terms.items() if v in extents), key=lambda digit: digit[0])
+        if any(free_vars(v) & extents.keys() for v in linear(e).terms if v not in extents):
+            return False
+        reach = 0
+        for n, (step, v) in enumerate(digits):
+            if v in seen or step <= reach or (extents[v] is None and n + 1 < len(digits)):
+                return False
+            seen.add(v)
+            reach += step * ((extents[v] or 1) - 1)
+    return seen >= {v for v, extent in extents.items() if extent != 1}
 
 
 def image_extents(exprs: Sequence[Expr], domain: Env, env: Env) -> tuple[Expr, ...] | None:

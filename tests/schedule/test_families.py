@@ -630,6 +630,7 @@ REFUSED = [
     ("moves the region", window, lambda s: s.rolling_buffer("B")),
     ("inside that loop, and C_local_in writes it too", product, lambda s: s.decompose_reduction("C", s.merge(s.get_loops(s.cache_inplace("C", "C", "local")[0])[0], s.get_loops("C")[0]))),
     ("the init reads b_local, which", matmul_bias, lambda s: (s.fuse_reduction_epilogue("C", "D"), s.read_at(s.get_loops("C")[2], "C", "b", "local"), s.decompose_reduction("C", s.get_loops("C")[2]))),
+    ("its iterations overlap", matmul, lambda s: (s.compute_at("C", s.split(s.split(s.get_loops("D")[1], [None, 5])[1], [16, None])[0]), s.decompose_reduction("C", s.get_loops("C")[0]))),
     ("vk does not begin at 0 there", lambda: _late_sum(), lambda s: s.decompose_reduction("C", s.get_loops("C")[1])),
     ("already a block of its own", product, lambda s: (a := s.loop_partition(s.get_loops("C")[2], [6, 1])) and s.decompose_reduction("C_1", a[1])),
     ("parts of the window are not made", window, lambda s: (s.compute_at("B", s.split(s.get_loops("S")[0], [None, 2])[0]), s.split(s.get_loops("B")[1], [None, 16]), s.rolling_buffer("B"))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...analysis.maps import visits_once
 from ...analysis.regions import consumers, loops_around, producers, writes
 from ...ir.arith import simplify
 from ...ir.expr import Buffer, Const, Load, Select, Var, const
@@ -51,6 +52,9 @@ def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Ref
             return Refusal(
                 what, why, {x: "repeats the block", s: "the loop"}, f"decompose at a loop inside {x.var.name}"
             )
+    if not visits_once(b, around[around.index(s) :], [*func.dims, *(x.var for x in around[: around.index(s)])]):
+        why = f"its iterations overlap: they would add to an element of block {b.name} twice that was cleared once"
+        return Refusal(what, why, {s: "the loop", b: "the block"}, "decompose at a loop inside")
     vector = next((x for x in around[: around.index(s) + 1] if x.kind == "vectorized"), None)
     if vector is not None:
         return Refusal(what, f"loop {vector.var.name} is vectorized", {vector: "vectorized"})
