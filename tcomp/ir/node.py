@@ -64,7 +64,12 @@ def walk(x: Node) -> Iterator[Node]:
     while stack:
         current = stack.pop()
         yield current
-        stack.extend(reversed(list(children(current))))
+        for name in reversed(child_fields(type(current))):
+            value = getattr(current, name)
+            if isinstance(value, Node):
+                stack.append(value)
+            elif type(value) is tuple:
+                stack.extend(item for item in reversed(value) if isinstance(item, Node))
 
 
 def with_fields(x: T, **changes: Any) -> T:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ...ir.arith import dims_env
-from ...ir.expr import Const
-from ...ir.node import substitute, with_fields
+from ...ir.arith import dims_env, simplify
+from ...ir.expr import Const, Expr
+from ...ir.node import map_children, with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.stmt import For, Stmt, map_statements, seq
-from .common import Env, extend, own_binders, simplify_statements
+from ...ir.stmt import EMPTY, For, If, Stmt, map_statements, seq
+from .common import Env, extend, own_binders
 
 
 def unroll_loops(func: PrimFunc) -> PrimFunc:
@@ -17,9 +17,31 @@ def unroll_loops(func: PrimFunc) -> PrimFunc:
 
 def _visit(s: Stmt, env: Env) -> Stmt:
     if isinstance(s, For):
-        s = map_statements(s, lambda x: _visit(x, extend(env, s)))
         if s.kind == "unrolled":
-            copies = [substitute(own_binders(s.body), {s.var: Const(i, s.var.dtype)}) for i in range(s.extent.value)]
-            return seq(simplify_statements(c, env) for c in copies)
-        return s
+            return _copies(s, env)
+        env = extend(env, s)
     return map_statements(s, lambda x: _visit(x, env))
+
+
+def _copies(loop: For, env: Env) -> Stmt:
+    """A loop written out.
+
+    In each copy the loop's variable has a range of one value, by which simplification replaces it: so every copy is made in one
+    go from the loops around it, and what their values rule out is never entered.
+    """
+    values = [Const(i, loop.var.dtype) for i in range(loop.extent.value)]
+    return seq(own_binders(_specialised(loop.body, {**env, loop.var: (v, v)})) for v in values)
+
+
+def _specialised(s: Stmt, env: Env) -> Stmt:
+    if isinstance(s, For):
+        if s.kind == "unrolled":
+            return _copies(s, env)
+        s = with_fields(s, extent=simplify(s.extent, env))
+        env = extend(env, s)
+    if isinstance(s, If):
+        cond = simplify(s.cond, env)
+        if isinstance(cond, Const):
+            taken = s.then if cond.value else s.orelse
+            return EMPTY if taken is None else _specialised(taken, env)
+    return map_children(s, lambda x: simplify(x, env) if isinstance(x, Expr) else _specialised(x, env))
