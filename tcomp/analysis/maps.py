@@ -17,12 +17,16 @@ Env = Mapping[Var, tuple[Expr, Expr]]
 
 def _pairs(domain: Env, dims: Sequence[Var]) -> tuple[Space, Any, dict[Var, int], dict[Var, int]]:
     """Pairs of points of a box."""
-    variables = list(domain)
-    space = Space(list(dims), 2 * len(variables))
-    first = {v: i for i, v in enumerate(variables)}
-    second = {v: len(variables) + i for i, v in enumerate(variables)}
+    space, first, second = _twice(list(domain), dims)
     points = space.ranged(dims_env(dims), {}).intersect(space.ranged(domain, first))
     return space, points.intersect(space.ranged(domain, second)), first, second
+
+
+def _twice(variables: Sequence[Var], dims: Sequence[Var]) -> tuple[Space, dict[Var, int], dict[Var, int]]:
+    """A space that has each variable twice, and where."""
+    count = len(variables)
+    first = {v: i for i, v in enumerate(variables)}
+    return Space(list(dims), 2 * count), first, {v: count + i for v, i in first.items()}
 
 
 def is_injective(exprs: Sequence[Expr], domain: Env, dims: Sequence[Var] = ()) -> bool:
@@ -59,8 +63,11 @@ def visits_once(block: Block, loops: Sequence[For], outer: Sequence[Var]) -> boo
         return True
     domain = loop_env(loops)
     known = [*bindings, *(q.a for q in bindings for r in bindings if _are_parts(q, r))]
-    space, points, first, second = _pairs(domain, outer)
+    space, first, second = _twice(list(domain), outer)
+    points = space.universe()
     for at in (first, second):
+        for v, bounds in domain.items():
+            points = _narrowed(points, lambda at=at, v=v, bounds=bounds: space.ranged({v: bounds}, at))
         if block.where is not None:
             points = _narrowed(points, lambda at=at: space.condition(block.where, at))
     for e in known:
