@@ -289,3 +289,16 @@ def test_lanes_are_combined_by_an_instruction(op: str, dtype: str, lanes: int, r
         x[1, 3], x[2, lanes - 1], x[3, 0] = np.nan, np.inf, -np.inf
     want = {"add": np.sum, "max": np.max, "min": np.min}[op](x, axis=1)
     np.testing.assert_allclose(tcomp.compile(sch)(x), want, rtol=1e-5)
+
+
+def test_a_reduction_under_fused_symbolic_loops_is_decomposed() -> None:
+    """The fused loop has n * m iterations, which integer sets cannot hold; it visits each point once all the same."""
+    n, m = te.var("n"), te.var("m")
+    a = te.placeholder((n, m, 4), name="A")
+    k = te.reduce_axis(4, "k")
+    func = te.create_prim_func([a, te.compute((n, m), lambda i, j: te.sum(a[i, j, k], axis=k), name="S")])
+    sch = Schedule(func)
+    both = sch.fuse(*sch.get_loops("S")[:2])
+    sch.decompose_reduction("S", both)
+    x = np.random.default_rng(0).standard_normal((3, 5, 4)).astype("float32")
+    assert np.allclose(tcomp.compile(sch)(x), x.sum(axis=2), atol=1e-6)
