@@ -1,6 +1,18 @@
 """Operators, one file a family. Importing this package fills the table."""
 
-from . import attention, conv, elementwise, matmul, movement, normalize, packed, reduce, winograd
+from . import (
+    attention,
+    conv,
+    convolutions,
+    elementwise,
+    matmul,
+    movement,
+    normalize,
+    packed,
+    reduce,
+    transposed,
+    winograd,
+)
 from .builder import GraphBuilder
 from .registry import OPERATORS, Operator, get, infer
 
@@ -10,6 +22,7 @@ __all__ = [
     "Operator",
     "attention",
     "conv",
+    "convolutions",
     "elementwise",
     "get",
     "infer",
@@ -18,5 +31,6 @@ __all__ = [
     "normalize",
     "packed",
     "reduce",
+    "transposed",
     "winograd",
 ]

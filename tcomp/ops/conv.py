@@ -45,7 +45,7 @@ def padding_of(name: str, value: Any) -> tuple[tuple[int, int], tuple[int, int]]
     return (h, h), (w, w)
 
 
-def _windows(name: str, extent: int, kernel: int, stride: int, pad: tuple[int, int], dilation: int = 1) -> int:
+def windows(name: str, extent: int, kernel: int, stride: int, pad: tuple[int, int], dilation: int = 1) -> int:
     count = (extent + sum(pad) - dilation * (kernel - 1) - 1) // stride + 1
     if count < 1:
         raise ShapeError(
@@ -82,7 +82,7 @@ def infer_image(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     if min(sh, sw, dh, dw) < 1:
         raise ShapeError("conv2d: stride and dilation are at least 1")
     vertical, horizontal = padding_of("conv2d", attrs["padding"])
-    shape = (n, o, _windows("conv2d", h, kh, sh, vertical, dh), _windows("conv2d", width, kw, sw, horizontal, dw))
+    shape = (n, o, windows("conv2d", h, kh, sh, vertical, dh), windows("conv2d", width, kw, sw, horizontal, dw))
     return TensorType(_from_canonical(_order("conv2d", _IMAGE, attrs["layout"]), shape), result)
 
 
@@ -171,7 +171,7 @@ def _infer_pool(name: str, args: Sequence[TensorType], attrs: Attrs) -> TensorTy
     kh, kw, sh, sw, vertical, horizontal = _pool_geometry(name, attrs)
     if max(vertical) >= kh or max(horizontal) >= kw:
         raise ShapeError(f"{name}: padding {attrs['padding']} is not smaller than the window ({kh}, {kw})")
-    shape = (n, c, _windows(name, h, kh, sh, vertical), _windows(name, w, kw, sw, horizontal))
+    shape = (n, c, windows(name, h, kh, sh, vertical), windows(name, w, kw, sw, horizontal))
     return TensorType(_from_canonical(order, shape), x.dtype)
 
 

@@ -12,6 +12,7 @@ from ..ir.module import IRModule
 from ..ops.common import pair
 from ..ops.conv import padding_of
 from ..ops.registry import get
+from .convolutions import conv1d_to_conv2d, transposed_conv_to_phases, volumes_to_ndhwc
 from .fold import EliminateDeadCode, fold_constant
 from .rewriter import Rewriter
 
@@ -293,7 +294,10 @@ def merge_shifts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None
 CANONICAL = (
     linear_to_matmul,
     batch_norm_to_scale,
+    conv1d_to_conv2d,
+    volumes_to_ndhwc,
     images_to_nhwc,
+    transposed_conv_to_phases,
     kernel_to_hwio,
     split_groups,
     pointwise_conv_to_matmul,

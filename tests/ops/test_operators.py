@@ -78,6 +78,17 @@ case("conv2d", (1, 4, 12, 9), (8, 2, 3, 2), groups=2, dilation=2)
 case("conv2d", (1, 6, 7, 7), (6, 1, 3, 3), groups=6, padding=1)
 case("conv2d", (2, 17, 5, 5), (33, 17, 1, 1))
 case("conv2d", (2, 9, 8, 3), (3, 3, 3, 20), padding=1, layout="NHWC", kernel_layout="HWIO")
+case("conv1d", (2, 6, 19), (8, 6, 3), padding=1, stride=2)
+case("conv1d", (2, 19, 6), (3, 3, 8), groups=2, dilation=2, layout="NWC", kernel_layout="WIO")
+case("conv1d", (1, 17, 5), (8, 5, 1), layout="NWC")
+case("conv3d", (2, 3, 5, 6, 7), (8, 3, 3, 2, 3), padding=(1, 0, 1), stride=(2, 1, 2))
+case("conv3d", (1, 5, 6, 7, 4), (2, 3, 3, 2, 6), groups=2, dilation=(2, 1, 1), layout="NDHWC", kernel_layout="DHWIO")
+case("conv2d_transpose", (2, 5, 6, 7), (5, 8, 3, 3), stride=2, padding=1, output_padding=1)
+case("conv2d_transpose", (1, 6, 7, 5), (5, 20, 4, 4), stride=(2, 3), padding=(1, 0), layout="NHWC")
+case("conv2d_transpose", (1, 4, 5, 5), (4, 3, 3, 2), groups=2, stride=2)
+case("conv2d_transpose", (1, 4, 5, 5), (4, 6, 3, 2), dilation=2, stride=2, padding=1)
+case("conv2d_transpose", (1, 4, 5, 5), (4, 6, 2, 2), stride=3, output_padding=2)
+case("conv2d_transpose", (1, 4, 9, 9), (4, 6, 3, 3), padding=2)
 for _name in ("max_pool2d", "avg_pool2d"):
     case(_name, (2, 3, 9, 8), kernel=2)
     case(_name, (2, 5, 9, 8), kernel=3, stride=2, padding=1)
@@ -220,6 +231,13 @@ def test_other_dtypes(op: str, kind: str, rng: np.random.Generator) -> None:
         ("conv2d", [(1, 3, 2, 2), (4, 3, 3, 3)], {}, "does not fit"),
         ("conv2d", [(1, 3, 8, 8), (4, 3, 3, 3)], {"layout": "CHWN"}, "unknown layout"),
         ("conv2d", [(3, 8, 8), (4, 3, 3, 3)], {}, "4 dimensions, not 3"),
+        ("conv1d", [(1, 3, 8), (4, 2, 3)], {}, "do not fit kernels"),
+        ("conv1d", [(1, 3, 8), (4, 3, 3)], {"layout": "NCHW"}, "unknown layout"),
+        ("conv3d", [(1, 3, 8, 8), (4, 3, 3, 3)], {}, "5 dimensions, not 4"),
+        ("conv3d", [(1, 3, 8, 8, 8), (4, 3, 3, 3, 3)], {"stride": (1, 2)}, "1 or 3 integers"),
+        ("conv2d_transpose", [(1, 3, 8, 8), (4, 3, 3, 3)], {}, "do not fit a kernel"),
+        ("conv2d_transpose", [(1, 3, 8, 8), (3, 4, 3, 3)], {"output_padding": 1}, "must be less than"),
+        ("conv2d_transpose", [(1, 3, 1, 1), (3, 4, 3, 3)], {"padding": 2}, "leaves"),
         ("reshape", [(3, 4)], {"shape": (5, -1)}, "do not fill"),
         ("transpose", [(3, 4)], {"axes": (0, 0)}, "no permutation"),
         ("concat", [(3, 4), (2, 4)], {"axis": 1}, "must agree"),

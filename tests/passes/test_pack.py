@@ -106,3 +106,14 @@ def test_a_convolution_in_a_few_groups_is_one_for_each(constant: bool) -> None:
     y = g.conv2d(g.input("x", (2, 7, 6, 20)), weight, groups=2, padding=1, layout="NHWC", kernel_layout="HWIO")
     ops = ops_of(packed(g.build(y)))
     assert ops.count("packed_conv2d" if constant else "conv2d") == 2 and ops[-1] == "concat"
+
+
+def test_convolutions_of_other_kinds_become_those_of_images() -> None:
+    g = GraphBuilder()
+    y = g.conv2d_transpose(
+        g.input("x", (1, 6, 7, 5)), g.constant(array(5, 20, 3, 3)), stride=2, padding=1, layout="NHWC"
+    )
+    assert ops_of(packed(g.build(y))).count("packed_conv2d") == 3  # the phase of a single tap is a product
+    g = GraphBuilder()
+    y = g.conv1d(g.input("x", (1, 16, 30)), g.constant(array(32, 16, 3)), padding=1)
+    assert "packed_conv2d" in ops_of(packed(g.build(y)))
