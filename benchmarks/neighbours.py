@@ -1,0 +1,71 @@
+"""Whether tcomp's threads disturb another library in the same process: torch's speed right after parallel regions of ours.
+
+python -m benchmarks.neighbours [--size 512] [--threads 2] [--rounds 60]
+
+Turn by turn, a torch matmul is timed right after other torch matmuls, and right after tcomp's, which ran in parallel; and the other
+way round. A ratio is the median after itself over the median after the other library, so 1 means undisturbed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import tcomp
+
+from .compare import wait_until_idle
+
+
+def pair(size: int, threads: int) -> dict[str, Callable[[], object]]:
+    """The same product by both libraries."""
+    import torch
+
+    torch.set_num_threads(threads)
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((size, size), np.float32) for _ in range(2))
+    g = tcomp.GraphBuilder()
+    exe = tcomp.compile(g.build(g.matmul(g.input("a", a.shape), g.input("b", b.shape))), num_threads=threads)
+    left, right = torch.from_numpy(a), torch.from_numpy(b)
+    return {"tcomp": lambda: exe(a, b), "torch": lambda: torch.mm(left, right)}
+
+
+def seconds_after(f: Callable[[], object], before: Callable[[], object] | None) -> float:
+    """One call of f in an otherwise idle process, right after some calls of another function."""
+    f()
+    wait_until_idle(0.3)
+    if before is not None:
+        for _ in range(5):
+            before()
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def main(
+    size: int = typer.Option(512, help="extents of the matrices"),
+    threads: int = typer.Option(2, help="threads of each library"),
+    rounds: int = typer.Option(60, help="turns of each kind"),
+) -> None:
+    """Print each library's time alone and right after the other."""
+    sides = pair(size, threads)
+    times: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds):
+        for name, f in sides.items():
+            for other, before in {"itself": f, **{n: g for n, g in sides.items() if n != name}}.items():
+                times.setdefault((name, other), []).append(seconds_after(f, before))
+    table = Table("library", "after", "median ms", "ratio to after itself")
+    for (name, other), found in times.items():
+        alone = statistics.median(times[name, "itself"])
+        now = statistics.median(found)
+        table.add_row(name, other, f"{1e3 * now:.3f}", f"{alone / now:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
