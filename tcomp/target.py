@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,13 @@ _BF16 = ("cooperlake", "sapphirerapids", "emeraldrapids", "graniterapids", "znve
 _CPUS_WITH = {"avx512vnni": (*_VNNI, *_BF16), "avx512bf16": _BF16}
 """CPUs, in LLVM's names, that have features which tensor intrinsics need."""
 
-_OPTION = re.compile(r"-(mcpu|mattr|mtriple|num-cores)=(\S+)$")
+_SIZE = re.compile(r"(\d+)([KM]?)$")
+_OPTION = re.compile(r"-(mcpu|mattr|mtriple|num-cores|fma-ports|l1|l2|l3|l2-cores|l3-cores)=(\S+)$")
+_OPTIONS = (
+    "-mcpu=, -mattr=, -mtriple=, -num-cores=, -fma-ports=, -l1=, -l2=, -l3= (bytes, or 48K, 2M), -l2-cores=, -l3-cores="
+)
+_ONE_PORT = ("znver4", "icelake-client", "tigerlake", "rocketlake", "cannonlake")
+"""CPUs that start one 512-bit multiply-add a cycle; all other ones start two vectors' worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,9 @@ class Target:
         kind: "cpu".
         triple, cpu, features: in LLVM's words.
         vector_bytes: width of a vector register; num_registers: how many there are.
-        l1_bytes, l2_bytes: data caches of one core.
+        fma_ports: vector multiply-adds that a core can start in a cycle.
+        l1_bytes: data cache of a core. l2_bytes, l3_bytes: the next caches (l3 0 for none), and l2_cores, l3_cores: how many of
+            the cores that tcomp counts (hardware threads) share one of them.
         num_cores: cores to schedule for.
     """
 
@@ -39,12 +48,21 @@ class Target:
     features: str
     vector_bytes: int
     num_registers: int
+    fma_ports: int
     l1_bytes: int
     l2_bytes: int
+    l3_bytes: int
+    l2_cores: int
+    l3_cores: int
     num_cores: int
 
     def __str__(self) -> str:
         return f"{self.kind} -mcpu={self.cpu} -num-cores={self.num_cores} ({8 * self.vector_bytes}-bit vectors)"
+
+    @property
+    def own_l2_bytes(self) -> int:
+        """The part of the second cache that a core has to itself while all cores that the schedule uses are busy."""
+        return self.l2_bytes // min(self.l2_cores, self.num_cores)
 
     def lanes(self, itemsize: int) -> int:
         """Elements in a vector register."""
@@ -61,7 +79,8 @@ class Target:
 
         Args:
             text: "cpu" (this machine), or "llvm" or "cpu" with options: `-mcpu=skylake-avx512`, `-mattr=+avx2,-avx512f`,
-                `-mtriple=x86_64-unknown-linux-gnu`, `-num-cores=8`.
+                `-mtriple=x86_64-unknown-linux-gnu`, `-num-cores=8`; and of what is detected otherwise, `-fma-ports=2`,
+                `-l1=48K`, `-l2=2M`, `-l3=32M`, and how many cores share a cache, `-l2-cores=1`, `-l3-cores=8`.
 
         Raises:
             TargetError: an unknown kind or option.
@@ -78,33 +97,57 @@ class Target:
         for word in words[1:]:
             match = _OPTION.match(word)
             if match is None:
-                raise TargetError(
-                    f"unknown option {word!r} in target {text!r}", hint="-mcpu=, -mattr=, -mtriple= or -num-cores="
-                )
+                raise TargetError(f"unknown option {word!r} in target {text!r}", hint=_OPTIONS)
             options[match[1]] = match[2]
-        return _make(options.get("mtriple"), options.get("mcpu"), options.get("mattr"), options.get("num-cores"))
+        return _make(tuple(sorted(options.items())))
 
 
 @cache
-def _make(triple: str | None, cpu: str | None, attributes: str | None, cores: str | None) -> Target:
+def _make(given: tuple[tuple[str, str], ...]) -> Target:
     llvm.initialize_all_targets()
-    if cores is not None and not (cores.isdigit() and 1 <= int(cores) <= 256):
-        raise TargetError(f"bad option -num-cores={cores}", why="it must be an integer from 1 to 256")
+    options = dict(given)
+    cpu, attributes = options.get("mcpu"), options.get("mattr", "")
     host_triple = llvm.get_process_triple()
-    chosen = triple or host_triple
-    native = cpu is None and chosen == host_triple
+    triple = options.get("mtriple", host_triple)
+    native = cpu is None and triple == host_triple
     name = cpu or (llvm.get_host_cpu_name() if native else "generic")
-    features = ",".join(filter(None, [llvm.get_host_cpu_features().flatten() if native else "", attributes or ""]))
+    features = ",".join(filter(None, [llvm.get_host_cpu_features().flatten() if native else "", attributes]))
     try:
-        llvm.Target.from_triple(chosen)
+        llvm.Target.from_triple(triple)
     except RuntimeError as error:
-        raise TargetError(f"unknown target triple {chosen!r}", why=str(error)) from error
+        raise TargetError(f"unknown target triple {triple!r}", why=str(error)) from error
     if cpu is not None:
-        _check_cpu(chosen, cpu)
-    width = _vector_bytes(chosen, name, features, native, attributes or "")
-    l1, l2 = _caches() if native else (32 * 1024, 1024 * 1024)
-    registers = 32 if width == 64 or chosen.startswith("aarch64") else 16
-    return Target("cpu", chosen, name, features, width, registers, l1, l2, int(cores) if cores else usable_cores())
+        _check_cpu(triple, cpu)
+    width = _vector_bytes(triple, name, features, native, attributes)
+    caches = _caches() if native else _Caches()
+    cores = _count(options, "num-cores", usable_cores())
+    return Target(
+        "cpu", triple, name, features, width,
+        num_registers=32 if width == 64 or triple.startswith("aarch64") else 16,
+        fma_ports=_count(options, "fma-ports", 1 if width == 64 and name.startswith(_ONE_PORT) else 2),
+        l1_bytes=_bytes(options, "l1", caches.l1), l2_bytes=_bytes(options, "l2", caches.l2), l3_bytes=_bytes(options, "l3", caches.l3),
+        l2_cores=_count(options, "l2-cores", caches.l2_cores), l3_cores=_count(options, "l3-cores", caches.l3_cores or cores),
+        num_cores=cores,
+    )  # fmt: skip
+
+
+def _count(options: Mapping[str, str], name: str, default: int) -> int:
+    text = options.get(name)
+    if text is None:
+        return default
+    if not text.isdigit() or not 1 <= int(text) <= 256:
+        raise TargetError(f"bad option -{name}={text}", why="it must be an integer from 1 to 256")
+    return int(text)
+
+
+def _bytes(options: Mapping[str, str], name: str, default: int) -> int:
+    text = options.get(name)
+    if text is None:
+        return default
+    match = _SIZE.match(text)
+    if match is None:
+        raise TargetError(f"bad option -{name}={text}", why="it must be a number of bytes, or such as 48K or 2M")
+    return int(match[1]) * {"": 1, "K": 1 << 10, "M": 1 << 20}[match[2]]
 
 
 _KNOWN_AVX512 = ("skylake-avx512", "cascadelake", "cooperlake", "icelake", "sapphirerapids", "emeraldrapids", "granite", "znver4", "znver5", "x86-64-v4", "cannonlake", "tigerlake", "rocketlake")  # fmt: skip
@@ -144,15 +187,36 @@ def _vector_bytes(triple: str, cpu: str, features: str, native: bool, attributes
     return 32 if "avx2" in on - off else 16
 
 
-def _caches() -> tuple[int, int]:
-    """(L1 data, L2) bytes of the first core, as Linux tells; common sizes elsewhere."""
-    sizes = {1: 32 * 1024, 2: 1024 * 1024}
+@dataclass(frozen=True, slots=True)
+class _Caches:
+    """Sizes in bytes, common ones by default; how many cores share one, 0 for all of them."""
+
+    l1: int = 32 * 1024
+    l2: int = 1024 * 1024
+    l3: int = 0
+    l2_cores: int = 1
+    l3_cores: int = 0
+
+
+def _caches() -> _Caches:
+    """Those of the first core, as Linux tells; common ones elsewhere."""
+    found: dict[str, int] = {}
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:
             level, kind = int((index / "level").read_text()), (index / "type").read_text().strip()
-            size = (index / "size").read_text().strip()
+            size, shared = ((index / n).read_text().strip() for n in ("size", "shared_cpu_list"))
         except (OSError, ValueError):
             continue
-        if kind in ("Data", "Unified") and level in sizes and size.endswith("K"):
-            sizes[level] = int(size[:-1]) * 1024
-    return sizes[1], sizes[2]
+        match = _SIZE.match(size)
+        if kind not in ("Data", "Unified") or level not in (1, 2, 3) or match is None:
+            continue
+        found[f"l{level}"] = int(match[1]) * {"": 1, "K": 1 << 10, "M": 1 << 20}[match[2]]
+        if level > 1:
+            found[f"l{level}_cores"] = max(1, sum(map(_span, shared.split(","))))
+    return _Caches(**found)
+
+
+def _span(part: str) -> int:
+    """How many numbers "3" or "4-7" stand for."""
+    first, _, last = part.partition("-")
+    return int(last or first) - int(first) + 1 if first.isdigit() and (last or "0").isdigit() else 1

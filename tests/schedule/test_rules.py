@@ -23,6 +23,7 @@ TARGETS = [
         "llvm -mcpu=skylake-avx512 -num-cores=8",
         "llvm -mcpu=haswell -num-cores=2",
         "llvm -mcpu=x86-64 -num-cores=1",
+        "llvm -mtriple=aarch64-unknown-linux-gnu -mcpu=neoverse-n1 -l2=512K -num-cores=4",
     )
 ]
 
@@ -91,13 +92,15 @@ def test_any_kernel_gets_a_schedule_that_keeps_its_meaning(seed: int) -> None:
         assert all(map(agree, run(sch.func, inputs), want))
 
 
-@pytest.mark.parametrize(("registers", "lanes"), [(32, 16), (16, 8)])
-def test_register_tiles_fit_the_register_file(registers: int, lanes: int) -> None:
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.cpu)
+def test_register_tiles_fit_the_register_file(target: Target) -> None:
     rng = np.random.default_rng(0)
+    lanes, registers = target.lanes(4), target.num_registers
     for _ in range(200):
         extents = [int(x) for x in rng.integers(1, 200, rng.integers(1, 5))]
-        tile = choose_tile(extents, lanes, registers)
+        tile = choose_tile(extents, lanes, target)
         rows = int(np.prod(tile.rows))
         assert rows * tile.vectors + tile.vectors + 1 < registers and tile.lanes <= extents[-1]
         assert all(r <= e for r, e in zip(tile.rows, extents))
-    assert choose_tile([512, 512], 16, 32).rows[0] * choose_tile([512, 512], 16, 32).vectors >= 20
+    large = choose_tile([512, 512], lanes, target)
+    assert large.rows[0] * large.vectors >= (20 if registers == 32 else 8)

@@ -46,7 +46,7 @@ def panel_for(target: Target, scores: Sequence[int], queries: Sequence[int], ite
     if rows < 4 or keys < lanes:
         return 0
     most = range(1, min(4, ceil(keys / lanes)) + 1)
-    tile = choose_tile([rows, keys], lanes, target.num_registers, most, rows_within(queries[-1] * itemsize))
+    tile = choose_tile([rows, keys], lanes, target, most, rows_within(queries[-1] * itemsize))
     return lanes * tile.vectors
 
 
@@ -64,10 +64,10 @@ def apply(sch: Schedule, target: Target) -> None:
     is_big = is_worth_threads(sch.func, target.num_cores)
     by_stack = not is_big or stacks >= 2 * target.num_cores
     panel = _extents(sch, KEYS)[-1] // lanes if is_packed else 1
-    first = choose_tile([rows, keys], lanes, target.num_registers, (panel,), rows_within(depth * itemsize))
+    first = choose_tile([rows, keys], lanes, target, (panel,), rows_within(depth * itemsize))
     share = rows if by_stack else ceil(rows * stacks / (4 * target.num_cores))
     together = min(rows, _together(target, share, first.rows[-1], keys * itemsize))
-    second = choose_tile([together, features], lanes, target.num_registers, range(1, 5))
+    second = choose_tile([together, features], lanes, target, range(1, 5))
     result = inline_into_output(sch, RESULT)
     *outer, row, _ = sch.get_loops(result)
     group, _ = sch.split(row, [None, together])
@@ -97,7 +97,7 @@ def _depth(sch: Schedule) -> int:
 
 def _together(target: Target, rows: int, tile: int, bytes_per_row: int) -> int:
     """Rows of queries at a time: whole register tiles, whose scores and weights fill half of the second cache at most."""
-    room = target.l2_bytes // 2 // (2 * bytes_per_row)
+    room = target.own_l2_bytes // 2 // (2 * bytes_per_row)
     tiles = max(1, min(ROW_TILES, room // tile, ceil(rows / tile)))
     return tiles * tile
 

@@ -41,6 +41,8 @@ NAME = "tiled reduction"
 
 MIN_ROW_TILES = 4
 """Tiles of rows that a packed panel must serve to be worth its copy."""
+LATENCY = 4
+"""Cycles of a multiply-add: so many accumulators for each port keep it busy."""
 UNROLL = 4
 """Steps of the innermost reduction between two tests of its loop."""
 
@@ -127,7 +129,11 @@ def _epilogue_fits(func: PrimFunc, block: Block) -> bool:
 
 
 def choose_tile(
-    extents: Sequence[int], lanes: int, registers: int, vectors: Sequence[int] = range(1, 9), max_rows: int = 64
+    extents: Sequence[int],
+    lanes: int,
+    target: Target,
+    vectors: Sequence[int] = range(1, 9),
+    max_rows: int = 64,
 ) -> Tile:
     """The register tile for a reduction.
 
@@ -144,8 +150,8 @@ def choose_tile(
     for v in vectors:
         if v > max(ceil(last / lanes), vectors[0]):
             break
-        for r in range(1, min(registers, max_rows + 1)):
-            if r * v + v + 1 > registers - 1:
+        for r in range(1, min(target.num_registers, max_rows + 1)):
+            if r * v + v + 1 > target.num_registers - 1:
                 break
             tile_rows = _spread(rows, r)
             if prod(tile_rows) != r:
@@ -153,8 +159,7 @@ def choose_tile(
             used = last / (ceil(last / (v * lanes)) * v * lanes)
             for extent, t in zip(rows, tile_rows):
                 used *= extent / (ceil(extent / t) * t)
-            # at least 8 accumulators hide the latency of a multiply-add on two ports
-            busy = min(1.0, r * v / 8)
+            busy = min(1.0, r * v / (LATENCY * target.fma_ports))
             score = used * busy * (r * v / (r + v)) ** 0.5
             if score > best_score + 1e-9:
                 best, best_score = Tile(tile_rows, v, lanes), score
@@ -180,11 +185,9 @@ def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], d
     """
     lanes, itemsize = target.lanes(dtype.accumulator.itemsize), dtype.itemsize
     columns = ceil(extents[-1] / lanes)
-    most = 8 if prod(extents[:-1]) <= 8 else target.l2_bytes * 4 // 5 // (prod(weight[:-1]) * lanes * itemsize)
+    most = 8 if prod(extents[:-1]) <= 8 else target.own_l2_bytes * 4 // 5 // (prod(weight[:-1]) * lanes * itemsize)
     choice = range(1, max(1, min(8, columns, most)) + 1)
-    tile = choose_tile(
-        [*extents[:-1], columns * lanes], lanes, target.num_registers, choice, rows_within(weight[-2] * itemsize)
-    )
+    tile = choose_tile([*extents[:-1], columns * lanes], lanes, target, choice, rows_within(weight[-2] * itemsize))
     return tile.vectors * lanes
 
 
@@ -225,14 +228,14 @@ def apply(sch: Schedule, target: Target) -> None:
     lanes = target.lanes(max(b.dtype.itemsize for b in writes(block)))
     width = _packed_width(block)
     columns = range(1, 9) if width is None or width % lanes else (width // lanes,)
-    tile = choose_tile(extents, lanes, target.num_registers, columns, _max_rows(sch, acc))
+    tile = choose_tile(extents, lanes, target, columns, _max_rows(sch, acc))
     padded = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
     epilogue = keep_local(sch, acc)
     packing = [name for name in padded if width and name != epilogue and _fills_panels(sch, acc, name)]
     padded = [name for name in padded if name != epilogue and name not in packing]
     outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes)
     panel = None if padded or width else _panel_to_pack(sch, acc, tile, extents, target)
-    at_once = bool(padded) and _weight_bytes(block) > target.l2_bytes // 2
+    at_once = bool(padded) and _weight_bytes(block) > target.own_l2_bytes // 2
     site, depth = _place_outer(sch, outer, bool(padded) and not at_once, panel is not None or bool(packing), target)
     sch.compute_at(acc, site)
     if panel is not None:

@@ -59,9 +59,9 @@ def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dt
     if not chosen:
         return 0, 0
     tiles, columns = n * ceil(h / chosen) * ceil(w / chosen), ceil(o / lanes)
-    most = target.l2_bytes // 4 // (c * lanes * itemsize)
+    most = target.own_l2_bytes // 4 // (c * lanes * itemsize)
     tile = choose_tile(
-        [min(tiles, 64), columns * lanes], lanes, target.num_registers, range(1, max(1, min(4, columns, most)) + 1),
+        [min(tiles, 64), columns * lanes], lanes, target, range(1, max(1, min(4, columns, most)) + 1),
         rows_within(c * itemsize),
     )  # fmt: skip
     return chosen, tile.vectors * lanes
@@ -83,7 +83,7 @@ def apply(sch: Schedule, target: Target) -> None:
     tile_rows, channels, across = _write_back(sch, m, lanes)
     rows, wide = sch.get_extent(tile_rows), sch.get_extent(across)
     assert isinstance(rows, int) and isinstance(wide, int)
-    room = target.l2_bytes // 2 // (size * size * (depth + columns) * itemsize)
+    room = target.own_l2_bytes // 2 // (size * size * (depth + columns) * itemsize)
     most = max(1, min(room // wide, rows // (2 * cores)))
     together = next(r for r in range(most, 0, -1) if rows % r == 0)
     is_staged = is_big and rows < 2 * cores
@@ -96,7 +96,7 @@ def apply(sch: Schedule, target: Target) -> None:
         around = 1
     width = next(a.shape[-1].value for a in sch.func.inputs if len(a.shape) == 5)
     count = tiles if is_staged else together * wide
-    tile = choose_tile([count, columns], lanes, target.num_registers, (width // lanes,), rows_within(depth * itemsize))
+    tile = choose_tile([count, columns], lanes, target, (width // lanes,), rows_within(depth * itemsize))
     _products(sch, products, around, tile.rows[-1], width // lanes, lanes, is_staged)
     if not is_staged:
         sch.compute_at(IMAGE, site)

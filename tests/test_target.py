@@ -1,0 +1,56 @@
+"""Targets: detected, or given as text."""
+
+import pytest
+
+from tcomp.codegen.build import make_kernel
+from tcomp.compiler import _scheduler
+from tcomp.errors import TargetError
+from tcomp.ops import GraphBuilder
+from tcomp.passes import FUSE, GRAPH, LOWER
+from tcomp.target import Target
+
+
+def test_this_machine() -> None:
+    t = Target.parse("cpu")
+    assert t.vector_bytes in (16, 32, 64) and t.num_registers in (16, 32) and t.fma_ports in (1, 2)
+    assert 8 << 10 <= t.l1_bytes <= t.l2_bytes and t.l2_cores >= 1 and t.l3_cores >= 1 and t.num_cores >= 1
+
+
+def test_everything_can_be_given_as_text() -> None:
+    t = Target.parse("llvm -mcpu=haswell -num-cores=4 -fma-ports=1 -l1=48K -l2=2M -l3=33554432 -l2-cores=2 -l3-cores=4")
+    assert (t.vector_bytes, t.num_registers, t.fma_ports, t.num_cores) == (32, 16, 1, 4)
+    assert (t.l1_bytes, t.l2_bytes, t.l3_bytes, t.l2_cores, t.l3_cores) == (48 << 10, 2 << 20, 32 << 20, 2, 4)
+    assert t.own_l2_bytes == 1 << 20 and Target.parse("llvm -l2=1M -l2-cores=2 -num-cores=1").own_l2_bytes == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "lanes", "registers", "ports"),
+    [
+        ("llvm -mcpu=skylake-avx512", 16, 32, 2), ("llvm -mcpu=znver4", 16, 32, 1), ("llvm -mcpu=x86-64", 4, 16, 2),
+        ("llvm -mcpu=znver4 -mattr=-avx512f", 8, 16, 2), ("llvm -mtriple=aarch64-unknown-linux-gnu", 4, 32, 2),
+    ],
+)  # fmt: skip
+def test_known_cpus(text: str, lanes: int, registers: int, ports: int) -> None:
+    t = Target.parse(text)
+    assert (t.lanes(4), t.num_registers, t.fma_ports) == (lanes, registers, ports)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("llvm -l2=big", "bytes"), ("llvm -num-cores=0", "1 to 256"), ("llvm -fma-ports=two", "1 to 256"),
+        ("llvm -cache=1M", "unknown option"), ("gpu", "unknown target"), ("cuda", "no code generator"),
+        ("llvm -mcpu=pentium", "unknown CPU"), ("llvm -mtriple=pdp11", "triple"),
+    ],
+)  # fmt: skip
+def test_bad_targets_are_refused(text: str, why: str) -> None:
+    with pytest.raises(TargetError, match=why):
+        Target.parse(text)
+
+
+def test_code_for_another_architecture() -> None:
+    g = GraphBuilder()
+    module = LOWER.run(FUSE.run(GRAPH.run(g.build(g.relu(g.matmul(g.input("a", (40, 33)), g.input("b", (33, 50))))))))
+    (func,) = (f for name, f in module.functions.items() if name != "main")
+    target = Target.parse("llvm -mtriple=aarch64-unknown-linux-gnu -mcpu=neoverse-n1 -num-cores=4")
+    assert "fmla" in make_kernel(func, target, _scheduler(target)).assembly()
