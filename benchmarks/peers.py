@@ -108,12 +108,17 @@ def _torch_operators(torch: Any) -> dict[str, Callable[..., Any]]:
     simple = {
         name: (lambda attrs, *xs, f=f: f(*xs))
         for name, f in {
-            "matmul": torch.matmul, "add": torch.add, "multiply": torch.mul, "subtract": torch.sub, "relu": torch.relu,
+            "add": torch.add, "multiply": torch.mul, "subtract": torch.sub, "relu": torch.relu,
             "exp": torch.exp, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": F.silu, "erf": torch.erf,
             "divide": torch.div, "sqrt": torch.sqrt, "log": torch.log,
         }.items()
     }  # fmt: skip
+
+    def matmul(attrs: dict[str, Any], *xs: Any) -> Any:
+        return torch.matmul(*(x.mT if swap else x for x, swap in zip(xs, attrs["transposed"])))
+
     return simple | {
+        "matmul": matmul,
         "conv2d": image(lambda a, x, w: F.conv2d(x, w, None, a["stride"], a["padding"], a["dilation"], a["groups"])),
         "max_pool2d": image(lambda a, x: F.max_pool2d(x, a["kernel"], a["stride"], a["padding"])),
         "avg_pool2d": image(lambda a, x: F.avg_pool2d(x, a["kernel"], a["stride"], a["padding"])),
@@ -209,7 +214,7 @@ def _onnx_node(call: OpCall, args: list[str], constant: Callable[[np.ndarray], s
         "sigmoid": "Sigmoid", "erf": "Erf", "divide": "Div", "sqrt": "Sqrt", "log": "Log",
     }  # fmt: skip
     match call.op:
-        case op if op in plain:
+        case op if op in plain and not any(a.get("transposed", ())):
             return plain[op], args, {}
         case "conv2d":
             pads = two(a["padding"]) * 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import te
 from ..ir.expr import Expr
 from ..ir.graph import TensorType
@@ -15,8 +17,8 @@ from .registry import Operator, mismatch, register
 
 
 def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
-    a, b = args
     result = factors("matmul", args, attrs["out_dtype"])
+    a, b = (_turned(t, swap) for t, swap in zip(args, attrs["transposed"]))
     if attrs["panel"] and b.ndim != 2:
         raise mismatch("matmul", "only one matrix, no stack of them, is packed into panels", a, b)
     if a.ndim < 2 or b.ndim < 2:
@@ -27,17 +29,26 @@ def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType((*batch, a.shape[-2], b.shape[-1]), result)
 
 
+def _turned(t: TensorType, swap: bool) -> TensorType:
+    return TensorType((*t.shape[:-2], t.shape[-1], t.shape[-2]), t.dtype) if swap and t.ndim > 1 else t
+
+
 def _matmul(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     a, b = args
+    turn_a, turn_b = attrs["transposed"]
+    depth = a.shape[-2 if turn_a else -1]
     if attrs["panel"]:
-        panels = TensorType((-(-out.shape[-1] // attrs["panel"]), b.shape[0].value, attrs["panel"]), b.dtype)
-        return packed_product(a, pack_tensor(b, panels), out)
-    k = te.reduce_axis(a.shape[-1], "k")
+        panels = TensorType((-(-out.shape[-1] // attrs["panel"]), depth.value, attrs["panel"]), b.dtype)
+        packed = pack_tensor(b, panels, transposed=turn_b)
+        return packed_product(lambda i, k: a[k, i] if turn_a else a[i, k], a.dtype, depth, packed, out)
+    k = te.reduce_axis(depth, "k")
     wide = a.dtype.accumulator
 
     def at(*index: Expr) -> Expr:
         *batch, i, j = index
-        return te.sum(te.cast(_row(a, batch, i, k), wide) * te.cast(_row(b, batch, k, j), wide), axis=k)
+        left = _row(a, batch, k, i) if turn_a else _row(a, batch, i, k)
+        right = _row(b, batch, j, k) if turn_b else _row(b, batch, k, j)
+        return te.sum(te.cast(left, wide) * te.cast(right, wide), axis=k)
 
     return in_dtype(te.compute(out.shape, at, name="matmul"), out.dtype)
 
@@ -52,19 +63,18 @@ def _row(t: te.Tensor, batch: Sequence[Expr], i: Expr, j: Expr) -> Expr:
 
 
 def matmul_flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
-    return 2 * out.size * int(args[0].shape[-1])
+    return 2 * out.size * int(args[0].shape[-2 if attrs.get("transposed", (False,))[0] else -1])
 
 
-def _matmul_reference(a: Any, b: Any, panel: int, out_dtype: Any) -> Any:
+def _matmul_reference(a: Any, b: Any, panel: int, out_dtype: Any, transposed: tuple[bool, bool]) -> Any:
+    a, b = (np.swapaxes(x, -1, -2) if swap else x for x, swap in zip((a, b), transposed))
     return reference_product(a, b, out_dtype)
 
 
-register(
-    Operator(
-        "matmul", _infer_matmul, _matmul, _matmul_reference, "anchor", 2, {"panel": 0, "out_dtype": None}, matmul_flops
-    )
-)
-"""`panel`: pack the second matrix, panel by panel of so many columns, inside the kernel. `out_dtype`: float32 of 16-bit floats, whose
+_MATMUL = {"panel": 0, "out_dtype": None, "transposed": (False, False)}
+register(Operator("matmul", _infer_matmul, _matmul, _matmul_reference, "anchor", 2, _MATMUL, matmul_flops))
+"""`transposed`: whether each operand's last two axes change places. `panel`: pack the second matrix, panel by panel of so many
+columns, inside the kernel. `out_dtype`: float32 of 16-bit floats, whose
 products are summed up in float32 in any case; those of 8-bit integers are int32."""
 
 

@@ -7,12 +7,13 @@ up several products at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import te
+from ..dtype import DType
 from ..ir.expr import Expr, as_expr
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
@@ -38,9 +39,9 @@ def _infer_pack(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType(shape, w.dtype)
 
 
-def pack_tensor(w: te.Tensor, out: TensorType, group: int = 1) -> te.Tensor:
-    """The panels of a weight, as a tensor expression of the given shape."""
-    columns, width = w.shape[-1].value, out.shape[-1 if group == 1 else -2]
+def pack_tensor(w: te.Tensor, out: TensorType, group: int = 1, transposed: bool = False) -> te.Tensor:
+    """The panels of a weight (or of a transposed matrix), as a tensor expression of the given shape."""
+    columns, width = w.shape[-2 if transposed else -1].value, out.shape[-1 if group == 1 else -2]
 
     def at(panel: Expr, *rest: Expr) -> Expr:
         if group == 1:
@@ -49,7 +50,7 @@ def pack_tensor(w: te.Tensor, out: TensorType, group: int = 1) -> te.Tensor:
             *lead, block, column, member = rest
             row = [*lead, block * group + member]
         j = panel * width + column
-        inside = w[(*row, j)]
+        inside = w[(j, *row)] if transposed else w[(*row, j)]
         return inside if columns % width == 0 else te.select(j < columns, inside, as_expr(0, w.dtype))
 
     return te.compute(out.shape, at, name="pack_columns")
@@ -108,15 +109,21 @@ def _infer_matmul(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType((*x.shape[:-1], attrs["columns"]), factors("packed_matmul", args, attrs["out_dtype"]))
 
 
-def packed_product(x: te.Tensor, p: te.Tensor, out: TensorType, group: int = 1) -> te.Tensor:
-    """Rows of x times the columns in the panels p, as a tensor expression."""
+def packed_product(
+    x: Callable[..., Expr], dtype: DType, depth: Any, p: te.Tensor, out: TensorType, group: int = 1
+) -> te.Tensor:
+    """Rows times the columns in the panels p, as a tensor expression.
+
+    Args:
+        x: (rows..., k) -> the element there; dtype: its type; depth: how many there are in a row.
+    """
     width = p.shape[-1 if group == 1 else -2].value
-    k = te.reduce_axis(x.shape[-1], "k")
-    wide = x.dtype.accumulator
+    k = te.reduce_axis(depth, "k")
+    wide = dtype.accumulator
 
     def at(*index: Expr) -> Expr:
         *rows, j = index
-        return te.sum(te.cast(x[(*rows, k)], wide) * te.cast(_panel_element(p, width, group, j, k), wide), axis=k)
+        return te.sum(te.cast(x(*rows, k), wide) * te.cast(_panel_element(p, width, group, j, k), wide), axis=k)
 
     full = te.compute((*out.shape[:-1], p.shape[0].value * width), at, name="matmul")
     return _finish(full, out)
@@ -137,14 +144,13 @@ def _matmul_reference(x: Any, p: Any, columns: int, group: int, out_dtype: Any) 
     return reference_product(x, unpack(p, columns, group), out_dtype)
 
 
+def _packed_matmul(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
+    x, p = args
+    return packed_product(lambda *i: x[i], x.dtype, x.shape[-1], p, out, attrs["group"])
+
+
 _MATMUL = {"columns": ..., "group": 1, "out_dtype": None}
-register(
-    Operator(
-        "packed_matmul", _infer_matmul,
-        lambda args, attrs, out: packed_product(args[0], args[1], out, attrs["group"]),
-        _matmul_reference, "anchor", 2, _MATMUL, _flops,
-    )
-)  # fmt: skip
+register(Operator("packed_matmul", _infer_matmul, _packed_matmul, _matmul_reference, "anchor", 2, _MATMUL, _flops))
 
 _CONV = {"columns": ..., "group": 1, "stride": 1, "padding": 0, "dilation": 1}
 

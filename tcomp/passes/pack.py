@@ -118,12 +118,19 @@ class PackWeights:
         return moved
 
     def pack_inside(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-        """A product of two operands that vary packs the second one inside its kernel, where enough rows make use of it."""
+        """A product of two operands that vary packs the second one inside its kernel, where enough rows make use of it.
+
+        There transposed operands are read where they lie.
+        """
         x, w = call.args
         if call.op != "matmul" or call.attrs["panel"] or x.type.ndim != 2 or w.type.ndim != 2:
             return None
         width = self.inside(type_.shape, w.type)
-        return g.again(call, x, w, panel=width) if width else None
+        if not width:
+            return None
+        sources = [g.definition(a, "transpose") for a in (x, w)]
+        args = [a if s is None else s.args[0] for a, s in zip((x, w), sources)]
+        return g.again(call, *args, panel=width, transposed=tuple(s is not None for s in sources))
 
     def pack_keys(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         queries, keys = (a.type for a in call.args[:2])

@@ -36,6 +36,17 @@ def linear_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | 
     return g.op("add", y, bias[0]) if bias else y
 
 
+def transposes_apart(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """Transposed operands of a product are transposes of their own: they fold into constants, cancel, or join the packing later."""
+    if call.op != "matmul" or not any(call.attrs["transposed"]):
+        return None
+    args = [
+        g.op("transpose", a, axes=(*range(a.type.ndim - 2), a.type.ndim - 1, a.type.ndim - 2)) if swap else a
+        for a, swap in zip(call.args, call.attrs["transposed"])
+    ]
+    return g.again(call, *args, transposed=(False, False))
+
+
 def batch_norm_to_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Batch normalisation with known statistics is a scale and a shift."""
     if call.op != "batch_norm":
@@ -104,7 +115,7 @@ def matmul_of_rows(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | No
         return None
     x, w = call.args
     rows = g.op("reshape", x, shape=(type_.size // type_.shape[-1] if type_.size else 0, x.type.shape[-1]))
-    return g.op("reshape", g.op("matmul", rows, w), shape=type_.shape)
+    return g.op("reshape", g.again(call, rows, w), shape=type_.shape)
 
 
 def kernel_to_hwio(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
@@ -293,6 +304,7 @@ def merge_shifts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None
 
 CANONICAL = (
     linear_to_matmul,
+    transposes_apart,
     batch_norm_to_scale,
     conv1d_to_conv2d,
     volumes_to_ndhwc,

@@ -62,6 +62,9 @@ case("matmul", (65, 130), (130, 70))
 case("matmul", (3, 1, 5, 7), (2, 7, 9))
 case("matmul", (90, 33), (33, 77), panel=32)
 case("matmul", (2, 40, 33), (33, 48), panel=16)
+case("matmul", (33, 90), (33, 77), panel=32, transposed=(True, False))
+case("matmul", (90, 33), (77, 33), panel=16, transposed=(False, True))
+case("matmul", (2, 33, 9), (2, 7, 33), transposed=(True, True))
 case("pack_columns", (5, 37), width=16)
 case("pack_columns", (3, 3, 4, 32), width=8)
 case("packed_matmul", (6, 11), (3, 11, 16), columns=37)
@@ -265,8 +268,8 @@ def test_shape_errors_name_operator_arguments_and_shapes(op: str, types: list, a
 
 
 def test_unknown_operator() -> None:
-    with pytest.raises(UnsupportedError, match="no operator 'conv3d'"):
-        infer("conv3d", [TensorType((1,), float32)], {})
+    with pytest.raises(UnsupportedError, match="no operator 'conv4d'"):
+        infer("conv4d", [TensorType((1,), float32)], {})
 
 
 @pytest.mark.parametrize("op", ["argmax", "argmin"])

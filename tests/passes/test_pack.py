@@ -117,3 +117,12 @@ def test_convolutions_of_other_kinds_become_those_of_images() -> None:
     g = GraphBuilder()
     y = g.conv1d(g.input("x", (1, 16, 30)), g.constant(array(32, 16, 3)), padding=1)
     assert "packed_conv2d" in ops_of(packed(g.build(y)))
+
+
+def test_packing_reads_transposed_operands_where_they_lie() -> None:
+    g = GraphBuilder()
+    x, w = (g.transpose(g.input(n, (130, 130)), axes=(1, 0)) for n in "xw")
+    exe = tcomp.compile(g.build(g.matmul(x, w)), target="llvm -num-cores=1")
+    assert exe.num_kernels == 1
+    a, b = array(130, 130), array(130, 130)
+    assert relative_error(exe(a, b), a.T.astype("float64") @ b.T.astype("float64")) < 1e-6
