@@ -80,6 +80,25 @@ def _torch(module: IRModule, inputs: Sequence[np.ndarray], threads: int) -> Side
     return run
 
 
+def _axes_of(attrs: dict[str, Any], x: Any) -> tuple[int, ...]:
+    given = attrs["axes"]
+    return tuple(range(x.ndim)) if given is None else (given,) if isinstance(given, int) else tuple(given)
+
+
+def _pad_widths(attrs: dict[str, Any]) -> list[int]:
+    """As torch wants them: the last axis first."""
+    return [w for pair in reversed(attrs["pad_width"]) for w in pair]
+
+
+def _cut(attrs: dict[str, Any], x: Any) -> Any:
+    steps = attrs["strides"] or (1,) * x.ndim
+    return x[tuple(slice(b, e, s) for b, e, s in zip(attrs["begin"], attrs["end"], steps))].contiguous()
+
+
+def _turned(attrs: dict[str, Any], xs: tuple[Any, ...]) -> list[Any]:
+    return [x.mT if swap else x for x, swap in zip(xs, attrs["transposed"])]
+
+
 def _torch_operators(torch: Any) -> dict[str, Callable[..., Any]]:
     F = torch.nn.functional
 
@@ -93,18 +112,6 @@ def _torch_operators(torch: Any) -> dict[str, Callable[..., Any]]:
 
         return run
 
-    def axes_of(attrs: dict[str, Any], x: Any) -> tuple[int, ...]:
-        given = attrs["axes"]
-        return tuple(range(x.ndim)) if given is None else (given,) if isinstance(given, int) else tuple(given)
-
-    def pad(attrs: dict[str, Any], x: Any) -> Any:
-        widths = [w for pair in reversed(attrs["pad_width"]) for w in pair]
-        return F.pad(x, widths, value=attrs["value"])
-
-    def cut(attrs: dict[str, Any], x: Any) -> Any:
-        steps = attrs["strides"] or (1,) * x.ndim
-        return x[tuple(slice(b, e, s) for b, e, s in zip(attrs["begin"], attrs["end"], steps))].contiguous()
-
     simple = {
         name: (lambda attrs, *xs, f=f: f(*xs))
         for name, f in {
@@ -114,11 +121,8 @@ def _torch_operators(torch: Any) -> dict[str, Callable[..., Any]]:
         }.items()
     }  # fmt: skip
 
-    def matmul(attrs: dict[str, Any], *xs: Any) -> Any:
-        return torch.matmul(*(x.mT if swap else x for x, swap in zip(xs, attrs["transposed"])))
-
     return simple | {
-        "matmul": matmul,
+        "matmul": lambda a, *xs: torch.matmul(*_turned(a, xs)),
         "conv2d": image(lambda a, x, w: F.conv2d(x, w, None, a["stride"], a["padding"], a["dilation"], a["groups"])),
         "max_pool2d": image(lambda a, x: F.max_pool2d(x, a["kernel"], a["stride"], a["padding"])),
         "avg_pool2d": image(lambda a, x: F.avg_pool2d(x, a["kernel"], a["stride"], a["padding"])),
@@ -132,17 +136,17 @@ def _torch_operators(torch: Any) -> dict[str, Callable[..., Any]]:
             q, k, v, mask, is_causal=a["causal"], scale=a["scale"]
         ),
         "take": lambda a, x, i: F.embedding(i, x),
-        "sum": lambda a, x: x.sum(axes_of(a, x), a["keepdims"]),
-        "mean": lambda a, x: x.mean(axes_of(a, x), a["keepdims"]),
-        "max": lambda a, x: x.amax(axes_of(a, x), a["keepdims"]),
+        "sum": lambda a, x: x.sum(_axes_of(a, x), a["keepdims"]),
+        "mean": lambda a, x: x.mean(_axes_of(a, x), a["keepdims"]),
+        "max": lambda a, x: x.amax(_axes_of(a, x), a["keepdims"]),
         "argmax": lambda a, x: x.argmax(a["axis"], a["keepdims"]),
         "transpose": lambda a, x: x.permute(a["axes"]).contiguous(),
         "reshape": lambda a, x: x.reshape(a["shape"]),
         "concat": lambda a, *xs: torch.cat(xs, a["axis"]),
         "multiply_scalar": lambda a, x: x * a["scalar"],
         "add_scalar": lambda a, x: x + a["scalar"],
-        "pad": pad,
-        "slice": cut,
+        "pad": lambda a, x: F.pad(x, _pad_widths(a), value=a["value"]),
+        "slice": _cut,
     }
 
 
