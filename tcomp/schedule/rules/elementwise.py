@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...ir.arith import linear
-from ...ir.expr import Var
+from ...ir.expr import LT, Const, Load, Select, Var
+from ...ir.node import walk
 from ...ir.primfunc import PrimFunc
 from ...target import Target
 from ..library import fuse_all, inline_elementwise, loaded, steps_along
@@ -14,6 +15,8 @@ NAME = "elementwise"
 
 VECTORS = 4
 """Vectors in a step of a loop, so that counting costs little."""
+MAX_PARTS = 16
+"""Most operands of a concatenation that get loops of their own."""
 TILE = 16
 """Rows of a tile of a transpose: the elements of a cache line, of 4 bytes each."""
 
@@ -26,31 +29,67 @@ def apply(sch: Schedule, target: Target) -> None:
     """Everything inlined into the blocks that write outputs; each runs its rows in parallel, its last axis in vectors.
 
     The vector width is that of the widest element. Where every operand has the output's own index, all axes become one
-    loop, so that short rows leave no lanes idle.
+    loop, so that short rows leave no lanes idle. What is put together from several operands is done one operand after another.
     """
     inline_elementwise(sch)
     lanes = target.lanes(widest_itemsize(sch.func))
     is_big = is_worth_threads(sch.func, target.num_cores)
-    for name in [b for b in sch.func.blocks if b not in final_blocks(sch.func)] + final_blocks(sch.func):
-        loops = sch.get_loops(name)
-        if not loops:
+    last = final_blocks(sch.func)
+    for name in [b for b in sch.func.blocks if b not in last] + last:
+        for part in _parts(sch, name):
+            outer = _schedule(sch, part, lanes)
+            if is_big and outer is not None:
+                sch.parallel(outer)
+
+
+def _schedule(sch: Schedule, name: str, lanes: int) -> Var | None:
+    """Vectorize a block; the loop around it, to run in parallel."""
+    loops = sch.get_loops(name)
+    if not loops:
+        return None
+    if _is_pointwise(sch, name):
+        whole = fuse_all(sch, loops)
+        assert whole is not None
+        return _vectors(sch, whole, lanes)
+    other = _transposed(sch, name)
+    if other is not None:
+        return _tile_transpose(sch, loops, other, lanes)
+    extent = sch.get_extent(loops[-1])
+    if isinstance(extent, int) and 1 < extent <= 2 * lanes:
+        sch.vectorize(loops[-1])
+        return fuse_all(sch, loops[:-1])
+    steps = _vectors(sch, loops[-1], lanes)
+    return fuse_all(sch, loops[:-1]) if len(loops) > 1 else steps
+
+
+def _parts(sch: Schedule, name: str) -> list[str]:
+    """A block that takes elements from here or from there, by its place along an axis, cut where that changes: its parts."""
+    block = sch.func.blocks[name]
+    for loop in sch.get_loops(name):
+        own = next((it.var for it in block.iters if it.binding is loop), None)
+        extent = sch.get_extent(loop)
+        cuts = {e.cond.b.value for e in walk(block.body) if isinstance(e, Select) and _is_joint(e, own)}
+        if not cuts or not isinstance(extent, int) or len(cuts) >= MAX_PARTS:
             continue
-        if _is_pointwise(sch, name):
-            whole = fuse_all(sch, loops)
-            outer = _vectors(sch, whole, lanes)
-        elif (other := _transposed(sch, name)) is not None:
-            outer = _tile_transpose(sch, loops, other, lanes)
-        else:
-            extent = sch.get_extent(loops[-1])
-            if isinstance(extent, int) and 1 < extent <= 2 * lanes:
-                sch.vectorize(loops[-1])
-                outer = fuse_all(sch, loops[:-1])
-            else:
-                last, inner = sch.split(loops[-1], [None, lanes])
-                sch.vectorize(inner)
-                outer = fuse_all(sch, loops[:-1]) if len(loops) > 1 else last
-        if is_big and outer is not None:
-            sch.parallel(outer)
+        ends = sorted({c for c in cuts if 0 < c < extent} | {extent})
+        around = sch.get_loops(name).index(loop)
+        if around:  # outermost while it is cut, so that each part has all loops to itself
+            sch.reorder(loop, *sch.get_loops(name)[:around])
+        known = set(sch.func.blocks)
+        sch.loop_partition(loop, [end - start for start, end in zip([0, *ends], ends)])
+        parts = [name, *(b for b in sch.func.blocks if b not in known)]
+        for part in parts if around else ():
+            moved, *rest = sch.get_loops(part)[: around + 1]
+            sch.reorder(*rest, moved)
+        return parts
+    return [name]
+
+
+def _is_joint(e: Select, axis: Var | None) -> bool:
+    """Whether it takes one buffer's elements before some place of an axis, and another's from there on."""
+    if not isinstance(e.cond, LT) or e.cond.a is not axis or not isinstance(e.cond.b, Const):
+        return False
+    return all(any(isinstance(x, Load) for x in walk(side)) for side in (e.then, e.orelse))
 
 
 def _vectors(sch: Schedule, loop: Var, lanes: int) -> Var:
