@@ -14,8 +14,8 @@
 ; Lost wake-ups cannot happen: a worker announces that it sleeps, under its mutex, before it looks at its ticket once
 ; more; the caller changes the ticket before it looks whether the worker sleeps (both sequentially consistent).
 
-; slot: ticket, sleeping, padding to a cache line, mutex, condition
-%slot = type { i32, i32, [56 x i8], [128 x i8], [128 x i8] }
+; slot: ticket, sleeping, core that the worker keeps off (plus one), thread, padding to a cache line, mutex, condition
+%slot = type { i32, i32, i32, i64, [40 x i8], [128 x i8], [128 x i8] }
 
 @slots = internal global [256 x %slot] zeroinitializer, align 64
 @busy = internal global i32 0, align 64
@@ -77,8 +77,8 @@ entry:
   %spins = load atomic i32, ptr @spin_turns monotonic, align 4
   %yields = load i32, ptr @yield_turns
   %sleeping = getelementptr %slot, ptr %slot, i32 0, i32 1
-  %mutex = getelementptr %slot, ptr %slot, i32 0, i32 3
-  %condition = getelementptr %slot, ptr %slot, i32 0, i32 4
+  %mutex = getelementptr %slot, ptr %slot, i32 0, i32 5
+  %condition = getelementptr %slot, ptr %slot, i32 0, i32 6
   br label %spin
 spin:
   %i = phi i32 [ 0, %entry ], [ %i1, %spin.again ]
@@ -168,17 +168,21 @@ next:
 make:
   %slot = getelementptr [256 x %slot], ptr @slots, i32 0, i32 %have
   %hint = getelementptr %slot, ptr %slot, i32 0, i32 1
-  %mutex = getelementptr %slot, ptr %slot, i32 0, i32 3
-  %condition = getelementptr %slot, ptr %slot, i32 0, i32 4
+  %mutex = getelementptr %slot, ptr %slot, i32 0, i32 5
+  %condition = getelementptr %slot, ptr %slot, i32 0, i32 6
   %m = call i32 @pthread_mutex_init(ptr %mutex, ptr null)
   %c = call i32 @pthread_cond_init(ptr %condition, ptr null)
+  %avoided = getelementptr %slot, ptr %slot, i32 0, i32 2
+  %handle = getelementptr %slot, ptr %slot, i32 0, i32 3
   store i32 0, ptr %slot
+  store i32 0, ptr %avoided
   store atomic i32 0, ptr %hint seq_cst, align 4
   %error = call i32 @pthread_create(ptr %thread, ptr null, ptr @worker, ptr %slot)
   %failed = icmp ne i32 %error, 0
   br i1 %failed, label %done, label %made
 made:
   %id = load i64, ptr %thread
+  store i64 %id, ptr %handle
   %d = call i32 @pthread_detach(i64 %id)
   %more = add i32 %have, 1
   store i32 %more, ptr @started
@@ -197,11 +201,14 @@ entry:
   %is.asleep = icmp ne i32 %s, 0
   br i1 %is.asleep, label %wake, label %done
 wake:
-  %mutex = getelementptr %slot, ptr %slot, i32 0, i32 3
-  %condition = getelementptr %slot, ptr %slot, i32 0, i32 4
+  %mutex = getelementptr %slot, ptr %slot, i32 0, i32 5
+  %condition = getelementptr %slot, ptr %slot, i32 0, i32 6
+  call void @keep_apart(ptr %slot)
+  ; once the mutex is ours the worker waits for the signal, or has seen its ticket; let go of it first, or the worker would wake
+  ; up just to wait for it
   %l = call i32 @pthread_mutex_lock(ptr %mutex)
-  %w = call i32 @pthread_cond_signal(ptr %condition)
   %u = call i32 @pthread_mutex_unlock(ptr %mutex)
+  %w = call i32 @pthread_cond_signal(ptr %condition)
   br label %done
 done:
   ret void

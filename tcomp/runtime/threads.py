@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 import threading
 from pathlib import Path
 
@@ -16,18 +17,22 @@ _PAUSE = {
     "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
     "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
 }
+_ANYWHERE = "define internal void @keep_apart(ptr %slot) {\n  ret void\n}\n"
 _lock = threading.Lock()
 _pool: _Pool | None = None
 
 
 def runtime_source(machine: str | None = None) -> str:
-    """What kernels call, the pool and the memory of scratch.ll, as LLVM IR for a machine (by default this one)."""
+    """What kernels call, the pool and the memory of scratch.ll, as LLVM IR for a machine (by default this one) under this system."""
     name = {"amd64": "x86_64", "arm64": "aarch64"}.get(
         (machine or platform.machine()).lower(), machine or platform.machine()
     )
     declare, pause = _PAUSE.get(name, ("", ""))
     folder = Path(__file__).parent
-    text = "\n".join((folder / n).read_text(encoding="utf-8") for n in ("threadpool.ll", "scratch.ll"))
+    parts = [(folder / n).read_text(encoding="utf-8") for n in ("threadpool.ll", "scratch.ll")]
+    is_linux = sys.platform.startswith("linux")
+    parts.append((folder / "placement.ll").read_text(encoding="utf-8") if is_linux else _ANYWHERE)
+    text = "\n".join(parts)
     return text.replace("{declare_pause}", declare).replace("{pause}", pause)
 
 

@@ -155,3 +155,24 @@ def test_bad_thread_counts_are_refused() -> None:
     for bad in (0, -1, 1000, "two"):
         with pytest.raises(TcompError, match="cannot use"):
             threads.set_num_threads(bad)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
+def test_a_woken_worker_keeps_off_the_callers_core() -> None:
+    if threads.usable_cores() < 2:
+        pytest.skip("one core")
+    script = """
+import os, sys, time
+import numpy as np, tcomp
+g = tcomp.GraphBuilder()
+exe = tcomp.compile(g.build(g.exp(g.input("x", (1 << 20,)))), num_threads=2)
+x = np.zeros(1 << 20, "float32")
+for _ in range(3):
+    exe(x)
+    time.sleep(0.05)
+own = os.sched_getaffinity(0)
+masks = [os.sched_getaffinity(int(t)) for t in os.listdir("/proc/self/task")]
+assert any(m < own and len(m) == len(own) - 1 for m in masks), masks
+assert os.sched_getaffinity(0) == own
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
