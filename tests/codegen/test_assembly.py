@@ -37,3 +37,11 @@ def test_an_executable_explains_its_kernels(rng: np.random.Generator) -> None:
     assert "22.9 % of its operations fill up tiles and borders" in product  # 37 columns in panels of 48
     assert "512-bit vectors" in product and "no spills" in product and "vector registers" in product
     assert exe.explain(exe.program.kernels[0].name) == product
+
+
+def test_a_load_is_not_masked_by_edges_of_other_axes() -> None:
+    """Columns past the edge must not turn the scalars of the other operand, which lie apart, into gathers."""
+    g = GraphBuilder()
+    module = g.build(g.matmul(g.input("x", (250, 100)), g.input("y", (100, 37))))
+    text = tcomp.compile(module, target="llvm -mcpu=skylake-avx512 -num-cores=8").ir("llvm")
+    assert "masked.load" in text and "gather" not in text

@@ -62,6 +62,28 @@ def test_rules_keep_the_meaning_and_replay(name: str, target: Target) -> None:
     sch, used = default_schedule(func, target)
     if target.vector_bytes > 16:
         assert used == rule
+    check(sch, func)
+
+
+STREAMS = {
+    "one row": lambda g: g.matmul(g.input("a", (1, 29)), g.input("b", (29, 200))),
+    "three rows, bias": lambda g: g.relu(g.add(g.matmul(g.input("a", (3, 37)), g.input("b", (37, 203))), g.input("c", (203,)))),
+    "sum over rows": lambda g: g.mean(g.input("x", (50, 201)), axes=(0,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("name", STREAMS)
+def test_large_matrices_of_few_results_are_streamed(name: str, cores: int) -> None:
+    (func,) = kernels(STREAMS[name])
+    sch, used = default_schedule(func, Target.parse(f"llvm -mcpu=haswell -l1=2K -l2=1K -num-cores={cores}"))
+    assert used == "streams"
+    check(sch, func)
+    assert default_schedule(func, Target.parse("llvm -mcpu=haswell -num-cores=1"))[1] == "tiled reduction"
+
+
+def check(sch: Schedule, func: PrimFunc) -> None:
+    """The schedule computes what the kernel does, and its trace makes it again."""
     inputs = make_inputs(func, 3)
     assert all(map(agree, run(sch.func, inputs), run(func, inputs)))
     scope = {"sch": Schedule(func)}

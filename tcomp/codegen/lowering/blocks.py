@@ -7,7 +7,7 @@ from ...ir.arith import dims_env, linear, simplify
 from ...ir.expr import EQ, LT, Buffer, Const, Expr, Load, Select, Var, const
 from ...ir.node import rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.query import all_of, conjuncts, is_const
+from ...ir.query import all_of, conjuncts, free_vars, is_const
 from ...ir.stmt import EMPTY, Block, For, If, Let, Stmt, Store, map_statements, seq
 from .common import Env, extend
 
@@ -54,13 +54,15 @@ def _relax(b: Block, scratch: set[Buffer], env: Env) -> Block:
     dropped = [c for c in parts if c in edges]
     if not dropped:
         return b
-    # in terms of the iterators, so that it stays with the body
-    mask = all_of([edges[c].var < edges[c].extent for c in dropped])
-    assert mask is not None
+    # in terms of the iterators, so that they stay with the body
+    inside = {edges[c].var: edges[c].var < edges[c].extent for c in dropped}
 
     def post(e: object) -> object:
         if isinstance(e, Load) and (e.buffer not in scratch or any(not isinstance(i, Var) for i in e.indices)):
-            return with_fields(e, mask=mask if e.mask is None else mask & e.mask)
+            used = {v for i in e.indices for v in free_vars(i)}
+            mask = all_of([condition for var, condition in inside.items() if var in used])
+            if mask is not None:
+                return with_fields(e, mask=mask if e.mask is None else mask & e.mask)
         return e
 
     kept = all_of([c for c in parts if c not in edges])

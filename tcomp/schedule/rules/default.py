@@ -9,11 +9,11 @@ from ...ir.primfunc import PrimFunc
 from ...target import Target
 from ..library import inline_elementwise, points
 from ..schedule import Schedule
-from . import attention, elementwise, rows, tiled_reduction, windows, winograd
+from . import attention, elementwise, rows, streams, tiled_reduction, windows, winograd
 
 WHOLE: tuple[ModuleType, ...] = (winograd, attention)
 """Rules for certain operators, which know their stages by name."""
-RULES: tuple[ModuleType, ...] = (elementwise, windows, tiled_reduction, rows)
+RULES: tuple[ModuleType, ...] = (elementwise, streams, windows, tiled_reduction, rows)
 """Rules for kernels of any kind, elementwise stages inlined, in order of preference. A rule has NAME, applies(func, target) and
 apply(sch, target)."""
 
