@@ -4,9 +4,9 @@
 ; tick moves it: longer than most parallel loops last. So a sleeping worker is told before it is woken to keep off the caller's
 ; core; it may use every other one that the caller may use. Nothing is asked of the system while the caller stays where it is.
 
-declare i32 @sched_getcpu()
-declare i32 @sched_getaffinity(i32, i64, ptr)
-declare i32 @pthread_setaffinity_np(i64, i64, ptr)
+declare i32 @sched_getcpu() nonlazybind
+declare i32 @sched_getaffinity(i32, i64, ptr) nonlazybind
+declare i32 @pthread_setaffinity_np(i64, i64, ptr) nonlazybind
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 
 define internal void @keep_apart(ptr %slot) {

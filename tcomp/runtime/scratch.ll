@@ -10,9 +10,9 @@
 ; larger buffers are not kept
 @keep_bytes = internal constant i64 16777216
 
-declare ptr @aligned_alloc(i64, i64)
-declare void @free(ptr)
-declare void @abort()
+declare ptr @aligned_alloc(i64, i64) nonlazybind
+declare void @free(ptr) nonlazybind
+declare void @abort() nonlazybind
 
 define ptr @tcomp_take(i64 %bytes) {
 entry:

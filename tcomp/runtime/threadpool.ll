@@ -33,15 +33,15 @@
 @job_body = internal global ptr null
 @job_context = internal global ptr null
 
-declare i32 @pthread_create(ptr, ptr, ptr, ptr)
-declare i32 @pthread_detach(i64)
-declare i32 @pthread_mutex_init(ptr, ptr)
-declare i32 @pthread_mutex_lock(ptr)
-declare i32 @pthread_mutex_unlock(ptr)
-declare i32 @pthread_cond_init(ptr, ptr)
-declare i32 @pthread_cond_wait(ptr, ptr)
-declare i32 @pthread_cond_signal(ptr)
-declare i32 @sched_yield()
+declare i32 @pthread_create(ptr, ptr, ptr, ptr) nonlazybind
+declare i32 @pthread_detach(i64) nonlazybind
+declare i32 @pthread_mutex_init(ptr, ptr) nonlazybind
+declare i32 @pthread_mutex_lock(ptr) nonlazybind
+declare i32 @pthread_mutex_unlock(ptr) nonlazybind
+declare i32 @pthread_cond_init(ptr, ptr) nonlazybind
+declare i32 @pthread_cond_wait(ptr, ptr) nonlazybind
+declare i32 @pthread_cond_signal(ptr) nonlazybind
+declare i32 @sched_yield() nonlazybind
 declare i64 @llvm.smin.i64(i64, i64)
 {declare_pause}
 

@@ -9,6 +9,9 @@ import llvmlite.binding as llvm
 
 from ...errors import InternalError
 
+_CALLS_THROUGH_TABLE = '\n!llvm.module.flags = !{!0}\n!0 = !{i32 7, !"RtLibUseGOT", i32 1}\n'
+"""Calls that LLVM makes of its own (memcpy) go through the table of addresses, as the loader wants it."""
+
 _ready = threading.Lock()
 _initialised = False
 
@@ -42,10 +45,13 @@ def optimise(text: str, machine: Any) -> Any:
     """
     _initialise()
     try:
-        module = llvm.parse_assembly(text, llvm.create_context())
+        module = llvm.parse_assembly(text + _CALLS_THROUGH_TABLE, llvm.create_context())
         module.verify()
     except RuntimeError as error:
         raise InternalError("the generated LLVM IR is not valid", why=str(error)) from error
+    for function in module.functions:
+        if function.is_declaration and not function.name.startswith("llvm."):
+            function.add_function_attribute("nonlazybind")
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
     options = llvm.create_pipeline_tuning_options(speed_level=3)

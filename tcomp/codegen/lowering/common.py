@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...ir.arith import loop_range, simplify
-from ...ir.expr import Buffer, Const, Expr, Var
+from ...ir.arith import interval, loop_range, simplify
+from ...ir.expr import Buffer, Const, Expr, Var, const
 from ...ir.node import map_children, substitute, with_fields
 from ...ir.stmt import EMPTY, Allocate, For, If, Let, Seq, Stmt, Store, map_statements
 
 Env = dict[Var, tuple[Expr, Expr]]
 
 
-def extend(env: Env, loop: For) -> Env:
-    """The ranges inside a loop."""
-    return {**env, loop.var: loop_range(loop.extent)}
+def extend(env: Env, s: For | Let) -> Env:
+    """The ranges inside a loop, or where a name for an offset is known."""
+    if isinstance(s, For):
+        return {**env, s.var: loop_range(s.extent)}
+    if not s.var.dtype.is_int or s.var.dtype.bits != 64 or s.var.dtype.lanes != 1:
+        return env
+    low, high = interval(s.value, env)
+    return env if low is None or high is None else {**env, s.var: (const(low), const(high))}
 
 
 def map_expressions(s: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
@@ -46,7 +51,7 @@ def simplify_statements(s: Stmt, env: Env) -> Stmt:
         case Store():
             return map_expressions(s, lambda e: simplify(e, env))
         case Let():
-            return with_fields(s, value=simplify(s.value, env), body=simplify_statements(s.body, env))
+            return with_fields(s, value=simplify(s.value, env), body=simplify_statements(s.body, extend(env, s)))
         case _:
             return map_statements(s, lambda x: simplify_statements(x, env))
 

@@ -73,7 +73,7 @@ def flatten_buffers(func: PrimFunc) -> PrimFunc:
                 index = offset(s.buffer, s.indices, env)
                 return with_fields(s, buffer=flat_of(s.buffer), indices=(index,), value=expr(s.value, env))
             case Let():
-                return with_fields(s, value=expr(s.value, env), body=visit(s.body, env))
+                return with_fields(s, value=expr(s.value, env), body=visit(s.body, extend(env, s)))
             case If():
                 s = with_fields(s, cond=expr(s.cond, env))
                 return map_statements(s, lambda x: visit(x, env))

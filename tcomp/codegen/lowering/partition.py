@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ...ir.arith import can_prove, dims_env, linear
-from ...ir.expr import LE, LT, Const, Expr, Load, const
-from ...ir.node import walk, with_fields
+from ...ir.expr import LE, LT, Const, Expr, FloorDiv, FloorMod, Load, Var, const
+from ...ir.node import rewrite, walk, with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.query import free_vars
+from ...ir.query import conjuncts, free_vars
 from ...ir.stmt import For, If, Let, Stmt, Store, map_statements, walk_statements
 from .common import Env, extend, own_binders, simplify_statements
 
@@ -16,61 +18,73 @@ MAX_VERSIONS = 3
 def partition_loops(func: PrimFunc) -> PrimFunc:
     """Hoist tile conditions.
 
-    A condition (of a branch or of a masked load) such as `io * 16 + ii < n`, where `ii` runs inside `io`, holds for all of `ii` in every iteration of `io`
-    but the last. Where the inner loops are vectorized or unrolled, the body of `io` becomes
+    A condition (of a branch or of a masked load) such as `io * 16 + ii < n`, where `ii` runs inside `io`, holds for all of `ii`
+    in every iteration of `io` but the last. Where the inner loops are vectorized or unrolled, the body of `io` becomes
 
         if io < whole: body without the condition
         else: body
+
+    Where loops were fused, so that the condition is about a digit of a loop's variable, as in `f % 10 * 16 + ii < n`, the digit
+    gets a name and takes the part of `io`.
     """
-    dims = dims_env(func.dims)
-    return with_fields(func, body=_visit(func.body, dims, 0))
+    return with_fields(func, body=_visit(func.body, dims_env(func.dims), 0))
 
 
 def _visit(s: Stmt, env: Env, versions: int) -> Stmt:
-    if isinstance(s, For):
-        inner = extend(env, s)
-        if s.kind in ("serial", "parallel") and versions < MAX_VERSIONS and _is_tiled(s.body):
-            bound = _whole_tiles(s, env)
-            if bound is not None and 0 < bound < s.extent.value:
-                whole_env = {**env, s.var: (const(0), const(bound - 1))}
-                edge_env = {**env, s.var: (const(bound), const(s.extent.value - 1))}
-                whole = _visit(simplify_statements(s.body, whole_env), whole_env, versions + 1)
-                edge = _visit(simplify_statements(own_binders(s.body), edge_env), edge_env, versions + 1)
-                return with_fields(s, body=If(s.var < bound, whole, edge))
-        return map_statements(s, lambda x: _visit(x, inner, versions))
-    return map_statements(s, lambda x: _visit(x, env, versions))
+    if not isinstance(s, (For, Let)):
+        return map_statements(s, lambda x: _visit(x, env, versions))
+    inner = extend(env, s)
+    if versions < MAX_VERSIONS and _may_split(s, inner):
+        bound, count = _whole_tiles(s, inner), inner[s.var][1].value + 1
+        if bound is not None and 0 < bound < count:
+            whole_env = {**inner, s.var: (const(0), const(bound - 1))}
+            edge_env = {**inner, s.var: (const(bound), const(count - 1))}
+            whole = _visit(simplify_statements(s.body, whole_env), whole_env, versions + 1)
+            edge = _visit(simplify_statements(own_binders(s.body), edge_env), edge_env, versions + 1)
+            return with_fields(s, body=If(s.var < bound, whole, edge))
+        for digit in _digits(s, inner):
+            s = with_fields(s, body=_named(digit, s.body))
+    return map_statements(s, lambda x: _visit(x, inner, versions))
 
 
-def _is_tiled(body: Stmt) -> bool:
-    return any(isinstance(x, For) and x.kind in ("vectorized", "unrolled") for x in walk_statements(body))
+def _may_split(s: For | Let, inner: Env) -> bool:
+    """Whether the variable counts from 0 to a constant around vectorized or unrolled loops."""
+    if isinstance(s, For) and s.kind not in ("serial", "parallel"):
+        return False
+    low, high = inner.get(s.var, (None, None))
+    if low != const(0) or not isinstance(high, Const):
+        return False
+    return any(isinstance(x, For) and x.kind in ("vectorized", "unrolled") for x in walk_statements(s.body))
 
 
-def _whole_tiles(loop: For, env: Env) -> int | None:
-    """How many first iterations satisfy every hoistable condition under the loop."""
-    if not isinstance(loop.extent, Const):
-        return None
-    inner: Env = dict(env)
-    conditions: list[Expr] = []
-    for x in walk_statements(loop.body):
-        if isinstance(x, For):
+def _hoistable(s: For | Let, env: Env) -> Iterator[tuple[Expr, Env]]:
+    """Comparisons under a loop of which that variable, and those of loops inside of it, decide; with their ranges."""
+    inner, outer = env, set(env) - {s.var}
+    for x in walk_statements(s.body):
+        conditions: list[Expr] = []
+        if isinstance(x, (For, Let)):
             inner = extend(inner, x)
         if isinstance(x, If):
-            conditions.extend(_comparisons(x.cond))
+            conditions = [x.cond]
         elif isinstance(x, (Store, Let)):
             masks = [e.mask for e in walk(x.value) if isinstance(e, Load) and e.mask is not None]
-            conditions.extend(c for m in dict.fromkeys(masks) for c in _comparisons(m))
-    outer_loops = set(env)
+            conditions = list(dict.fromkeys(masks))
+        for c in (c for condition in conditions for c in conjuncts(condition)):
+            used = free_vars(c)
+            if isinstance(c, (LT, LE)) and s.var in used and len(used) > 1 and not used & outer:
+                yield c, inner
+
+
+def _whole_tiles(s: For | Let, env: Env) -> int | None:
+    """How many first values of the variable satisfy every hoistable condition under it."""
     bounds = []
-    for c in conditions:
-        used = free_vars(c)
-        form = linear(c.a - c.b, {})
-        others = used - {loop.var}
-        if loop.var not in used or not others or others & outer_loops or form.terms.get(loop.var, 0) <= 0:
+    for c, inner in _hoistable(s, env):
+        if linear(c.a - c.b, {}).terms.get(s.var, 0) <= 0:
             continue
-        low, high = 0, loop.extent.value
+        low, high = 0, inner[s.var][1].value + 1
         while low < high:
             middle = (low + high + 1) // 2
-            if can_prove(c, {**inner, loop.var: (const(0), const(middle - 1))}):
+            if can_prove(c, {**inner, s.var: (const(0), const(middle - 1))}):
                 low = middle
             else:
                 high = middle - 1
@@ -78,12 +92,16 @@ def _whole_tiles(loop: For, env: Env) -> int | None:
     return min(bounds) if bounds else None
 
 
-def _comparisons(condition: Expr) -> list[Expr]:
-    stack, found = [condition], list[Expr]()
-    while stack:
-        c = stack.pop()
-        if isinstance(c, (LT, LE)):
-            found.append(c)
-        elif type(c).__name__ == "And":
-            stack += [c.a, c.b]
-    return found
+def _digits(s: For | Let, env: Env) -> list[Expr]:
+    """Digits of the variable, such as `f // 7 % 10`, that hoistable conditions are about."""
+    found: dict[Expr, None] = {}
+    for c, _ in _hoistable(s, env):
+        for term, factor in linear(c.a - c.b, {}).terms.items():
+            if factor > 0 and isinstance(term, (FloorDiv, FloorMod)) and free_vars(term) == {s.var}:
+                found[term] = None
+    return list(found)
+
+
+def _named(value: Expr, body: Stmt) -> Let:
+    name = Var("digit", value.dtype)
+    return Let(name, value, rewrite(body, lambda x: name if x == value else x))

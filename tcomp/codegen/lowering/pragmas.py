@@ -17,10 +17,12 @@ def apply_pragmas(func: PrimFunc) -> PrimFunc:
 
 
 def _visit(s: Stmt, env: Env) -> Stmt:
-    if not isinstance(s, For):
+    if not isinstance(s, (For, Let)):
         return map_statements(s, lambda x: _visit(x, env))
     inner = extend(env, s)
     s = map_statements(s, lambda x: _visit(x, inner))
+    if isinstance(s, Let):
+        return s
     limit = s.annotations.get("pragma_auto_unroll_max_step")
     if limit is not None:
         s = with_fields(s, body=_unroll(s.body, limit))

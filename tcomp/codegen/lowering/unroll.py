@@ -6,7 +6,7 @@ from ...ir.arith import dims_env, simplify
 from ...ir.expr import Const, Expr
 from ...ir.node import map_children, with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.stmt import EMPTY, For, If, Stmt, map_statements, seq
+from ...ir.stmt import EMPTY, For, If, Let, Stmt, map_statements, seq
 from .common import Env, extend, own_binders
 
 
@@ -19,6 +19,7 @@ def _visit(s: Stmt, env: Env) -> Stmt:
     if isinstance(s, For):
         if s.kind == "unrolled":
             return _copies(s, env)
+    if isinstance(s, (For, Let)):
         env = extend(env, s)
     return map_statements(s, lambda x: _visit(x, env))
 
@@ -38,6 +39,7 @@ def _specialised(s: Stmt, env: Env) -> Stmt:
         if s.kind == "unrolled":
             return _copies(s, env)
         s = with_fields(s, extent=simplify(s.extent, env))
+    if isinstance(s, (For, Let)):
         env = extend(env, s)
     if isinstance(s, If):
         cond = simplify(s.cond, env)

@@ -20,9 +20,9 @@ def vectorize_loops(func: PrimFunc) -> PrimFunc:
     """
 
     def visit(s: Stmt, env: Env) -> Stmt:
-        if isinstance(s, For):
+        if isinstance(s, (For, Let)):
             inner = extend(env, s)
-            if s.kind == "vectorized":
+            if isinstance(s, For) and s.kind == "vectorized":
                 return _Vectorizer(s.var, s.extent.value, inner).stmt(s.body, None)
             return map_statements(s, lambda x: visit(x, inner))
         return map_statements(s, lambda x: visit(x, env))
@@ -111,6 +111,7 @@ class _Vectorizer:
                 return self.branch(s, mask)
             case Let():
                 if not self.varies(s.value):
+                    self.env = extend(self.env, s)
                     return with_fields(s, body=self.stmt(s.body, mask))
                 wide = Var(s.var.name, s.var.dtype.with_lanes(self.lanes))
                 value = self.wide(s.value, mask)

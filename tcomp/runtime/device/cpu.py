@@ -36,9 +36,12 @@ class Library:
 def _engine(text: str) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(opt=2, codemodel="jitdefault")
+    machine = llvm.Target.from_default_triple().create_target_machine(opt=2, reloc="pic")
     module = llvm.parse_assembly(text, llvm.create_context())
-    return llvm.create_mcjit_compiler(module, machine)
+    # llvmlite's memory manager takes one region for all sections of an object. LLVM's own takes a region for each, and in a
+    # crowded address space they may lie further apart than relocations reach, where LLVM aborts. What it does not foresee is
+    # room for stubs: hence functions of other objects are called through the table of addresses ("nonlazybind").
+    return llvm.create_mcjit_compiler(module, machine, use_lmm=True)
 
 
 def ensure_pool() -> None:

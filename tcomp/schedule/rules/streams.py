@@ -50,8 +50,8 @@ def _matrix_bytes(block: Block) -> int:
     matrices = [(b, i) for b, i in loaded(block) if any(columns in free_vars(e) for e in i)]
     if len(matrices) != 1 or len(reduced) != 1 or matrices[0][1] != (reduced[0], columns):
         return 0
-    shape = matrices[0][0].shape
-    return prod(e.value if isinstance(e, Const) else 0 for e in shape) * matrices[0][0].dtype.itemsize
+    matrix = matrices[0][0]
+    return prod(int(e.value) if isinstance(e, Const) else 0 for e in matrix.shape) * matrix.dtype.itemsize
 
 
 def apply(sch: Schedule, target: Target) -> None:

@@ -1,0 +1,75 @@
+"""What lowering makes of loops; what the loader takes for granted of object code."""
+
+import struct
+
+import pytest
+
+from tcomp.codegen.llvm.machine import emit_object, target_machine
+from tcomp.codegen.lowering import STEPS, partition
+from tcomp.ir.interp import run
+from tcomp.ir.primfunc import PrimFunc
+from tcomp.ir.stmt import For, If, Let, walk_statements
+from tcomp.ops import GraphBuilder
+from tcomp.passes import FUSE, GRAPH, LOWER
+from tcomp.schedule import Schedule
+from tcomp.tools.fuzz import agree, make_inputs
+
+
+def product(rows: int, inner: int, columns: int) -> PrimFunc:
+    g = GraphBuilder()
+    module = LOWER.run(
+        FUSE.run(GRAPH.run(g.build(g.matmul(g.input("x", (rows, inner)), g.input("y", (inner, columns))))))
+    )
+    return next(f for f in module.functions.values() if isinstance(f, PrimFunc))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(49, 64), (48, 70), (49, 70)])
+def test_tiles_of_fused_loops_have_a_version_without_conditions(rows: int, columns: int) -> None:
+    func = product(rows, 3, columns)
+    sch = Schedule(func)
+    i, j, k = sch.get_loops("matmul")
+    io, ii = sch.split(i, [None, 5])
+    jo, ji = sch.split(j, [None, 16])
+    sch.reorder(jo, io, k, ii, ji)
+    sch.decompose_reduction("matmul", k)
+    sch.parallel(sch.fuse(jo, io))
+    sch.unroll(ii)
+    sch.vectorize(ji)
+    lowered = sch.func
+    for step in STEPS[: STEPS.index(partition.partition_loops) + 1]:
+        lowered = step(lowered)
+    nodes = list(walk_statements(lowered.body))
+    assert {s.var.name for s in nodes if isinstance(s, Let)} == {"digit"}
+    versions = [list(walk_statements(s.then)) for s in nodes if isinstance(s, If)]
+    assert any(
+        any(isinstance(s, For) and s.var is k for s in v) and not any(isinstance(s, If) for s in v) for v in versions
+    )
+    inputs = make_inputs(func, 0)
+    assert all(map(agree, run(lowered, inputs), run(func, inputs)))
+
+
+def test_functions_of_other_objects_are_called_through_the_table_of_addresses() -> None:
+    """The loader has no room for stubs: calls must not ask for any, be they written or LLVM's own."""
+    text = """
+    declare void @elsewhere(ptr)
+    declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+    define void @f(ptr %a, ptr %b, i64 %n) nounwind {
+      call void @elsewhere(ptr %a)
+      call void @llvm.memcpy.p0.p0.i64(ptr %a, ptr %b, i64 %n, i1 false)
+      ret void
+    }"""
+    data = emit_object(text, target_machine("x86_64-unknown-linux-gnu", "x86-64", ""))
+    kinds = relocations(data)
+    assert len(kinds) == 2 and set(kinds) <= {9, 41, 42}  # GOTPCREL, GOTPCRELX, REX_GOTPCRELX
+
+
+def relocations(data: bytes) -> list[int]:
+    """The types of the relocations of an ELF object for x86-64."""
+    (table,) = struct.unpack_from("<Q", data, 40)
+    size, count = struct.unpack_from("<HH", data, 58)
+    kinds = []
+    for at in range(table, table + count * size, size):
+        kind, offset, nbytes = *struct.unpack_from("<I", data, at + 4), *struct.unpack_from("<QQ", data, at + 24)
+        if kind == 4:
+            kinds += [struct.unpack_from("<I", data, o + 8)[0] for o in range(offset, offset + nbytes, 24)]
+    return kinds
