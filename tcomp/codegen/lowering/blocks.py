@@ -8,13 +8,23 @@ from ...ir.expr import EQ, LT, Buffer, Const, Expr, Load, Select, Var, const
 from ...ir.node import rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
-from ...ir.stmt import EMPTY, Block, For, If, Let, Stmt, Store, map_statements, seq
+from ...ir.stmt import EMPTY, Block, For, If, Let, Stmt, Store, map_statements, seq, walk_statements
 from .common import Env, extend
 
 
-def operands_of_instructions(func: PrimFunc) -> set[Buffer]:
-    """Buffers that must lie in memory as they are: no row of them may grow."""
-    return {a.buffer for b in func.blocks.values() if "tensor_intrin" in b.annotations for a in accesses(b)}
+def operands_of_instructions(func: PrimFunc) -> dict[Buffer, int]:
+    """Buffers that must lie in memory as instructions expect them: how many leading dimensions may shrink.
+
+    An instruction fixes the steps between the elements that it takes: the extents behind the first index that moves in it.
+    """
+    free: dict[Buffer, int] = {}
+    for b in func.blocks.values():
+        if "tensor_intrin" in b.annotations:
+            moving = {s.var for s in walk_statements(b.body) if isinstance(s, For)}
+            for a in accesses(b):
+                first = next((d for d, i in enumerate(a.indices) if free_vars(i) & moving), a.buffer.ndim - 1)
+                free[a.buffer] = min(free.get(a.buffer, a.buffer.ndim), first + 1)
+    return free
 
 
 def lower_blocks(func: PrimFunc) -> PrimFunc:
@@ -23,7 +33,7 @@ def lower_blocks(func: PrimFunc) -> PrimFunc:
     A block's `where` becomes an If around it. Its init runs under the condition that all reduce iterators are 0.
     A load in one side of a Select is masked by the Select's condition wherever it might leave its buffer otherwise.
     """
-    scratch = set(func.allocs) - operands_of_instructions(func)
+    scratch = set(func.allocs) - operands_of_instructions(func).keys()
 
     def visit(s: Stmt, env: Env) -> Stmt:
         if isinstance(s, For):

@@ -93,9 +93,12 @@ def _whole_tiles(s: For | Let, env: Env) -> int | None:
 
 
 def _digits(s: For | Let, env: Env) -> list[Expr]:
-    """Digits of the variable, such as `f // 7 % 10`, that hoistable conditions are about."""
+    """Digits of the variable, such as `f // 7 % 10`, that hoistable conditions of unrolled and vectorized loops are about."""
     found: dict[Expr, None] = {}
+    tiles = {x.var for x in walk_statements(s.body) if isinstance(x, For) and x.kind in ("vectorized", "unrolled")}
     for c, _ in _hoistable(s, env):
+        if not free_vars(c) - {s.var} <= tiles:
+            continue
         for term, factor in linear(c.a - c.b, {}).terms.items():
             if factor > 0 and isinstance(term, (FloorDiv, FloorMod)) and free_vars(term) == {s.var}:
                 found[term] = None

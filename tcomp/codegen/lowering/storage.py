@@ -6,7 +6,7 @@ to it. There it keeps only the region that one iteration touches: a tile, a pane
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 
 from ...analysis.regions import Box, box_of, index_span, loop_env
 from ...ir.arith import can_prove, dims_env, simplify
@@ -20,16 +20,16 @@ from .common import Env
 ALIGN = 64
 
 
-def place_storage(func: PrimFunc, may_enter: Mapping[Buffer, set[Var]], fixed: Set[Buffer] = frozenset()) -> PrimFunc:
+def place_storage(func: PrimFunc, may_enter: Mapping[Buffer, set[Var]], fixed: Mapping[Buffer, int]) -> PrimFunc:
     """Turn `PrimFunc.allocs` into Allocate statements, each as far in and as small as its uses permit.
 
     Args:
         may_enter: for each buffer the loops of which every iteration may have a buffer of its own.
-        fixed: buffers of which nothing beyond the shape is written, and that keep the shape's inner extents.
+        fixed: buffers of which nothing beyond the shape is written, and that keep the shape's extents behind so many.
     """
     body = func.body
     for buffer in func.allocs:
-        body = _place(body, buffer, dims_env(func.dims), may_enter[buffer], buffer in fixed)
+        body = _place(body, buffer, dims_env(func.dims), may_enter[buffer], fixed.get(buffer))
     return with_fields(func, body=body, allocs=())
 
 
@@ -55,7 +55,7 @@ def _direct_loads(s: Stmt) -> list[Load]:
     return [x for e in roots for x in walk(e) if isinstance(x, Load)]
 
 
-def _place(body: Stmt, buffer: Buffer, env: Env, may_enter: set[Var], fixed: bool) -> Stmt:
+def _place(body: Stmt, buffer: Buffer, env: Env, may_enter: set[Var], fixed: int | None) -> Stmt:
     memo: dict[int, bool] = {}
     if not _touches(body, buffer, memo):
         return body
@@ -97,7 +97,7 @@ def _within_reason(box: Box, buffer: Buffer, written: list[tuple[Expr, ...]], in
     return Box(tuple(mins), tuple(extents))
 
 
-def _compact(site: Stmt, buffer: Buffer, outer: Env, fixed: bool) -> tuple[Buffer, Stmt]:
+def _compact(site: Stmt, buffer: Buffer, outer: Env, fixed: int | None) -> tuple[Buffer, Stmt]:
     points: list[tuple[Expr, ...]] = []
     written: list[tuple[Expr, ...]] = []
     inner: Env = {}
@@ -114,8 +114,9 @@ def _compact(site: Stmt, buffer: Buffer, outer: Env, fixed: bool) -> tuple[Buffe
 
     collect(site)
     box = _within_reason(box_of(points, inner, outer, buffer.shape, may_exceed=True), buffer, written, inner, outer)
-    if fixed and buffer.ndim:
-        box = Box((box.mins[0], *[const(0)] * (buffer.ndim - 1)), (box.extents[0], *buffer.shape[1:]))
+    if fixed is not None:
+        zeros = [const(0)] * (buffer.ndim - fixed)
+        box = Box((*box.mins[:fixed], *zeros), (*box.extents[:fixed], *buffer.shape[fixed:]))
     compact = with_fields(buffer, shape=box.extents, align=max(buffer.align, ALIGN))
     env = {**outer, **inner}
 
