@@ -236,7 +236,10 @@ def apply(sch: Schedule, target: Target) -> None:
     outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes)
     panel = None if padded or width else _panel_to_pack(sch, acc, tile, extents, target)
     at_once = bool(padded) and _weight_bytes(block) > target.own_l2_bytes // 2
-    site, depth = _place_outer(sch, outer, bool(padded) and not at_once, panel is not None or bool(packing), target)
+    fits = _weight_bytes(block) <= target.l1_bytes // 2
+    site, depth = _place_outer(
+        sch, outer, bool(padded) and not at_once, panel is not None or bool(packing), fits, target
+    )
     sch.compute_at(acc, site)
     if panel is not None:
         pack_operand(sch, acc, panel, outer[-1], tile.lanes)
@@ -324,8 +327,15 @@ def _panel_to_pack(sch: Schedule, acc: str, tile: Tile, extents: list[int], targ
     return None
 
 
-def _place_outer(sch: Schedule, outer: list[Var], padded: bool, packed: bool, target: Target) -> tuple[Var, int]:
-    """Order and parallelize the loops over tiles; returns the innermost, and how many there are now."""
+def _place_outer(
+    sch: Schedule, outer: list[Var], padded: bool, packed: bool, fits: bool, target: Target
+) -> tuple[Var, int]:
+    """Order and parallelize the loops over tiles; returns the innermost, and how many there are now.
+
+    Args:
+        padded: the padded input is copied for each row; packed: an operand is packed for each column of tiles; fits: what
+            varies along the last axis stays in the first cache as a whole, so that whole rows of the result can be written.
+    """
     is_big = is_worth_threads(sch.func, target.num_cores)
     if padded and len(outer) > 2:
         rows = fuse_all(sch, outer[:-2])
@@ -333,7 +343,7 @@ def _place_outer(sch: Schedule, outer: list[Var], padded: bool, packed: bool, ta
         if is_big:
             sch.parallel(rows)
         return outer[-1], 3
-    if len(outer) > 1:
+    if len(outer) > 1 and (packed or not fits):
         # the last axis outermost: the operand that varies along it stays in cache while all rows pass
         sch.reorder(outer[-1], *outer[:-1])
         outer = [outer[-1], *outer[:-1]]
