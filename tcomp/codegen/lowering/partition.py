@@ -9,7 +9,7 @@ from ...ir.expr import LE, LT, Const, Expr, FloorDiv, FloorMod, Load, Var, const
 from ...ir.node import rewrite, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import conjuncts, free_vars
-from ...ir.stmt import For, If, Let, Stmt, Store, map_statements, walk_statements
+from ...ir.stmt import Allocate, For, If, Let, Seq, Stmt, Store, map_statements, seq, walk_statements
 from .common import Env, extend, own_binders, simplify_statements
 
 MAX_VERSIONS = 3
@@ -24,6 +24,8 @@ def partition_loops(func: PrimFunc) -> PrimFunc:
         if io < whole: body without the condition
         else: body
 
+    and of several statements only those come in two versions that hold conditions, or stand between such.
+
     Where loops were fused, so that the condition is about a digit of a loop's variable, as in `f % 10 * 16 + ii < n`, the digit
     gets a name and takes the part of `io`.
     """
@@ -35,16 +37,52 @@ def _visit(s: Stmt, env: Env, versions: int) -> Stmt:
         return map_statements(s, lambda x: _visit(x, env, versions))
     inner = extend(env, s)
     if versions < MAX_VERSIONS and _may_split(s, inner):
-        bound, count = _whole_tiles(s, inner), inner[s.var][1].value + 1
-        if bound is not None and 0 < bound < count:
-            whole_env = {**inner, s.var: (const(0), const(bound - 1))}
-            edge_env = {**inner, s.var: (const(bound), const(count - 1))}
-            whole = _visit(simplify_statements(s.body, whole_env), whole_env, versions + 1)
-            edge = _visit(simplify_statements(own_binders(s.body), edge_env), edge_env, versions + 1)
-            return with_fields(s, body=If(s.var < bound, whole, edge))
+        bound = _whole_tiles(s.body, s.var, inner)
+        if bound is not None and 0 < bound <= inner[s.var][1].value:
+            return with_fields(s, body=_two_versions(s.body, s.var, bound, inner, versions))
         for digit in _digits(s, inner):
             s = with_fields(s, body=_named(digit, s.body))
     return map_statements(s, lambda x: _visit(x, inner, versions))
+
+
+def _two_versions(body: Stmt, var: Var, bound: int, env: Env, versions: int, known: Env | None = None) -> Stmt:
+    """The statements that hold hoistable conditions, and those between them, for values of the variable below the bound and for
+    the others; what stands before or after them, also in a loop inside, stays as it is.
+
+    Args:
+        known: the ranges around the variable's own body.
+    """
+    known = env if known is None else known
+    if isinstance(body, Allocate):
+        return map_statements(body, lambda x: _two_versions(x, var, bound, env, versions, known))
+    before, within, after = _around_conditions(body, var, known)
+    if before or after:
+        parts = [_visit(x, env, versions) for x in before]
+        parts.append(_two_versions(seq(within), var, bound, env, versions, known))
+        return seq([*parts, *(_visit(x, env, versions) for x in after)])
+    if isinstance(body, For) and body.kind == "serial":
+        inside = body.body
+        while isinstance(inside, Allocate):
+            inside = inside.body
+        if any(_around_conditions(inside, var, known)[::2]):
+            env = extend(env, body)
+            return with_fields(body, body=_two_versions(body.body, var, bound, env, versions, known))
+    whole_env = {**env, var: (const(0), const(bound - 1))}
+    edge_env = {**env, var: (const(bound), env[var][1])}
+    whole = _visit(simplify_statements(body, whole_env), whole_env, versions + 1)
+    edge = _visit(simplify_statements(own_binders(body), edge_env), edge_env, versions + 1)
+    return If(var < bound, whole, edge)
+
+
+def _around_conditions(body: Stmt, var: Var, env: Env) -> tuple[list[Stmt], list[Stmt], list[Stmt]]:
+    """The statements of a sequence before the first that holds a hoistable condition, from there to the last, and after it."""
+    if not isinstance(body, Seq):
+        return [], [body], []
+    holds = [_whole_tiles(x, var, env) is not None for x in body.stmts]
+    if not any(holds):
+        return [], list(body.stmts), []
+    first, end = holds.index(True), len(holds) - holds[::-1].index(True)
+    return list(body.stmts[:first]), list(body.stmts[first:end]), list(body.stmts[end:])
 
 
 def _may_split(s: For | Let, inner: Env) -> bool:
@@ -57,10 +95,10 @@ def _may_split(s: For | Let, inner: Env) -> bool:
     return any(isinstance(x, For) and x.kind in ("vectorized", "unrolled") for x in walk_statements(s.body))
 
 
-def _hoistable(s: For | Let, env: Env) -> Iterator[tuple[Expr, Env]]:
-    """Comparisons under a loop of which that variable, and those of loops inside of it, decide; with their ranges."""
-    inner, outer = env, set(env) - {s.var}
-    for x in walk_statements(s.body):
+def _hoistable(body: Stmt, var: Var, env: Env) -> Iterator[tuple[Expr, Env]]:
+    """Comparisons in a loop's body of which its variable, and those of loops inside of it, decide; with their ranges."""
+    inner, outer = env, set(env) - {var}
+    for x in walk_statements(body):
         conditions: list[Expr] = []
         if isinstance(x, (For, Let)):
             inner = extend(inner, x)
@@ -71,20 +109,20 @@ def _hoistable(s: For | Let, env: Env) -> Iterator[tuple[Expr, Env]]:
             conditions = list(dict.fromkeys(masks))
         for c in (c for condition in conditions for c in conjuncts(condition)):
             used = free_vars(c)
-            if isinstance(c, (LT, LE)) and s.var in used and len(used) > 1 and not used & outer:
+            if isinstance(c, (LT, LE)) and var in used and len(used) > 1 and not used & outer:
                 yield c, inner
 
 
-def _whole_tiles(s: For | Let, env: Env) -> int | None:
-    """How many first values of the variable satisfy every hoistable condition under it."""
+def _whole_tiles(body: Stmt, var: Var, env: Env) -> int | None:
+    """How many first values of the variable satisfy every hoistable condition in the body; None where there is none."""
     bounds = []
-    for c, inner in _hoistable(s, env):
-        if linear(c.a - c.b, {}).terms.get(s.var, 0) <= 0:
+    for c, inner in _hoistable(body, var, env):
+        if linear(c.a - c.b, {}).terms.get(var, 0) <= 0:
             continue
-        low, high = 0, inner[s.var][1].value + 1
+        low, high = 0, inner[var][1].value + 1
         while low < high:
             middle = (low + high + 1) // 2
-            if can_prove(c, {**inner, s.var: (const(0), const(middle - 1))}):
+            if can_prove(c, {**inner, var: (const(0), const(middle - 1))}):
                 low = middle
             else:
                 high = middle - 1
@@ -96,7 +134,7 @@ def _digits(s: For | Let, env: Env) -> list[Expr]:
     """Digits of the variable, such as `f // 7 % 10`, that hoistable conditions of unrolled and vectorized loops are about."""
     found: dict[Expr, None] = {}
     tiles = {x.var for x in walk_statements(s.body) if isinstance(x, For) and x.kind in ("vectorized", "unrolled")}
-    for c, _ in _hoistable(s, env):
+    for c, _ in _hoistable(s.body, s.var, env):
         if not free_vars(c) - {s.var} <= tiles:
             continue
         for term, factor in linear(c.a - c.b, {}).terms.items():
