@@ -98,7 +98,9 @@ def _weight(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tens
 
 def _weight_reference(w: Any, tile: int, width: int) -> Any:
     g = np.asarray(WEIGHT[tile])
-    u = np.einsum("ay,yzio,bz->abio", g, w.astype(np.float64), g, optimize=True).astype(w.dtype)
+    channels = w.shape[2:]
+    rows = (g @ w.astype(np.float64).reshape(3, -1)).reshape(len(g), 3, -1)
+    u = (g @ rows).astype(w.dtype).reshape(len(g), len(g), *channels)  # two products, for speed
     panels = -(-w.shape[3] // width)
     full = np.zeros((*u.shape[:3], panels * width), w.dtype)
     full[..., : w.shape[3]] = u

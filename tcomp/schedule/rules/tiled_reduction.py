@@ -43,6 +43,8 @@ MIN_ROW_TILES = 4
 """Tiles of rows that a packed panel must serve to be worth its copy."""
 LATENCY = 4
 """Cycles of a multiply-add: so many accumulators for each port keep it busy."""
+EVEN = 1.05
+"""What it is worth that tiles fill the result: no version of the kernel for its edge."""
 UNROLL = 4
 """Steps of the innermost reduction between two tests of its loop."""
 
@@ -139,7 +141,7 @@ def choose_tile(
 
     A tile of r rows and v vectors needs r * v accumulators, v operand vectors and a broadcast, and does r * v multiply-adds
     for r + v loads. Among the tiles that fit the registers, take the one with the best product of arithmetic per load and
-    share of lanes and rows that do useful work.
+    share of lanes and rows that do useful work; of nearly equal ones one that leaves no edge, which would be more code.
 
     Args:
         vectors: the numbers of vectors to choose from; max_rows: the most rows (see `rows_within`).
@@ -160,7 +162,7 @@ def choose_tile(
             for extent, t in zip(rows, tile_rows):
                 used *= extent / (ceil(extent / t) * t)
             busy = min(1.0, r * v / (LATENCY * target.fma_ports))
-            score = used * busy * (r * v / (r + v)) ** 0.5
+            score = used * busy * (r * v / (r + v)) ** 0.5 * (EVEN if used == 1 else 1)
             if score > best_score + 1e-9:
                 best, best_score = Tile(tile_rows, v, lanes), score
     return best
