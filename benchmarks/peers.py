@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import typer
+from threadpoolctl import threadpool_limits
 
 from tcomp import IRModule, evaluate
 from tcomp.ir.graph import ConstRef, OpCall
@@ -31,11 +32,16 @@ def make(name: str, module: IRModule, inputs: Sequence[np.ndarray], threads: int
         "torch": _torch,
         "onnxruntime": _onnxruntime,
         "openvino": _openvino,
-        "numpy": lambda m, xs, _: lambda: evaluate(m, xs)[0],
+        "numpy": _numpy,
     }
     if name not in makers:
         raise typer.BadParameter(f"unknown peer {name!r}: one of {', '.join(makers)}")
     return makers[name](module, inputs, threads)
+
+
+def _numpy(module: IRModule, inputs: Sequence[np.ndarray], threads: int) -> Side:
+    threadpool_limits(threads, user_api="blas")  # of the whole process; torch and the others have threads of their own
+    return lambda: evaluate(module, inputs)[0]
 
 
 def _calls(module: IRModule) -> list[tuple[OpCall, Any]]:
