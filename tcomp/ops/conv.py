@@ -94,17 +94,24 @@ def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor
     def weight(*at: Expr) -> Expr:
         return w[_from_canonical(kernel, at)]
 
-    return in_dtype(convolve(x, weight, (kh, kw), i.value, attrs, out), out.dtype)
+    columns = out.shape[_IMAGE[attrs["layout"]][1]] // attrs["groups"]
+    if attrs["groups"] == 1 or (i.value, columns) == (1, 1):
+        return in_dtype(convolve(x, weight, (kh, kw), i.value, attrs, out), out.dtype)
+
+    def of_group(g: Expr, o: Expr, *at: Expr) -> Expr:
+        return weight(g * columns + o, *at)
+
+    return in_dtype(convolve_groups(x, of_group, (kh, kw), i.value, columns, attrs, out), out.dtype)
 
 
-def convolve(
-    x: te.Tensor, weight: Callable[..., Expr], size: tuple[Any, Any], depth: Any, attrs: Attrs, out: TensorType
-) -> te.Tensor:
-    """The tensor expression of a convolution, in the type in which it sums up.
+def _windows(
+    x: te.Tensor, size: tuple[Any, Any], depth: Any, attrs: Attrs
+) -> tuple[Callable[..., Expr], tuple[Any, ...]]:
+    """The image that a convolution sees, and its reduce axes.
 
-    Args:
-        weight: (output channel, input channel, row, column) -> the weight there.
-        size: height and width of the kernels; depth: input channels of a group.
+    Returns:
+        (image, channel, row, column of the result) -> the element of the window there, widened; (row of the kernel, column of
+        the kernel, input channel).
     """
     image = _IMAGE[attrs["layout"]]
     (sh, sw), (dh, dw) = pair("conv2d", attrs["stride"], "stride"), pair("conv2d", attrs["dilation"], "dilation")
@@ -112,16 +119,58 @@ def convolve(
     if any((*vertical, *horizontal)):
         x = pad_tensor(x, _from_canonical(image, ((0, 0), (0, 0), vertical, horizontal)), 0)
     ry, rx, rc = te.reduce_axis(size[0], "ry"), te.reduce_axis(size[1], "rx"), te.reduce_axis(depth, "rc")
-    groups, wide = attrs["groups"], x.dtype.accumulator
-    inputs, per_group = depth, out.shape[image[1]] // groups
+
+    def pixel(n: Expr, channel: Expr, y: Expr, z: Expr) -> Expr:
+        return te.cast(x[_from_canonical(image, (n, channel, y * sh + ry * dh, z * sw + rx * dw))], x.dtype.accumulator)
+
+    return pixel, (ry, rx, rc)
+
+
+def convolve(
+    x: te.Tensor, weight: Callable[..., Expr], size: tuple[Any, Any], depth: Any, attrs: Attrs, out: TensorType
+) -> te.Tensor:
+    """The tensor expression of a convolution, of all channels or of each by itself, in the type in which it sums up.
+
+    Args:
+        weight: (output channel, input channel, row, column) -> the weight there.
+        size: height and width of the kernels; depth: input channels of a group.
+    """
+    pixel, (ry, rx, rc) = _windows(x, size, depth, attrs)
 
     def at(*index: Expr) -> Expr:
-        n, c, y, z = (index[a] for a in image)
-        channel = rc if groups == 1 else c if per_group == inputs == 1 else c // per_group * inputs + rc
-        value = x[_from_canonical(image, (n, channel, y * sh + ry * dh, z * sw + rx * dw))]
-        return te.sum(te.cast(value, wide) * te.cast(weight(c, rc, ry, rx), wide), axis=[ry, rx, rc])
+        n, c, y, z = (index[a] for a in _IMAGE[attrs["layout"]])
+        value = pixel(n, rc if attrs["groups"] == 1 else c, y, z)
+        return te.sum(value * te.cast(weight(c, rc, ry, rx), value.dtype), axis=[ry, rx, rc])
 
     return te.compute(out.shape, at, name="conv2d")
+
+
+def convolve_groups(
+    x: te.Tensor, weight: Callable[..., Expr], size: tuple[Any, Any], depth: Any, columns: int, attrs: Attrs,
+    out: TensorType,
+) -> te.Tensor:  # fmt: skip
+    """The tensor expression of a convolution in groups of channels: one after the other, then put side by side.
+
+    Args:
+        weight: (group, output channel in the group, input channel, row, column) -> the weight there.
+        size: height and width of the kernels; depth: input channels of a group.
+        columns: output channels of a group, with those that fill up a panel.
+    """
+    image, groups = _IMAGE[attrs["layout"]], attrs["groups"]
+    pixel, (ry, rx, rc) = _windows(x, size, depth, attrs)
+    n, c, height, width = (out.shape[a] for a in image)
+
+    def at(g: Expr, n: Expr, y: Expr, z: Expr, o: Expr) -> Expr:
+        value = pixel(n, g * depth + rc, y, z)
+        return te.sum(value * te.cast(weight(g, o, rc, ry, rx), value.dtype), axis=[ry, rx, rc])
+
+    full = te.compute((groups, n, height, width, columns), at, name="conv2d")
+
+    def joined(*index: Expr) -> Expr:
+        n, o, y, z = (index[a] for a in image)
+        return full[o // (c // groups), n, y, z, o % (c // groups)]
+
+    return te.compute(out.shape, joined, name="channels")
 
 
 def reference_image(

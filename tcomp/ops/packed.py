@@ -18,7 +18,7 @@ from ..ir.expr import Expr, as_expr
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
 from .common import factors, reference_product, same_extent
-from .conv import convolve, infer_image, reference_image
+from .conv import convolve, convolve_groups, infer_image, reference_image
 from .registry import Operator, mismatch, register
 
 
@@ -82,7 +82,8 @@ register(
 
 
 def _check_panels(name: str, args: Sequence[TensorType], attrs: Attrs) -> TensorType:
-    """The weight that is packed there, without the columns that fill up the last panel."""
+    """The weight that is packed there, without the columns that fill up the last panel (of one group, of those of a
+    convolution)."""
     x, p = args
     group = attrs["group"]
     if p.ndim < (3 if group == 1 else 4) or (group > 1 and p.shape[-1] != group):
@@ -152,39 +153,63 @@ def _packed_matmul(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> 
 _MATMUL = {"columns": ..., "group": 1, "out_dtype": None}
 register(Operator("packed_matmul", _infer_matmul, _packed_matmul, _matmul_reference, "anchor", 2, _MATMUL, _flops))
 
-_CONV = {"columns": ..., "group": 1, "stride": 1, "padding": 0, "dilation": 1}
+_CONV = {"columns": ..., "group": 1, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+"""groups: of channels; where there are several, columns are those of one, and the panels have an axis for them before the rows."""
 
 
 def _as_conv(attrs: Attrs) -> Attrs:
     """The attributes of the convolution that is meant."""
-    same = {k: attrs[k] for k in ("stride", "padding", "dilation")}
-    return Attrs.of(**same, groups=1, layout="NHWC", kernel_layout="HWIO")
+    same = {k: attrs[k] for k in ("stride", "padding", "dilation", "groups")}
+    return Attrs.of(**same, layout="NHWC", kernel_layout="HWIO")
+
+
+def _kernel(w: TensorType, attrs: Attrs) -> TensorType:
+    """The kernel as conv2d has it, (height, width, in, out), of what `_check_panels` gives."""
+    if attrs["groups"] == 1:
+        return w
+    return TensorType((*w.shape[1:-1], int(w.shape[-1]) * attrs["groups"]), w.dtype)
 
 
 def _infer_conv(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     x, p = args
     w = _check_panels("packed_conv2d", args, attrs)
-    if w.ndim != 4:
-        raise mismatch("packed_conv2d", "the weight must be (panels, height, width, in, columns)", x, p)
-    return infer_image((x, w), _as_conv(attrs))
+    if w.ndim != (4 if attrs["groups"] == 1 else 5) or (w.ndim == 5 and w.shape[0] != attrs["groups"]):
+        why = "the weight must be (panels, height, width, in, columns), with the groups behind the panels where there are several"
+        raise mismatch("packed_conv2d", why, x, p)
+    return infer_image((x, _kernel(w, attrs)), _as_conv(attrs))
 
 
 def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     x, p = args
     group = attrs["group"]
     width = p.shape[-1 if group == 1 else -2].value
-    depth = p.shape[3].value * group
-    padded = TensorType((*out.shape[:-1], p.shape[0].value * width), out.dtype)
+    columns = p.shape[0].value * width
+    *_, height, across, depth = p.shape[: -1 if group == 1 else -2]
 
     def weight(o: Expr, i: Expr, y: Expr, z: Expr) -> Expr:
         return _panel_element(p, width, group, o, i, y, z)
 
-    return _finish(convolve(x, weight, tuple(p.shape[1:3]), depth, _as_conv(attrs), padded), out)
+    def of_group(g: Expr, o: Expr, i: Expr, y: Expr, z: Expr) -> Expr:
+        return _panel_element(p, width, group, o, i, g, y, z)
+
+    size, conv = (height, across), _as_conv(attrs)
+    if attrs["groups"] > 1:
+        return _finish(convolve_groups(x, of_group, size, depth.value * group, columns, conv, out), out)
+    return _finish(
+        convolve(x, weight, size, depth.value * group, conv, TensorType((*out.shape[:-1], columns), out.dtype)), out
+    )
 
 
-def _conv_reference(x: Any, p: Any, columns: int, group: int, **attrs: Any) -> Any:
+def _conv_reference(x: Any, p: Any, columns: int, group: int, groups: int, **attrs: Any) -> Any:
     weight = unpack(p, columns, group)
-    return reference_image(x, weight, **attrs, groups=1, layout="NHWC", kernel_layout="HWIO")
+    if groups > 1:
+        weight = np.moveaxis(weight, 0, 3)
+        weight = weight.reshape(*weight.shape[:3], -1)
+    return reference_image(x, weight, **attrs, groups=groups, layout="NHWC", kernel_layout="HWIO")
 
 
-register(Operator("packed_conv2d", _infer_conv, _conv, _conv_reference, "anchor", 2, _CONV, _flops))
+def _conv_flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
+    return 2 * out.size * int(np.prod(_kernel(_check_panels("packed_conv2d", args, attrs), attrs).shape[:-1]))
+
+
+register(Operator("packed_conv2d", _infer_conv, _conv, _conv_reference, "anchor", 2, _CONV, _conv_flops))

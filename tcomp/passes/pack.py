@@ -14,6 +14,9 @@ from ..ops.conv import padding_of
 from .fold import EliminateDeadCode, fold_constant
 from .rewriter import Rewriter
 
+MAX_GROUPS = 8
+"""Groups of a convolution up to which each may become a kernel of its own."""
+
 PanelWidth = Callable[[Sequence[int], TensorType], int]
 """(extents of the result, rows to columns; the weight's type) -> columns of a panel; 0 to leave the weight as it is."""
 
@@ -66,7 +69,6 @@ class PackWeights:
         return module if new is module else EliminateDeadCode().run(new)
 
     def pack(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-        attrs: dict[str, Any]
         if call.op == "attention":
             return self.pack_keys(g, call, type_)
         if call.op not in ("matmul", "conv2d") or g.array(call.args[0]) is not None:
@@ -75,24 +77,49 @@ class PackWeights:
             return None
         if g.array(call.args[1]) is None:
             return self.pack_inside(g, call, type_)
+        return self.pack_matmul(g, call, type_) if call.op == "matmul" else self.pack_conv(g, call, type_)
+
+    def pack_matmul(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         x, w = call.args
-        if call.op == "matmul":
-            if w.type.ndim != 2:
-                return None
-            name, attrs = "packed_matmul", {"out_dtype": call.attrs["out_dtype"]}
-        else:
-            if call.attrs["groups"] != 1 or call.attrs["kernel_layout"] != "HWIO" or call.attrs["layout"] != "NHWC":
-                return None
-            plain = all(pair("conv2d", call.attrs[k], k) == (1, 1) for k in ("stride", "dilation"))
-            if plain and w.type.shape[:2] == (3, 3):
-                tile, width = self.winograd(type_.shape, w.type)
-                if tile:
-                    u = g.op("winograd_weight", w, tile=tile, width=width)
-                    return g.op(
-                        "winograd_conv2d", x, u, tile=tile, columns=type_.shape[-1], padding=call.attrs["padding"]
-                    )
-            name, attrs = "packed_conv2d", {k: call.attrs[k] for k in ("stride", "padding", "dilation")}
-        width = self.width(type_.shape, w.type)
+        if w.type.ndim != 2:
+            return None
+        return self.panels(g, "packed_matmul", x, w, w, type_, {"out_dtype": call.attrs["out_dtype"]})
+
+    def pack_conv(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+        """By Winograd's algorithm where that is faster, each group by itself then; else directly, all groups in one kernel."""
+        (x, w), groups = call.args, call.attrs["groups"]
+        *size, depth, columns = w.type.shape
+        if call.attrs["kernel_layout"] != "HWIO" or call.attrs["layout"] != "NHWC":
+            return None
+        if groups > 1 and (depth, columns) == (1, groups):
+            return None
+        own = columns // groups
+        plain = all(pair("conv2d", call.attrs[k], k) == (1, 1) for k in ("stride", "dilation"))
+        if plain and size == [3, 3] and groups <= MAX_GROUPS:
+            extents, kernel = (*type_.shape[:-1], own), TensorType((*size, depth, own), w.type.dtype)
+            tile, width = self.winograd(extents, kernel)
+            if tile and groups > 1:
+                return split_groups(g, call)
+            if tile:
+                u = g.op("winograd_weight", w, tile=tile, width=width)
+                return g.op("winograd_conv2d", x, u, tile=tile, columns=columns, padding=call.attrs["padding"])
+        attrs = {k: call.attrs[k] for k in ("stride", "padding", "dilation", "groups")}
+        rows = w
+        if groups > 1:
+            rows = g.op("reshape", w, shape=(*size, depth, groups, own))
+            rows = g.op("transpose", rows, axes=(3, 0, 1, 2, 4))
+        return self.panels(g, "packed_conv2d", x, w, rows, type_, attrs)
+
+    def panels(
+        self, g: Rewriter, name: str, x: Operand, w: Operand, rows: Operand, type_: TensorType, attrs: dict[str, Any]
+    ) -> Operand | None:
+        """A product or convolution with the columns of its weight in panels.
+
+        Args:
+            w: the weight, (..., in, out); rows: the same as (groups, ..., in, out of a group) where there are groups.
+        """
+        lead, columns = 1 if rows is not w else 0, rows.type.shape[-1]
+        width = self.width((*type_.shape[:-1], columns), TensorType(rows.type.shape[lead:], w.type.dtype))
         if not width:
             return None
         offset = None
@@ -102,10 +129,9 @@ class PackWeights:
                 g.op("sum", g.op("cast", w, dtype="int32"), axes=range(w.type.ndim - 1)),
             )
         group = self.group(x.type.dtype, w.type.dtype)
-        group = group if w.type.shape[-2] % group == 0 else 1
-        y = g.op(
-            name, x, g.op("pack_columns", w, width=width, group=group), columns=type_.shape[-1], group=group, **attrs
-        )
+        group = group if rows.type.shape[-2] % group == 0 else 1
+        packed = g.op("pack_columns", rows, width=width, group=group)
+        y = g.op(name, x, packed, columns=columns, group=group, **attrs)
         return y if offset is None else g.op("subtract", y, g.op("multiply_scalar", offset, scalar=128))
 
     def unsigned(self, g: Rewriter, x: Operand, attrs: dict[str, Any]) -> Operand:
@@ -138,3 +164,16 @@ class PackWeights:
             return None
         width = self.keys((*type_.shape[:-1], keys.shape[-2]), queries)
         return g.again(call, *call.args, panel=width) if width else None
+
+
+def split_groups(g: Rewriter, call: OpCall) -> Operand:
+    """A convolution in groups as one convolution for each group, side by side."""
+    groups, (x, w) = call.attrs["groups"], call.args
+    depth, columns = w.type.shape[2], w.type.shape[3] // groups
+
+    def part(t: Operand, start: int, size: int) -> Operand:
+        shape = t.type.shape
+        return g.op("slice", t, begin=(0, 0, 0, start), end=(*shape[:3], start + size))
+
+    parts = [g.again(call, part(x, i * depth, depth), part(w, i * columns, columns), groups=1) for i in range(groups)]
+    return g.op("concat", *parts, axis=3)

@@ -18,8 +18,6 @@ from .rewriter import Rewriter
 
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 _MAX_ROUNDS = 8
-MAX_GROUPS, MIN_GROUP_CHANNELS = 8, 8
-"""Groups of a convolution that are worth a kernel each, and their channels."""
 
 
 # canonical forms
@@ -90,23 +88,6 @@ def pointwise_conv_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Op
     if stride != (1, 1):
         x = g.op("slice", x, begin=(0, 0, 0, 0), end=x.type.shape, strides=(1, *stride, 1))
     return g.op("matmul", x, g.op("reshape", w, shape=w.type.shape[2:]))
-
-
-def split_groups(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-    """A convolution in a few wide groups is one convolution for each group, side by side."""
-    if call.op != "conv2d" or call.attrs["layout"] != "NHWC" or call.attrs["kernel_layout"] != "HWIO":
-        return None
-    groups, (x, w) = call.attrs["groups"], call.args
-    depth, columns = w.type.shape[2], w.type.shape[3] // groups
-    if not 1 < groups <= MAX_GROUPS or min(depth, columns) < MIN_GROUP_CHANNELS:
-        return None
-
-    def part(t: Operand, start: int, size: int) -> Operand:
-        shape = t.type.shape
-        return g.op("slice", t, begin=(0, 0, 0, start), end=(*shape[:3], start + size))
-
-    parts = [g.again(call, part(x, i * depth, depth), part(w, i * columns, columns), groups=1) for i in range(groups)]
-    return g.op("concat", *parts, axis=3)
 
 
 def matmul_of_rows(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
@@ -311,7 +292,6 @@ CANONICAL = (
     images_to_nhwc,
     transposed_conv_to_phases,
     kernel_to_hwio,
-    split_groups,
     pointwise_conv_to_matmul,
     matmul_of_rows,
 )

@@ -33,7 +33,7 @@ def random_model(rng: np.random.Generator) -> tuple[tcomp.IRModule, list[np.ndar
         shapes = [(*batch, rows, inner), (inner, columns)]
         y = g.matmul(g.input("x", shapes[0]), weight(shapes))
     elif kind < 4:
-        groups = int(rng.choice([1, 1, 2]))
+        groups = int(rng.choice([1, 1, 2, 3]))
         c, o, k = groups * n(20), groups * n(40), n(4)
         size = k + n(12), k + n(12)
         nhwc = rng.random() < 0.5

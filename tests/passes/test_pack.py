@@ -15,7 +15,9 @@ from tcomp.schedule.rules.tiled_reduction import rows_within, width_for, width_i
 from tcomp.target import Target
 
 R = np.random.default_rng(11)
-PACK = PackWeights(lambda extents, weight: 16)
+PACK = PackWeights(
+    lambda extents, weight: 16, winograd=lambda extents, weight: (4, 16) if weight.shape[2] >= 64 else (0, 0)
+)
 
 
 def array(*shape: int) -> np.ndarray:
@@ -67,10 +69,10 @@ def test_a_padded_pointwise_convolution_stays_one() -> None:
     assert "packed_conv2d" in ops_of(packed(g.build(y)))
 
 
-def test_what_is_not_constant_or_has_groups_is_left_alone() -> None:
+def test_what_is_not_constant_or_has_a_channel_a_group_is_left_alone() -> None:
     g = GraphBuilder()
     x = g.input("x", (1, 6, 6, 8))
-    y = g.conv2d(x, g.constant(array(3, 3, 4, 8)), groups=2, layout="NHWC", kernel_layout="HWIO")
+    y = g.conv2d(x, g.constant(array(3, 3, 1, 8)), groups=8, layout="NHWC", kernel_layout="HWIO")
     z = g.matmul(g.input("a", (5, 6)), g.input("b", (6, 7)))
     w = g.matmul(g.constant(array(5, 6)), g.input("c", (6, 7)))
     assert not [op for op in ops_of(packed(g.build(y, z, w))) if "pack" in op]
@@ -98,14 +100,18 @@ def test_panels_fit_the_register_tile_and_the_second_cache() -> None:
     assert rows_within(4096) < rows_within(2048) < rows_within(1000)
 
 
-@pytest.mark.parametrize("constant", [True, False])
-def test_a_convolution_in_a_few_groups_is_one_for_each(constant: bool) -> None:
+@pytest.mark.parametrize(
+    ("channels", "size", "wanted"), [(20, 6, ["packed_conv2d"]), (128, 8, ["winograd_conv2d"] * 2)]
+)
+def test_groups_of_a_convolution_are_one_kernel_or_several_by_winograd(
+    channels: int, size: int, wanted: list[str]
+) -> None:
     g = GraphBuilder()
-    w = array(3, 3, 10, 24)
-    weight = g.constant(w) if constant else g.input("w", w.shape)
-    y = g.conv2d(g.input("x", (2, 7, 6, 20)), weight, groups=2, padding=1, layout="NHWC", kernel_layout="HWIO")
+    weight = g.constant(array(3, 3, channels // 2, channels))
+    x = g.input("x", (2, size, size, channels))
+    y = g.conv2d(x, weight, groups=2, padding=1, layout="NHWC", kernel_layout="HWIO")
     ops = ops_of(packed(g.build(y)))
-    assert ops.count("packed_conv2d" if constant else "conv2d") == 2 and ops[-1] == "concat"
+    assert [op for op in ops if "conv2d" in op] == wanted
 
 
 def test_convolutions_of_other_kinds_become_those_of_images() -> None:

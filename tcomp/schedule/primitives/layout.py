@@ -14,7 +14,7 @@ from ...ir.index_map import IndexMap
 from ...ir.node import Node, rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
-from ...ir.stmt import Block, IterVar, Store
+from ...ir.stmt import Block, IterVar, Stmt, Store
 from .base import (
     BlockRef,
     Primitive,
@@ -190,8 +190,19 @@ def apply_transform_block_layout(func: PrimFunc, block: BlockRef, index_map: Ind
         IterVar(v, e, "reduce" if _is_reduce(b, index_map, x) else "spatial", const(0))
         for v, e, x in zip(values, extents, index_map.exprs)
     )
-    init = None if b.init is None else substitute(b.init, old)
-    changed = with_fields(b, iters=iters, body=substitute(b.body, old), init=init)
+
+    def moved(s: Stmt) -> Stmt:
+        return rewrite(
+            substitute(s, old),
+            lambda x: (
+                with_fields(x, indices=tuple(simplify(i, env) for i in x.indices))
+                if isinstance(x, (Load, Store))
+                else x
+            ),
+        )
+
+    init = None if b.init is None else moved(b.init)
+    changed = with_fields(b, iters=iters, body=moved(b.body), init=init)
     nest, variables = nest_of(changed)
     outermost = loops_around(func, b)[0] if loops else b
     return replace(func, outermost, nest), variables

@@ -12,8 +12,9 @@ from math import ceil, prod
 
 from ...analysis.regions import consumers, writes
 from ...dtype import DType
-from ...ir.arith import linear
+from ...ir.arith import linear, loop_range, simplify
 from ...ir.expr import Const, Expr, FloorDiv, FloorMod, Var
+from ...ir.index_map import IndexMap
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...ir.stmt import Block
@@ -127,7 +128,30 @@ def _epilogue_fits(func: PrimFunc, block: Block) -> bool:
     users = consumers(func, writes(block)[0])
     if len(users) != 1 or not is_output(func, users[0]) or len(writes(users[0])) != 1:
         return len(users) == 1 and not users[0].is_reduction and len(func.outputs) == 1
-    return len(users[0].iters) == len(_spatial(block)) and len(func.outputs) == 1
+    axes = len(_spatial(block)) - (1 if _groups(func, block) else 0)
+    return len(users[0].iters) == axes and len(func.outputs) == 1
+
+
+def _groups(func: PrimFunc, block: Block) -> int:
+    """How many groups of channels the first axis of a reduction counts, which what follows puts side by side; 0 where it does
+    not read them so."""
+    users, (buffer,) = consumers(func, writes(block)[0]), writes(block)
+    if not users or len(users[0].iters) != len(buffer.shape) - 1:
+        return 0
+    iters, groups = users[0].iters, buffer.shape[0]
+    *outer, channel = [it.var for it in iters]
+    env = {it.var: loop_range(it.extent) for it in iters}
+
+    def plain(indices: Sequence[Expr]) -> list[Expr]:
+        return [simplify(i, env) for i in indices]
+
+    extent = iters[-1].extent
+    if not isinstance(groups, Const) or not isinstance(extent, Const) or extent.value % groups.value:
+        return 0
+    per_group = extent.value // groups.value
+    wanted = plain([channel // per_group, *outer, channel % per_group])
+    read = [plain(indices) for b, indices in loaded(users[0]) if b is buffer]
+    return int(groups.value) if groups.value > 1 and all(indices == wanted for indices in read) else 0
 
 
 def choose_tile(
@@ -226,7 +250,8 @@ def apply(sch: Schedule, target: Target) -> None:
     inline_elementwise(sch)
     acc = reductions(sch.func)[0]
     block = sch.func.blocks[acc]
-    extents = [it.extent.value for it in block.iters if it.kind == "spatial"]
+    groups = _groups(sch.func, block)
+    extents = [it.extent.value for it in block.iters if it.kind == "spatial"][1 if groups else 0 :]
     lanes = target.lanes(max(b.dtype.itemsize for b in writes(block)))
     width = _packed_width(block)
     columns = range(1, 9) if width is None or width % lanes else (width // lanes,)
@@ -235,9 +260,11 @@ def apply(sch: Schedule, target: Target) -> None:
     epilogue = keep_local(sch, acc)
     packing = [name for name in padded if width and name != epilogue and _fills_panels(sch, acc, name)]
     padded = [name for name in padded if name != epilogue and name not in packing]
-    outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes)
+    first = _groups_outside(sch, epilogue, groups) if groups else []
+    outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes, len(first))
+    outer = [*first, *outer]
     panel = None if padded or width else _panel_to_pack(sch, acc, tile, extents, target)
-    at_once = bool(padded) and _weight_bytes(block) > target.own_l2_bytes // 2
+    at_once = bool(padded) and _weight_bytes(block) // max(groups, 1) > target.own_l2_bytes // 2
     fits = _weight_bytes(block) <= target.l1_bytes // 2
     site, depth = _place_outer(
         sch, outer, bool(padded) and not at_once, panel is not None or bool(packing), fits, target
@@ -266,6 +293,15 @@ def apply(sch: Schedule, target: Target) -> None:
     steps = sch.get_extent(reduce[-1]) if reduce else 1
     if isinstance(steps, int) and steps > UNROLL and steps % UNROLL == 0:
         sch.unroll(sch.split(reduce[-1], [None, UNROLL])[1])
+
+
+def _groups_outside(sch: Schedule, write: str, groups: int) -> list[Var]:
+    """Give a write-back an axis over the groups of its channels, outermost."""
+    iters = sch.func.blocks[write].iters
+    *others, channel = [Var(it.var.name) for it in iters]
+    per_group = iters[-1].extent.value // groups
+    split = IndexMap((*others, channel), (channel // per_group, *others, channel % per_group))
+    return sch.transform_block_layout(write, split)[:1]
 
 
 def _dot_of(sch: Schedule, acc: str, target: Target) -> tuple[str, int] | None:
