@@ -178,7 +178,7 @@ def _divide(kind: type, a: Linear, b: Linear, env: Env, depth: int) -> Linear:
 
 
 def _extremum(kind: type, a: Linear, b: Linear, env: Env, depth: int) -> Linear:
-    difference = a.add(b, -1)
+    difference = _merge_quotients(a.add(b, -1), env)
     if depth < _MAX_DEPTH:
         if _minimum(difference, env, depth + 1, 0) is not None:
             return b if kind is Min else a
@@ -307,9 +307,16 @@ def simplify(e: Expr, env: Env | None = None) -> Expr:
         if isinstance(fixed, Const):
             return simplify(e.then if fixed.value else e.orelse, env)
     new = map_children(e, lambda x: simplify(x, env) if isinstance(x, Expr) else x)
-    if isinstance(new, Load) and is_const(new.mask):
-        return with_fields(new, mask=None) if new.mask.value else const(0, new.dtype)
+    if isinstance(new, Load):
+        mask = new.mask.value if isinstance(new.mask, Broadcast) else new.mask
+        if isinstance(mask, Const):
+            return with_fields(new, mask=None) if mask.value else _zero(new.dtype)
     return new
+
+
+def _zero(kind: dt.DType) -> Expr:
+    zero = const(0, kind.element)
+    return zero if kind.lanes == 1 else Broadcast(zero, kind.lanes)
 
 
 def _simplify_condition(e: Expr, env: Env) -> Expr:

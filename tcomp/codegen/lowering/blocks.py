@@ -68,8 +68,10 @@ def _relax(b: Block, scratch: set[Buffer], env: Env) -> Block:
     inside = {edges[c].var: edges[c].var < edges[c].extent for c in dropped}
 
     def post(e: object) -> object:
-        if isinstance(e, Load) and (e.buffer not in scratch or any(not isinstance(i, Var) for i in e.indices)):
-            used = {v for i in e.indices for v in free_vars(i)}
+        if isinstance(e, Load):
+            # scratch memory is made as large where the index is the iterator itself
+            moving = e.indices if e.buffer not in scratch else [i for i in e.indices if not isinstance(i, Var)]
+            used = {v for i in moving for v in free_vars(i)}
             mask = all_of([condition for var, condition in inside.items() if var in used])
             if mask is not None:
                 return with_fields(e, mask=mask if e.mask is None else mask & e.mask)

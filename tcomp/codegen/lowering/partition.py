@@ -92,12 +92,17 @@ def _may_split(s: For | Let, inner: Env) -> bool:
     low, high = inner.get(s.var, (None, None))
     if low != const(0) or not isinstance(high, Const):
         return False
-    return any(isinstance(x, For) and x.kind in ("vectorized", "unrolled") for x in walk_statements(s.body))
+    return bool(_tiles(s.body))
+
+
+def _tiles(body: Stmt) -> set[Var]:
+    """The variables of the loops inside that become copies or lanes."""
+    return {x.var for x in walk_statements(body) if isinstance(x, For) and x.kind in ("vectorized", "unrolled")}
 
 
 def _hoistable(body: Stmt, var: Var, env: Env) -> Iterator[tuple[Expr, Env]]:
     """Comparisons in a loop's body of which its variable, and those of loops inside of it, decide; with their ranges."""
-    inner, outer = env, set(env) - {var}
+    inner, outer, tiles = env, set(env) - {var}, _tiles(body)
     for x in walk_statements(body):
         conditions: list[Expr] = []
         if isinstance(x, (For, Let)):
@@ -109,7 +114,7 @@ def _hoistable(body: Stmt, var: Var, env: Env) -> Iterator[tuple[Expr, Env]]:
             conditions = list(dict.fromkeys(masks))
         for c in (c for condition in conditions for c in conjuncts(condition)):
             used = free_vars(c)
-            if isinstance(c, (LT, LE)) and var in used and len(used) > 1 and not used & outer:
+            if isinstance(c, (LT, LE)) and var in used and used & tiles and not used & outer:
                 yield c, inner
 
 
@@ -133,7 +138,7 @@ def _whole_tiles(body: Stmt, var: Var, env: Env) -> int | None:
 def _digits(s: For | Let, env: Env) -> list[Expr]:
     """Digits of the variable, such as `f // 7 % 10`, that hoistable conditions of unrolled and vectorized loops are about."""
     found: dict[Expr, None] = {}
-    tiles = {x.var for x in walk_statements(s.body) if isinstance(x, For) and x.kind in ("vectorized", "unrolled")}
+    tiles = _tiles(s.body)
     for c, _ in _hoistable(s.body, s.var, env):
         if not free_vars(c) - {s.var} <= tiles:
             continue
