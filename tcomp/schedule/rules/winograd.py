@@ -24,6 +24,11 @@ TRANSFORMS = {2: (130, 80), 4: (330, 230)}
 """Vector instructions that transform a tile of the image and one of the result, by the tile's size."""
 BYTES_PER_CYCLE = 6.0
 """What one core gets from the last cache while it multiplies."""
+STAGING = 8
+"""How much dearer it is to write and read an element between stages than to read one of a weight once more."""
+PANELS = 8
+"""Panels of the weights that the second cache must hold: measured, larger ones are slower by half where the weights come from
+memory, though the cache could keep them."""
 ADVANTAGE = 1.1
 """How much faster the prediction must be, since rounding errors are larger."""
 
@@ -59,7 +64,7 @@ def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dt
     if not chosen:
         return 0, 0
     tiles, columns = n * ceil(h / chosen) * ceil(w / chosen), ceil(o / lanes)
-    most = target.own_l2_bytes // 4 // (c * lanes * itemsize)
+    most = (target.own_l2_bytes // PANELS - 1) // (c * lanes * itemsize)
     tile = choose_tile(
         [min(tiles, 64), columns * lanes], lanes, target, range(1, max(1, min(4, columns, most)) + 1),
         rows_within(c * itemsize),
@@ -71,8 +76,8 @@ def apply(sch: Schedule, target: Target) -> None:
     """Some rows of tiles at a time: the patches of the image are transformed, multiplied, and transformed back.
 
     The products of these tiles are (m + 2)^2 matrix products with register tiles, chosen as for any product. As many rows of
-    tiles go together as half of the second cache holds; groups of rows run in parallel. Where there are too few, each stage is
-    parallel on its own.
+    tiles go together as half of the second cache holds; groups of rows run in parallel. Where there are too few, or large weights
+    would pass too often, each stage takes all tiles, and is parallel on its own.
     """
     product = sch.func.blocks[PRODUCT]
     (size, _, tiles, columns), depth = [it.extent.value for it in product.iters[:4]], product.iters[4].extent.value
@@ -86,7 +91,10 @@ def apply(sch: Schedule, target: Target) -> None:
     room = target.own_l2_bytes // 2 // (size * size * (depth + columns) * itemsize)
     most = max(1, min(room // wide, rows // (2 * cores)))
     together = next(r for r in range(most, 0, -1) if rows % r == 0)
-    is_staged = is_big and rows < 2 * cores
+    weights = size * size * depth * columns
+    between = 2 * size * size * tiles * (depth + columns)  # written and read again
+    again = (rows // together - 1) * weights if weights * itemsize > target.own_l2_bytes // 2 else 0
+    is_staged = (is_big and rows < 2 * cores) or again > STAGING * between
     site, _ = sch.split(tile_rows, [None, 1 if is_staged else together])
     sch.compute_at(ROWS, channels)
     unroll_and_vectorize(sch, sch.get_loops(ROWS)[-3:])
@@ -97,10 +105,10 @@ def apply(sch: Schedule, target: Target) -> None:
     width = next(a.shape[-1].value for a in sch.func.inputs if len(a.shape) == 5)
     count = tiles if is_staged else together * wide
     tile = choose_tile([count, columns], lanes, target, (width // lanes,), rows_within(depth * itemsize))
-    _products(sch, products, around, tile.rows[-1], width // lanes, lanes, is_staged)
+    _products(sch, products, around, tile.rows[-1], width // lanes, lanes, is_staged and is_big)
     if not is_staged:
         sch.compute_at(IMAGE, site)
-    _transform(sch, around, lanes, is_staged)
+    _transform(sch, around, lanes, is_staged and is_big)
     if is_big:
         sch.parallel(site)
 
