@@ -11,7 +11,8 @@ from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.passes import FUSE, GRAPH, PackWeights
 from tcomp.passes.check import relative_error
-from tcomp.schedule.rules.tiled_reduction import rows_within, width_for, width_inside
+from tcomp.schedule.rules.tiled_reduction import width_for, width_inside
+from tcomp.schedule.rules.tiles import rows_within
 from tcomp.target import Target
 
 R = np.random.default_rng(11)
@@ -97,7 +98,7 @@ def test_panels_fit_the_register_tile_and_the_second_cache() -> None:
         width = width_for(target, (m, n), (k, n), float32)
         assert width % 16 == 0 and width <= -(-n // 16) * 16
         assert m <= 8 or width == 16 or k * width * 4 <= target.l2_bytes
-    assert rows_within(4096) < rows_within(2048) < rows_within(1000)
+    assert rows_within(4096, target) < rows_within(2048, target) < rows_within(1000, target)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tcomp import te
 from tcomp.codegen.lowering import lower
 from tcomp.errors import ScheduleError
 from tcomp.ir import Prefetch, Var
+from tcomp.ir.arith import linear
 from tcomp.ir.node import with_fields
 from tcomp.ir.printer import text
 from tcomp.ir.stmt import walk_statements
@@ -166,6 +167,21 @@ def test_a_parallel_loop_stays_free_of_races() -> None:
     sch.parallel(i0)
     with pytest.raises(ScheduleError, match="is parallel: an iteration may not use|is parallel, and then"):
         sch.rolling_buffer("B")
+
+
+def test_prefetch_asks_for_every_line_of_a_fast_stream() -> None:
+    """Of an operand that moves by lines; not of one that moves by an element."""
+    a, b = te.placeholder((8, 64), name="A"), te.placeholder((8,), name="B")
+    sch = Schedule(te.create_prim_func([a, b, te.compute((8, 64), lambda i, j: a[i, j] * b[i], name="C")], "f"))
+    i, j = sch.get_loops("C")
+    sch.vectorize(sch.split(j, [None, 16])[1])
+    sch.pragma(i, "prefetch", 2)
+    lowered = lower(sch.func)
+    asked = [s for s in walk_statements(lowered.body) if isinstance(s, Prefetch)]
+    assert [s.buffer.name for s in asked] == ["A"] * 4
+    starts = [linear(s.indices[0]) for s in asked]
+    assert [x.constant for x in starts] == [128, 144, 160, 176]
+    assert [list(x.terms.values()) for x in starts] == [[64]] * 4
 
 
 def test_prefetch_inside_vectors_asks_for_the_first_lane() -> None:

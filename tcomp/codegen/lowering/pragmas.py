@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from ...ir.arith import dims_env, simplify
+from collections.abc import Mapping
+
+from ...ir.arith import Linear, dims_env, linear, simplify
 from ...ir.expr import Buffer, Const, Expr, Load, Ramp, Var, const
 from ...ir.node import substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...ir.stmt import Allocate, For, Let, Prefetch, Stmt, Store, map_statements, seq, sub_statements, walk_statements
 from .common import Env, extend
+
+LINE = 64
+"""Bytes of a cache line."""
+MAX_LINES = 32
+"""Most lines of a stream to ask for in an iteration."""
+MAX_OFFSETS = 1 << 14
 
 
 def apply_pragmas(func: PrimFunc) -> PrimFunc:
@@ -48,17 +56,42 @@ def _unroll(s: Stmt, limit: int) -> Stmt:
 
 
 def _prefetches(loop: For, ahead: int, env: Env) -> list[Stmt]:
-    """One for each stream that moves with the loop: where its first load will be, some iterations on."""
-    inside = {x.var for x in walk_statements(loop.body) if isinstance(x, (For, Let))}
-    start: dict[Var, Expr] = {v: const(0) for v in inside}
+    """Where the loop's loads will be, some iterations on.
+
+    Of streams that move by a cache line or more in an iteration, all lines; where there are none, the first element of each.
+    """
+    inside = {x.var: x.extent for x in walk_statements(loop.body) if isinstance(x, For)}
+    names = {x.var for x in walk_statements(loop.body) if isinstance(x, Let)}
+    start: dict[Var, Expr] = {v: const(0) for v in (*inside, *names)}
     start[loop.var] = loop.var + ahead
-    found: dict[tuple[Buffer, Expr], Stmt] = {}
-    own = {x.buffer for x in walk_statements(loop.body) if isinstance(x, Allocate)}
+    outer = {v: r for v, r in env.items() if v is not loop.var}
+    own = {x.buffer for x in walk_statements(loop.body) if isinstance(x, (Allocate, Store))}
+    slow: dict[tuple[Buffer, Expr], Stmt] = {}
+    fast: dict[tuple[Buffer, Expr], Stmt] = {}
     for e in walk(loop.body):
         if not isinstance(e, Load) or e.buffer in own:
             continue
-        first = e.indices[0].base if isinstance(e.indices[0], Ramp) else e.indices[0]
-        if loop.var in free_vars(first) and not any(isinstance(x, Load) for x in walk(first)):
-            index = simplify(substitute(first, start), {v: r for v, r in env.items() if v is not loop.var})
-            found.setdefault((e.buffer, index), Prefetch(e.buffer, (index,)))
-    return list(found.values())
+        index = e.indices[0].base if isinstance(e.indices[0], Ramp) else e.indices[0]
+        if loop.var not in free_vars(index) or any(isinstance(x, Load) for x in walk(index)):
+            continue
+        form, first = linear(index, {}), simplify(substitute(index, start), outer)
+        if abs(form.terms.get(loop.var, 0)) * e.buffer.dtype.itemsize < LINE:
+            slow.setdefault((e.buffer, first), Prefetch(e.buffer, (first,)))
+            continue
+        for offset in _line_starts(form, inside, e.buffer.dtype.itemsize):
+            at = simplify(first + offset, outer)
+            fast.setdefault((e.buffer, at), Prefetch(e.buffer, (at,)))
+    return list((fast or slow).values())
+
+
+def _line_starts(form: Linear, extents: Mapping[Var, Expr], itemsize: int) -> list[int]:
+    """Offsets, in elements, of one element in each cache line that loops inside reach; of the first alone where that is unknown."""
+    offsets = {0}
+    for var, extent in extents.items():
+        step = form.terms.get(var, 0)
+        if step and isinstance(extent, Const):
+            offsets = {o + step * i for o in offsets for i in range(extent.value)}
+        if len(offsets) > MAX_OFFSETS:
+            return [0]
+    lines = {o * itemsize // LINE: o for o in sorted(offsets, reverse=True)}
+    return sorted(lines.values())[:MAX_LINES]

@@ -276,7 +276,8 @@ def apply_pragma(func: PrimFunc, loop: Var, name: str, value: int) -> tuple[Prim
     """Tell the code generator how to treat a loop.
 
     auto_unroll_max_step=n: loops inside it whose copies come to at most n statements are unrolled. prefetch=d: what an
-    iteration loads is asked for d iterations ahead.
+    iteration loads is asked for d iterations ahead: all lines of what moves by a cache line or more in an iteration; where nothing
+    does, the first element of each operand.
 
     >>> sch = add(10)
     >>> (i,) = sch.get_loops("B")

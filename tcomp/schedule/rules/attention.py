@@ -20,7 +20,7 @@ from ..library import (
 from ..schedule import Schedule
 from .common import inline_into_output, is_worth_threads
 from .rows import factor
-from .tiled_reduction import Tile, choose_tile, rows_within
+from .tiles import Tile, choose_tile, rows_within
 
 NAME = "attention"
 
@@ -46,7 +46,7 @@ def panel_for(target: Target, scores: Sequence[int], queries: Sequence[int], ite
     if rows < 4 or keys < lanes:
         return 0
     most = range(1, min(4, ceil(keys / lanes)) + 1)
-    tile = choose_tile([rows, keys], lanes, target, most, rows_within(queries[-1] * itemsize))
+    tile = choose_tile([rows, keys], lanes, target, most, rows_within(queries[-1] * itemsize, target))
     return lanes * tile.vectors
 
 
@@ -64,7 +64,7 @@ def apply(sch: Schedule, target: Target) -> None:
     is_big = is_worth_threads(sch.func, target.num_cores)
     by_stack = not is_big or stacks >= 2 * target.num_cores
     panel = _extents(sch, KEYS)[-1] // lanes if is_packed else 1
-    first = choose_tile([rows, keys], lanes, target, (panel,), rows_within(depth * itemsize))
+    first = choose_tile([rows, keys], lanes, target, (panel,), rows_within(depth * itemsize, target))
     share = rows if by_stack else ceil(rows * stacks / (4 * target.num_cores))
     together = min(rows, _together(target, share, first.rows[-1], keys * itemsize))
     second = choose_tile([together, features], lanes, target, range(1, 5))

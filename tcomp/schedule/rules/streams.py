@@ -10,33 +10,42 @@ from math import ceil, prod
 
 from ...analysis.regions import writes
 from ...ir.expr import Const, Var
+from ...ir.index_map import IndexMap
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...ir.stmt import Block
 from ...target import Target
-from ..library import fuse_all, inline_elementwise, loaded, reduce_loops, tile_write_back
+from ..library import (
+    fuse_all,
+    inline_elementwise,
+    loaded,
+    pack_operand,
+    reduce_loops,
+    tile_write_back,
+    unroll_and_vectorize,
+)
 from ..schedule import Schedule
 from .common import is_worth_threads, keep_local, reductions
 from .tiled_reduction import applies as is_tiled_reduction
 
 NAME = "streams"
 
-MAX_ROWS = 4
-"""Rows of the result whose accumulators are loaded and stored for each few rows of the matrix."""
-STREAMS = 8
+MAX_ROWS = 40
+"""Rows of the result up to which the matrix is not worth being packed."""
+STREAMS = 4
 """Rows of the matrix that are read side by side."""
-VECTORS = 2
-"""Neighbouring vectors of each row that are read at once."""
+VECTORS = 4
+"""Neighbouring vectors of each row that are read at once: those of all STREAMS rows stay in registers while the result's rows
+pass."""
 
 
 def applies(func: PrimFunc, target: Target) -> bool:
-    """A reduction over the rows of one matrix, unpacked and twice as large as the cores' second caches, for at most MAX_ROWS
-    results."""
+    """A reduction over the rows of one matrix, unpacked and larger than the first cache, for at most MAX_ROWS results."""
     if not is_tiled_reduction(func, target) or len(func.blocks) > 2:
         return False
     block = func.blocks[reductions(func)[0]]
     rows = prod(it.extent.value for it in block.iters if it.kind == "spatial" and it.var is not _columns(block))
-    return rows <= MAX_ROWS and _matrix_bytes(block) > 2 * target.own_l2_bytes * target.num_cores
+    return rows <= MAX_ROWS and _matrix_bytes(block) > target.l1_bytes
 
 
 def _columns(block: Block) -> Var:
@@ -55,7 +64,11 @@ def _matrix_bytes(block: Block) -> int:
 
 
 def apply(sch: Schedule, target: Target) -> None:
-    """Columns in long runs, one for each core at least; within a run STREAMS rows at a time, VECTORS vectors of each."""
+    """Columns in long runs, one for each core at least; within a run STREAMS rows at a time, VECTORS vectors of each.
+
+    The elements that those rows are multiplied with are copied side by side, and the accumulators that are worked on together
+    lie together: addresses a multiple of 4096 bytes apart would hinder each other.
+    """
     inline_elementwise(sch)
     acc = reductions(sch.func)[0]
     block = sch.func.blocks[acc]
@@ -63,8 +76,8 @@ def apply(sch: Schedule, target: Target) -> None:
     itemsize = max(b.dtype.itemsize for b in writes(block))
     lanes, rows = target.lanes(itemsize), prod(extents[:-1])
     cores = target.num_cores if is_worth_threads(sch.func, target.num_cores) else 1
-    fit = target.l1_bytes // 2 // (rows * itemsize * lanes)
-    run = VECTORS * ceil(min(fit, ceil(extents[-1] / (cores * lanes))) / VECTORS)
+    run = _run(ceil(extents[-1] / lanes), max(1, target.l1_bytes // 2 // (rows * itemsize * lanes)), cores)
+    factors = [b.name for b, i in loaded(block) if not any(_columns(block) in free_vars(e) for e in i)]
     epilogue = keep_local(sch, acc)
     outer, inner = tile_write_back(sch, epilogue, extents[:-1], run, lanes)
     site = fuse_all(sch, outer)
@@ -72,16 +85,32 @@ def apply(sch: Schedule, target: Target) -> None:
     sch.compute_at(acc, site)
     reduce = reduce_loops(sch, acc)[0]
     *own, last = [v for v in sch.get_loops(acc)[1:] if v is not reduce]
-    across, vector, lane = sch.split(last, [None, VECTORS, lanes])
+    across, vector, lane = sch.split(last, [None, min(VECTORS, run), lanes])
     beside, row = sch.split(reduce, [None, STREAMS])
-    sch.reorder(beside, across, row, *own, vector, lane)
+    sch.reorder(beside, across, *own, row, vector, lane)
     cleared = sch.decompose_reduction(acc, beside)
     sch.vectorize(sch.split(sch.get_loops(cleared)[-1], [None, lanes])[1])
-    for loop in (row, *own, vector):
+    for loop in (row, vector):
         sch.unroll(loop)
     sch.vectorize(lane)
-    for loop in inner[:-2]:
-        sch.unroll(loop)
-    sch.vectorize(inner[-1])
+    if rows > 1:
+        width = lanes * min(VECTORS, run)
+        sch.transform_layout(acc, 0, _side_by_side(len(extents), width))
+        for name in factors:
+            pack_operand(sch, acc, name, beside, lanes)
+    sch.pragma(across, "prefetch", 1)
+    unroll_and_vectorize(sch, inner[-2:])
     if cores > 1:
         sch.parallel(site)
+
+
+def _run(columns: int, most: int, cores: int) -> int:
+    """Vectors of a run: at most so many, whole groups of VECTORS, and as many runs for each core as for any other."""
+    runs = cores * ceil(columns / (cores * most))
+    return max(VECTORS, VECTORS * ceil(columns / (runs * VECTORS))) if columns >= VECTORS else columns
+
+
+def _side_by_side(axes: int, width: int) -> IndexMap:
+    """(rows..., column) -> (group of columns, rows..., column in the group)."""
+    *rows, column = [Var(f"i{n}") for n in range(axes)]
+    return IndexMap((*rows, column), (column // width, *rows, column % width))

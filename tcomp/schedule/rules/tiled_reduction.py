@@ -7,7 +7,6 @@ while the reduction runs, and what follows (bias, activation, residual) happens 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, prod
 
 from ...analysis.regions import consumers, writes
@@ -37,26 +36,16 @@ from ..library import (
 )
 from ..schedule import Schedule
 from .common import is_worth_threads, keep_local, reductions
+from .tiles import FAR_BYTES, Tile, choose_tile, rows_within
 
 NAME = "tiled reduction"
 
 MIN_ROW_TILES = 4
 """Tiles of rows that a packed panel must serve to be worth its copy."""
-LATENCY = 4
-"""Cycles of a multiply-add: so many accumulators for each port keep it busy."""
-EVEN = 1.05
-"""What it is worth that tiles fill the result: no version of the kernel for its edge."""
+PREFETCH = 400
+"""Cycles that an element of the weights may be on its way."""
 UNROLL = 4
 """Steps of the innermost reduction between two tests of its loop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """A register tile: `rows` of the row axes times `vectors` of `lanes` elements of the last axis."""
-
-    rows: tuple[int, ...]
-    vectors: int
-    lanes: int
 
 
 def applies(func: PrimFunc, target: Target) -> bool:
@@ -154,53 +143,6 @@ def _groups(func: PrimFunc, block: Block) -> int:
     return int(groups.value) if groups.value > 1 and all(indices == wanted for indices in read) else 0
 
 
-def choose_tile(
-    extents: Sequence[int],
-    lanes: int,
-    target: Target,
-    vectors: Sequence[int] = range(1, 9),
-    max_rows: int = 64,
-) -> Tile:
-    """The register tile for a reduction.
-
-    A tile of r rows and v vectors needs r * v accumulators, v operand vectors and a broadcast, and does r * v multiply-adds
-    for r + v loads. Among the tiles that fit the registers, take the one with the best product of arithmetic per load and
-    share of lanes and rows that do useful work; of nearly equal ones one that leaves no edge, which would be more code.
-
-    Args:
-        vectors: the numbers of vectors to choose from; max_rows: the most rows (see `rows_within`).
-    """
-    last, rows = extents[-1], list(extents[:-1]) or [1]
-    lanes = min(lanes, last)
-    best, best_score = Tile((1,) * len(rows), vectors[0], lanes), -1.0
-    for v in vectors:
-        if v > max(ceil(last / lanes), vectors[0]):
-            break
-        for r in range(1, min(target.num_registers, max_rows + 1)):
-            if r * v + v + 1 > target.num_registers - 1:
-                break
-            tile_rows = _spread(rows, r)
-            if prod(tile_rows) != r:
-                continue
-            used = last / (ceil(last / (v * lanes)) * v * lanes)
-            for extent, t in zip(rows, tile_rows):
-                used *= extent / (ceil(extent / t) * t)
-            busy = min(1.0, r * v / (LATENCY * target.fma_ports))
-            score = used * busy * (r * v / (r + v)) ** 0.5 * (EVEN if used == 1 else 1)
-            if score > best_score + 1e-9:
-                best, best_score = Tile(tile_rows, v, lanes), score
-    return best
-
-
-def rows_within(row_bytes: int) -> int:
-    """How many rows of a matrix, so many bytes apart, the first cache can hold lines of.
-
-    A line's place in the cache is given by its address modulo 4096 (64 sets of 64 bytes), with 8 ways or more: lines that lie a
-    multiple of 4096 apart compete for one set, and half of it is left to the other operand.
-    """
-    return 4 if row_bytes % 4096 == 0 else 8 if row_bytes % 2048 == 0 else 64
-
-
 def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dtype: DType) -> int:
     """Columns of a panel of a constant weight: those of the register tile that `apply` will choose.
 
@@ -213,8 +155,17 @@ def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], d
     columns = ceil(extents[-1] / lanes)
     most = 8 if prod(extents[:-1]) <= 8 else target.own_l2_bytes * 4 // 5 // (prod(weight[:-1]) * lanes * itemsize)
     choice = range(1, max(1, min(8, columns, most)) + 1)
-    tile = choose_tile([*extents[:-1], columns * lanes], lanes, target, choice, rows_within(weight[-2] * itemsize))
+    depth, nbytes = prod(weight[:-1]), prod(weight) * itemsize
+    tile = choose_tile(
+        [*extents[:-1], columns * lanes], lanes, target, choice, rows_within(weight[-2] * itemsize, target), depth,
+        is_far(nbytes, target),
+    )  # fmt: skip
     return tile.vectors * lanes
+
+
+def is_far(nbytes: int, target: Target) -> bool:
+    """Whether weights of that size come from beyond the second cache."""
+    return nbytes > target.own_l2_bytes // 2
 
 
 def width_inside(target: Target, extents: Sequence[int], weight: tuple[int, ...], dtype: DType) -> int:
@@ -226,19 +177,6 @@ def width_inside(target: Target, extents: Sequence[int], weight: tuple[int, ...]
     rows = target.num_registers * target.lanes(dtype.accumulator.itemsize) // width
     enough = extents[0] >= MIN_ROW_TILES * min(rows, extents[0]) and ceil(extents[1] / width) >= target.num_cores
     return width if enough and extents[0] > rows else 0
-
-
-def _spread(extents: list[int], r: int) -> tuple[int, ...]:
-    """r rows taken from the innermost axis first; an outer axis only adds to a whole inner one."""
-    tile, left = [1] * len(extents), r
-    for d in range(len(extents) - 1, -1, -1):
-        take = min(left, extents[d])
-        if left > take and left % take:
-            return (0,)
-        tile[d], left = take, left // take
-        if left <= 1:
-            break
-    return tuple(tile) if left <= 1 else (0,)
 
 
 def apply(sch: Schedule, target: Target) -> None:
@@ -255,7 +193,12 @@ def apply(sch: Schedule, target: Target) -> None:
     lanes = target.lanes(max(b.dtype.itemsize for b in writes(block)))
     width = _packed_width(block)
     columns = range(1, 9) if width is None or width % lanes else (width // lanes,)
-    tile = choose_tile(extents, lanes, target, columns, _max_rows(sch, acc))
+    weights, length = (
+        _weight_bytes(block) // max(groups, 1),
+        prod(it.extent.value for it in block.iters if it.kind == "reduce"),
+    )
+    far = is_far(weights, target)
+    tile = choose_tile(extents, lanes, target, columns, _max_rows(sch, acc, target), length, far)
     padded = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
     epilogue = keep_local(sch, acc)
     packing = [name for name in padded if width and name != epilogue and _fills_panels(sch, acc, name)]
@@ -264,7 +207,7 @@ def apply(sch: Schedule, target: Target) -> None:
     outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes, len(first))
     outer = [*first, *outer]
     panel = None if padded or width else _panel_to_pack(sch, acc, tile, extents, target)
-    at_once = bool(padded) and _weight_bytes(block) // max(groups, 1) > target.own_l2_bytes // 2
+    at_once = bool(padded) and far
     fits = _weight_bytes(block) <= target.l1_bytes // 2
     site, depth = _place_outer(
         sch, outer, bool(padded) and not at_once, panel is not None or bool(packing), fits, target
@@ -292,7 +235,18 @@ def apply(sch: Schedule, target: Target) -> None:
     unroll_and_vectorize(sch, inner)
     steps = sch.get_extent(reduce[-1]) if reduce else 1
     if isinstance(steps, int) and steps > UNROLL and steps % UNROLL == 0:
-        sch.unroll(sch.split(reduce[-1], [None, UNROLL])[1])
+        inner_steps, step = sch.split(reduce[-1], [None, UNROLL])
+        sch.unroll(step)
+        ahead = _ahead(tile, target) if far and width else 0
+        if ahead:
+            sch.pragma(inner_steps, "prefetch", ahead)
+
+
+def _ahead(tile: Tile, target: Target) -> int:
+    """How many iterations ahead far weights are asked for; 0 where they are read without pause, which the hardware foresees."""
+    cycles = prod(tile.rows) * tile.vectors / target.fma_ports
+    waits = tile.vectors * target.vector_bytes / FAR_BYTES
+    return ceil(PREFETCH / (UNROLL * cycles)) if cycles >= waits / 2 else 0
 
 
 def _groups_outside(sch: Schedule, write: str, groups: int) -> list[Var]:
@@ -324,14 +278,14 @@ def _fills_panels(sch: Schedule, acc: str, name: str) -> bool:
     return any(buffer in made and panel_width(indices, last) for buffer, indices in loaded(block))
 
 
-def _max_rows(sch: Schedule, acc: str) -> int:
+def _max_rows(sch: Schedule, acc: str, target: Target) -> int:
     """The most rows of a tile, so that the lines of the operand which is read row by row stay in the first cache."""
     loops = spatial_loops(sch, acc)
     if len(loops) < 2:
         return 64
     fixed = [b for b, step in steps_along(sch, acc, loops[-1]).items() if step == 0]
     steps = steps_along(sch, acc, loops[-2])
-    return min((rows_within((steps[b] or 1) * b.dtype.itemsize) for b in fixed), default=64)
+    return min((rows_within((steps[b] or 1) * b.dtype.itemsize, target) for b in fixed), default=64)
 
 
 def _packed_width(block: Block) -> int | None:

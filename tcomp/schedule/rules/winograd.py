@@ -13,7 +13,7 @@ from ...target import Target
 from ..library import accumulate_tile, fuse_all, tile_write_back, unroll_and_vectorize
 from ..schedule import Schedule
 from .common import inline_into_output, is_worth_threads
-from .tiled_reduction import choose_tile, rows_within
+from .tiles import choose_tile, rows_within
 
 NAME = "winograd"
 
@@ -67,7 +67,7 @@ def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dt
     most = (target.own_l2_bytes // PANELS - 1) // (c * lanes * itemsize)
     tile = choose_tile(
         [min(tiles, 64), columns * lanes], lanes, target, range(1, max(1, min(4, columns, most)) + 1),
-        rows_within(c * itemsize),
+        rows_within(c * itemsize, target),
     )  # fmt: skip
     return chosen, tile.vectors * lanes
 
@@ -104,7 +104,7 @@ def apply(sch: Schedule, target: Target) -> None:
         around = 1
     width = next(a.shape[-1].value for a in sch.func.inputs if len(a.shape) == 5)
     count = tiles if is_staged else together * wide
-    tile = choose_tile([count, columns], lanes, target, (width // lanes,), rows_within(depth * itemsize))
+    tile = choose_tile([count, columns], lanes, target, (width // lanes,), rows_within(depth * itemsize, target))
     _products(sch, products, around, tile.rows[-1], width // lanes, lanes, is_staged and is_big)
     if not is_staged:
         sch.compute_at(IMAGE, site)
