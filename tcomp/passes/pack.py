@@ -17,6 +17,9 @@ from .rewriter import Rewriter
 MAX_GROUPS = 8
 """Groups of a convolution up to which each may become a kernel of its own."""
 
+MAX_TURNED = 32 * 1024
+"""Bytes of a transposed matrix up to which a product reads its rows as columns: they then stay in the first cache."""
+
 PanelWidth = Callable[[Sequence[int], TensorType], int]
 """(extents of the result, rows to columns; the weight's type) -> columns of a panel; 0 to leave the weight as it is."""
 
@@ -146,7 +149,7 @@ class PackWeights:
     def pack_inside(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         """A product of two operands that vary packs the second one inside its kernel, where enough rows make use of it.
 
-        There transposed operands are read where they lie.
+        There transposed operands are read where they lie; but the first one, column by column, only where that is small.
         """
         x, w = call.args
         if call.op != "matmul" or call.attrs["panel"] or x.type.ndim != 2 or w.type.ndim != 2:
@@ -154,7 +157,8 @@ class PackWeights:
         width = self.inside(type_.shape, w.type)
         if not width:
             return None
-        sources = [g.definition(a, "transpose") for a in (x, w)]
+        nbytes = x.type.size * x.type.dtype.itemsize
+        sources = [g.definition(x, "transpose") if nbytes <= MAX_TURNED else None, g.definition(w, "transpose")]
         args = [a if s is None else s.args[0] for a, s in zip((x, w), sources)]
         return g.again(call, *args, panel=width, transposed=tuple(s is not None for s in sources))
 

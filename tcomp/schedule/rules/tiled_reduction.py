@@ -209,14 +209,14 @@ def apply(sch: Schedule, target: Target) -> None:
     panel = None if padded or width else _panel_to_pack(sch, acc, tile, extents, target)
     at_once = bool(padded) and far
     fits = _weight_bytes(block) <= target.l1_bytes // 2
-    site, depth = _place_outer(
-        sch, outer, bool(padded) and not at_once, panel is not None or bool(packing), fits, target
-    )
+    packed_here = panel is not None or (bool(packing) and not fits)
+    site, depth = _place_outer(sch, outer, bool(padded) and not at_once, packed_here, fits, target)
     sch.compute_at(acc, site)
     if panel is not None:
         pack_operand(sch, acc, panel, outer[-1], tile.lanes)
-    for name in packing:
-        sch.compute_at(name, sch.get_loops(acc)[0])
+    for name in packing:  # small ones once for all, before everything else
+        if packed_here:
+            sch.compute_at(name, sch.get_loops(acc)[0])
         vectorize_innermost(sch, name, tile.lanes, 1)
     for name in padded:
         if at_once:

@@ -17,6 +17,8 @@ NEAR_BYTES = 28
 """Bytes a cycle that the second cache keeps delivering; measured: tiles that ask for more wait for it."""
 FAR_BYTES = 10
 """Bytes a cycle that a core gets, one stream read in order, from beyond its second cache."""
+START = 40
+"""Cycles that a tile takes besides: its first loads, its last sums."""
 SLACK = 0.1
 """What a load for each multiply-add costs, where loads are not what bounds the tile: others wait for its place."""
 UNEVEN = 1.03
@@ -45,13 +47,13 @@ def choose_tile(
 
     A tile of r rows and v vectors needs r * v accumulators, v operand vectors and a broadcast. Each step of the reduction takes
     as long as its r * v multiply-adds, its r + v loads, the latency of an accumulator, or the operand's way from the second
-    cache, whichever is longest; tiles at the edge of the rows take their own time, a panel that no row of tiles has read yet
+    cache, whichever is longest, and each tile some time to begin and to be written; tiles at the edge of the rows take their own time, a panel that no row of tiles has read yet
     may come from far away. The tile with the least time for all results is taken.
 
     Args:
         extents: of the result, columns last.
         vectors: the numbers of vectors to choose from; max_rows: the most rows (see `rows_within`).
-        depth: elements that are summed up for each result (0: many), which tells whether a panel stays in the first cache.
+        depth: elements that are summed up for each result (0: many); they also tell whether a panel stays in the first cache.
         is_far: the operand that varies along the columns lies beyond the second cache.
     """
     last, rows = extents[-1], list(extents[:-1]) or [1]
@@ -70,6 +72,7 @@ def choose_tile(
                 continue
             parts = list(_row_tiles(rows, tile_rows))
             cycles = sum(count * _cycles(size, v, target, is_close) for count, size in parts)
+            cycles += sum(count * (START + size * v) for count, size in parts) / depth if depth else 0.0
             if is_far:
                 first = _cycles(r, v, target, is_close)
                 cycles += max(0.0, v * target.vector_bytes / FAR_BYTES - first)
