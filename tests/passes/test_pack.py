@@ -126,10 +126,12 @@ def test_convolutions_of_other_kinds_become_those_of_images() -> None:
     assert "packed_conv2d" in ops_of(packed(g.build(y)))
 
 
-def test_packing_reads_transposed_operands_where_they_lie() -> None:
+@pytest.mark.parametrize(("size", "kernels"), [(80, 1), (130, 2)])
+def test_packing_reads_transposed_operands_where_they_lie(size: int, kernels: int) -> None:
+    """The second one always; the first one where it is small, else it is turned beforehand."""
     g = GraphBuilder()
-    x, w = (g.transpose(g.input(n, (130, 130)), axes=(1, 0)) for n in "xw")
+    x, w = (g.transpose(g.input(n, (size, size)), axes=(1, 0)) for n in "xw")
     exe = tcomp.compile(g.build(g.matmul(x, w)), target="llvm -num-cores=1")
-    assert exe.num_kernels == 1
-    a, b = array(130, 130), array(130, 130)
+    assert exe.num_kernels == kernels
+    a, b = array(size, size), array(size, size)
     assert relative_error(exe(a, b), a.T.astype("float64") @ b.T.astype("float64")) < 1e-6
