@@ -31,6 +31,9 @@ KEYS, PRODUCT, SCORES, TOP, WEIGHTS, TOTAL, MIXED, RESULT = (
 ROW_TILES = 8
 """Register tiles of queries that go together: they share what is loaded of keys and values."""
 
+EMPTY = 1.08
+"""What part of the rows may be computed for nothing, if that makes larger groups."""
+
 
 def applies(func: PrimFunc, target: Target) -> bool:
     return PRODUCT in func.blocks
@@ -46,7 +49,7 @@ def panel_for(target: Target, scores: Sequence[int], queries: Sequence[int], ite
     if rows < 4 or keys < lanes:
         return 0
     most = range(1, min(4, ceil(keys / lanes)) + 1)
-    tile = choose_tile([rows, keys], lanes, target, most, rows_within(queries[-1] * itemsize, target))
+    tile = choose_tile([rows, keys], lanes, target, most, rows_within(queries[-1] * itemsize, target), is_whole=True)
     return lanes * tile.vectors
 
 
@@ -64,10 +67,10 @@ def apply(sch: Schedule, target: Target) -> None:
     is_big = is_worth_threads(sch.func, target.num_cores)
     by_stack = not is_big or stacks >= 2 * target.num_cores
     panel = _extents(sch, KEYS)[-1] // lanes if is_packed else 1
-    first = choose_tile([rows, keys], lanes, target, (panel,), rows_within(depth * itemsize, target))
+    first = choose_tile([rows, keys], lanes, target, (panel,), rows_within(depth * itemsize, target), is_whole=True)
     share = rows if by_stack else ceil(rows * stacks / (4 * target.num_cores))
     together = min(rows, _together(target, share, first.rows[-1], keys * itemsize))
-    second = choose_tile([together, features], lanes, target, range(1, 5))
+    second = choose_tile([together, features], lanes, target, range(1, 5), is_whole=True)
     result = inline_into_output(sch, RESULT)
     *outer, row, _ = sch.get_loops(result)
     group, _ = sch.split(row, [None, together])
@@ -96,10 +99,12 @@ def _depth(sch: Schedule) -> int:
 
 
 def _together(target: Target, rows: int, tile: int, bytes_per_row: int) -> int:
-    """Rows of queries at a time: whole register tiles, whose scores and weights fill half of the second cache at most."""
+    """Rows of queries at a time: whole register tiles, whose scores and weights fill half of the second cache at most; as many as
+    leave little of the last group empty."""
     room = target.own_l2_bytes // 2 // (2 * bytes_per_row)
-    tiles = max(1, min(ROW_TILES, room // tile, ceil(rows / tile)))
-    return tiles * tile
+    most = max(1, min(ROW_TILES, room // tile, ceil(rows / tile)))
+    filled = {tiles * tile: ceil(rows / (tiles * tile)) * tiles * tile for tiles in range(1, most + 1)}
+    return max(n for n in filled if filled[n] <= EMPTY * min(filled.values()))
 
 
 def _product(sch: Schedule, acc: str, write: str, around: int, tile: Tile, last_outside: bool) -> None:

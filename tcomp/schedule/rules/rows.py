@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from ...ir.expr import Var
 from ...ir.primfunc import PrimFunc
 from ...target import Target
@@ -23,6 +25,8 @@ NAME = "rows"
 
 ACCUMULATORS = 4
 """Vector accumulators of a reduction along a row: additions of one wait for each other, those of several overlap."""
+WAIT = 0.05
+"""What each accumulator less costs."""
 CHUNKS = 4
 """Parts for each core of a reduction to a single value, so that no core waits long for another."""
 
@@ -93,6 +97,13 @@ def _share(sch: Schedule, name: str, parts: int, lanes: int) -> str | None:
     return sch.rfactor(name, outer).name
 
 
+def _accumulators(vectors: int) -> int:
+    """How many accumulators for a row of so many vectors: fewer where more would leave many of them idle at its end."""
+    if vectors < 2 * ACCUMULATORS:
+        return 1
+    return min(range(ACCUMULATORS, 1, -1), key=lambda a: ceil(vectors / a) * a * (1 + WAIT * (ACCUMULATORS - a)))
+
+
 def factor(sch: Schedule, name: str, lanes: int) -> tuple[str, list[str]]:
     """Give a reduction over contiguous elements vectors of partial results: its name now, and the blocks that fill them."""
     loops = reduce_loops(sch, name)
@@ -105,7 +116,6 @@ def factor(sch: Schedule, name: str, lanes: int) -> tuple[str, list[str]]:
         return name, []
     if sch.refusal("rfactor", BlockRef(name), loops[-1]) is not None:
         return name, []
-    width = lanes * (ACCUMULATORS if extent >= 2 * ACCUMULATORS * lanes else 1)
-    filled = rfactor_lanes(sch, name, width)
+    filled = rfactor_lanes(sch, name, lanes * _accumulators(ceil(extent / lanes)))
     combined, vectors = combine_lanes(sch, name, lanes)
     return combined.name, [b.name for b in (filled, vectors) if b is not None]

@@ -42,6 +42,7 @@ def choose_tile(
     max_rows: int = 64,
     depth: int = 0,
     is_far: bool = False,
+    is_whole: bool = False,
 ) -> Tile:
     """The register tile for a reduction.
 
@@ -55,6 +56,7 @@ def choose_tile(
         vectors: the numbers of vectors to choose from; max_rows: the most rows (see `rows_within`).
         depth: elements that are summed up for each result (0: many); they also tell whether a panel stays in the first cache.
         is_far: the operand that varies along the columns lies beyond the second cache.
+        is_whole: tiles at the edge of the rows are computed whole, into memory that has room for them.
     """
     last, rows = extents[-1], list(extents[:-1]) or [1]
     lanes = min(lanes, last)
@@ -70,7 +72,9 @@ def choose_tile(
             tile_rows = _spread(rows, r)
             if prod(tile_rows) != r:
                 continue
-            parts = list(_row_tiles(rows, tile_rows))
+            parts = list(
+                _row_tiles([ceil(e / t) * t for e, t in zip(rows, tile_rows)] if is_whole else rows, tile_rows)
+            )
             cycles = sum(count * _cycles(size, v, target, is_close) for count, size in parts)
             cycles += sum(count * (START + size * v) for count, size in parts) / depth if depth else 0.0
             if is_far:
