@@ -210,7 +210,8 @@ def apply(sch: Schedule, target: Target) -> None:
     at_once = bool(padded) and far
     fits = _weight_bytes(block) <= target.l1_bytes // 2
     packed_here = panel is not None or (bool(packing) and not fits)
-    site, depth = _place_outer(sch, outer, bool(padded) and not at_once, packed_here, fits, target)
+    whole_rows = fits or (not far and prod(extents) * target.vector_bytes // lanes > target.own_l2_bytes)
+    site, depth = _place_outer(sch, outer, bool(padded) and not at_once, packed_here, whole_rows, target)
     sch.compute_at(acc, site)
     if panel is not None:
         pack_operand(sch, acc, panel, outer[-1], tile.lanes)
@@ -320,13 +321,13 @@ def _panel_to_pack(sch: Schedule, acc: str, tile: Tile, extents: list[int], targ
 
 
 def _place_outer(
-    sch: Schedule, outer: list[Var], padded: bool, packed: bool, fits: bool, target: Target
+    sch: Schedule, outer: list[Var], padded: bool, packed: bool, whole_rows: bool, target: Target
 ) -> tuple[Var, int]:
     """Order and parallelize the loops over tiles; returns the innermost, and how many there are now.
 
     Args:
-        padded: the padded input is copied for each row; packed: an operand is packed for each column of tiles; fits: what
-            varies along the last axis stays in the first cache as a whole, so that whole rows of the result can be written.
+        padded: the padded input is copied for each row; packed: an operand is packed for each column of tiles; whole_rows: the
+            rows of the result are written whole, one after another, while what varies along the last axis stays in cache.
     """
     is_big = is_worth_threads(sch.func, target.num_cores)
     if padded and len(outer) > 2:
@@ -335,7 +336,7 @@ def _place_outer(
         if is_big:
             sch.parallel(rows)
         return outer[-1], 3
-    if len(outer) > 1 and (packed or not fits):
+    if len(outer) > 1 and (packed or not whole_rows):
         # the last axis outermost: the operand that varies along it stays in cache while all rows pass
         sch.reorder(outer[-1], *outer[:-1])
         outer = [outer[-1], *outer[:-1]]
