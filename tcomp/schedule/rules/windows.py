@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil, prod
 
 from ...analysis.regions import writes
+from ...ir.expr import Buffer
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...target import Target
@@ -12,6 +13,7 @@ from ..library import (
     accumulate_tile,
     fuse_all,
     inline_elementwise,
+    is_costly,
     is_output,
     loaded,
     points,
@@ -26,7 +28,7 @@ NAME = "windows"
 
 MAX_WINDOW = 64
 ROWS = 8
-"""Rows of the result that share a padded copy: it has few rows more, and stays in the second cache."""
+"""Rows of the result that one core takes at a time: the input has few rows more."""
 
 
 def applies(func: PrimFunc, target: Target) -> bool:
@@ -42,9 +44,11 @@ def applies(func: PrimFunc, target: Target) -> bool:
 
 
 def apply(sch: Schedule, target: Target) -> None:
-    """Some rows of the result and some vectors of channels at a time: the padded input is copied for them; then a few
-    neighbouring pixels are summed in registers, one vector of channels each, the row of the window unrolled, so that each pixel
-    of the input is loaded once for all windows that hold it."""
+    """Some rows of the result and some vectors of channels at a time; an image beyond the second cache with all its channels, since
+    memory likes to be read in order. A few neighbouring pixels are summed in registers, one vector of channels each, the row of the
+    window unrolled, so that each pixel of the input is loaded once for all windows that hold it. Padding is a mask of these loads;
+    only an input that is costly to make is made beforehand, for the rows at hand.
+    """
     inline_elementwise(sch)
     acc = reductions(sch.func)[0]
     block = sch.func.blocks[acc]
@@ -54,7 +58,9 @@ def apply(sch: Schedule, target: Target) -> None:
     inputs = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
     is_big = is_worth_threads(sch.func, target.num_cores)
     rows = min(ROWS, max(1, prod(extents[:-2]) // (4 * target.num_cores))) if is_big else ROWS
-    vectors = next(v for v in (4, 3, 2, 1) if ceil(extents[-1] / lanes) % v == 0)
+    columns = ceil(extents[-1] / lanes)
+    is_large = max(_nbytes(b) for b in sch.func.inputs) > target.own_l2_bytes
+    vectors = columns if is_large else next(v for v in (4, 3, 2, 1) if columns % v == 0)
     *images, row, pixel, channel = sch.get_loops(epilogue)
     group, within = sch.split(row, [None, min(rows, extents[-3])])
     left, inner = sch.split(pixel, [None, _pixels(extents[-2], target.num_registers)])
@@ -64,15 +70,23 @@ def apply(sch: Schedule, target: Target) -> None:
     assert site is not None
     sch.compute_at(acc, vector)
     for name in inputs:
-        if name != epilogue:
+        if name == epilogue:
+            continue
+        if is_costly(sch.func.blocks[name]):
             sch.compute_at(name, site)
             vectorize_innermost(sch, name, lanes, 1)
+        else:
+            sch.compute_inline(name)
     reduce = accumulate_tile(sch, acc, 4, 1, lanes)
     if len(reduce) > 1:
         sch.unroll(reduce[1])
     unroll_and_vectorize(sch, [inner, lane])
     if is_big:
         sch.parallel(site)
+
+
+def _nbytes(b: Buffer) -> int:
+    return prod(getattr(e, "value", 0) for e in b.shape) * b.dtype.itemsize
 
 
 def _pixels(extent: int, registers: int) -> int:
