@@ -142,6 +142,7 @@ class _KernelEmitter(ExprEmitter):
             return
         nbytes = self.builder.mul(self.scalar(size), ir.Constant(I64, b.dtype.itemsize))
         take = self.declare("tcomp_take", ir.FunctionType(PTR, [I64]))
+        take.return_value.add_attribute("noalias")
         give = self.declare("tcomp_give", ir.FunctionType(ir.VoidType(), [PTR]))
         spare = align if align > SCRATCH_ALIGN else 0
         pointer = self.builder.call(take, [self.builder.add(nbytes, ir.Constant(I64, spare))], name=b.name)
@@ -181,15 +182,28 @@ class _KernelEmitter(ExprEmitter):
     def _outline(
         self, body: ir.Function, s: For, variables: list[Var], buffers: list[Buffer], context_type: ir.Type
     ) -> None:
-        inner = _KernelEmitter(self.module, body, body.name, self.vector_bits)
+        """The body takes what it uses out of the context, and hands it to a function that holds the loop: so it is known of the
+        buffers that they do not overlap."""
         context, begin, end = body.args
-        for i, v in enumerate(variables):
-            at = inner._field(context, context_type, i)
-            inner.variables[v] = inner.builder.load(at, typ=value_type(v.dtype))
-        for i, b in enumerate(buffers):
-            at = inner._field(context, context_type, len(variables) + i)
-            inner.buffers[b] = inner.builder.load(at, typ=PTR)
-        with inner.counting(s.var, begin, end):
+        at_start = ir.IRBuilder(body.append_basic_block("entry"))
+        types = [value_type(v.dtype) for v in variables] + [PTR] * len(buffers)
+        values = [at_start.load(self._field(context, context_type, i, at_start), typ=t) for i, t in enumerate(types)]
+        chunk = ir.Function(
+            self.module, ir.FunctionType(ir.VoidType(), [*types, I64, I64]), body.name.replace(".body", ".chunk")
+        )
+        chunk.linkage = "internal"
+        chunk.attributes.add("nounwind")
+        chunk.attributes.add("noinline")
+        at_start.call(chunk, [*values, begin, end])
+        at_start.ret_void()
+        inner = _KernelEmitter(self.module, chunk, body.name, self.vector_bits)
+        for v, arg in zip(variables, chunk.args):
+            inner.variables[v] = arg
+        for b, arg in zip(buffers, chunk.args[len(variables) :]):
+            arg.add_attribute("noalias")
+            inner.buffers[b] = arg
+        *_, first, last = chunk.args
+        with inner.counting(s.var, first, last):
             inner.stmt(s.body)
         inner.builder.ret_void()
 

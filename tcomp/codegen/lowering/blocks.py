@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...analysis.regions import accesses, writes
 from ...ir.arith import dims_env, linear, simplify
-from ...ir.expr import EQ, LT, Buffer, Const, Expr, Load, Select, Var, const
+from ...ir.expr import EQ, LT, Buffer, Const, Expr, FloorDiv, FloorMod, Load, Select, Var, const
 from ...ir.node import rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
@@ -58,7 +58,7 @@ def _relax(b: Block, scratch: set[Buffer], env: Env) -> Block:
     edges = {}
     for it in b.iters:
         binding = simplify(it.binding, env)
-        if it.kind == "spatial" and it.var in write and all(isinstance(t, Var) for t in linear(binding).terms):
+        if it.kind == "spatial" and it.var in _apart(write) and all(isinstance(t, Var) for t in linear(binding).terms):
             edges[LT(binding, it.extent)] = it
     parts = [simplify(c, env) for c in conjuncts(b.where)]
     dropped = [c for c in parts if c in edges]
@@ -69,9 +69,10 @@ def _relax(b: Block, scratch: set[Buffer], env: Env) -> Block:
 
     def post(e: object) -> object:
         if isinstance(e, Load):
-            # scratch memory is made as large where the index is the iterator itself
-            moving = e.indices if e.buffer not in scratch else [i for i in e.indices if not isinstance(i, Var)]
-            used = {v for i in moving for v in free_vars(i)}
+            # scratch memory is made as large where each value of the iterator has a place of its own
+            used = {v for i in e.indices for v in free_vars(i)}
+            if e.buffer in scratch:
+                used -= _apart(e.indices)
             mask = all_of([condition for var, condition in inside.items() if var in used])
             if mask is not None:
                 return with_fields(e, mask=mask if e.mask is None else mask & e.mask)
@@ -79,6 +80,15 @@ def _relax(b: Block, scratch: set[Buffer], env: Env) -> Block:
 
     kept = all_of([c for c in parts if c not in edges])
     return with_fields(b, body=rewrite(b.body, post), where=kept)
+
+
+def _apart(indices: tuple[Expr, ...]) -> set[Var]:
+    """Iterators each value of which has a place of its own: an index itself, or split into a quotient and a remainder."""
+    whole = {i for i in indices if isinstance(i, Var)}
+    quotients = {(i.a, i.b) for i in indices if isinstance(i, FloorDiv) and isinstance(i.b, Const)}
+    split = {i.a for i in indices if isinstance(i, FloorMod) and isinstance(i.a, Var) and (i.a, i.b) in quotients}
+    moving = [v for i in indices if not isinstance(i, (Var, FloorDiv, FloorMod)) for v in free_vars(i)]
+    return (whole | split) - set(moving)
 
 
 def _lower(b: Block, env: Env) -> Stmt:

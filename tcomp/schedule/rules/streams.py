@@ -32,11 +32,13 @@ NAME = "streams"
 
 MAX_ROWS = 40
 """Rows of the result up to which the matrix is not worth being packed."""
-STREAMS = 4
-"""Rows of the matrix that are read side by side."""
-VECTORS = 4
-"""Neighbouring vectors of each row that are read at once: those of all STREAMS rows stay in registers while the result's rows
-pass."""
+HELD = 16
+"""Vectors of the matrix that stay in registers while the result's rows pass: neighbours of some rows, read side by side."""
+WIDTHS = {4: 1.0, 3: 1.02, 2: 1.03, 1: 1.15}
+"""How many neighbours to take of each row, and what that costs: the accumulators wait for fewer of them."""
+
+COPY = 0.5
+"""What copying the other factors takes, in vectors of a run that are worked on meanwhile."""
 
 
 def applies(func: PrimFunc, target: Target) -> bool:
@@ -64,7 +66,7 @@ def _matrix_bytes(block: Block) -> int:
 
 
 def apply(sch: Schedule, target: Target) -> None:
-    """Columns in long runs, one for each core at least; within a run STREAMS rows at a time, VECTORS vectors of each.
+    """Columns in long runs, one for each core at least; within a run some rows at a time, some neighbouring vectors of each.
 
     The elements that those rows are multiplied with are copied side by side, and the accumulators that are worked on together
     lie together: addresses a multiple of 4096 bytes apart would hinder each other.
@@ -76,7 +78,7 @@ def apply(sch: Schedule, target: Target) -> None:
     itemsize = max(b.dtype.itemsize for b in writes(block))
     lanes, rows = target.lanes(itemsize), prod(extents[:-1])
     cores = target.num_cores if is_worth_threads(sch.func, target.num_cores) else 1
-    run = _run(ceil(extents[-1] / lanes), max(1, target.l1_bytes // 2 // (rows * itemsize * lanes)), cores)
+    run, width = _run(ceil(extents[-1] / lanes), max(1, target.l1_bytes // 2 // (rows * itemsize * lanes)), cores)
     factors = [b.name for b, i in loaded(block) if not any(_columns(block) in free_vars(e) for e in i)]
     epilogue = keep_local(sch, acc)
     outer, inner = tile_write_back(sch, epilogue, extents[:-1], run, lanes)
@@ -85,8 +87,8 @@ def apply(sch: Schedule, target: Target) -> None:
     sch.compute_at(acc, site)
     reduce = reduce_loops(sch, acc)[0]
     *own, last = [v for v in sch.get_loops(acc)[1:] if v is not reduce]
-    across, vector, lane = sch.split(last, [None, min(VECTORS, run), lanes])
-    beside, row = sch.split(reduce, [None, STREAMS])
+    across, vector, lane = sch.split(last, [None, width, lanes])
+    beside, row = sch.split(reduce, [None, HELD // width])
     sch.reorder(beside, across, *own, row, vector, lane)
     cleared = sch.decompose_reduction(acc, beside)
     sch.vectorize(sch.split(sch.get_loops(cleared)[-1], [None, lanes])[1])
@@ -94,8 +96,7 @@ def apply(sch: Schedule, target: Target) -> None:
         sch.unroll(loop)
     sch.vectorize(lane)
     if rows > 1:
-        width = lanes * min(VECTORS, run)
-        sch.transform_layout(acc, 0, _side_by_side(len(extents), width))
+        sch.transform_layout(acc, 0, _side_by_side(len(extents), width * lanes))
         for name in factors:
             pack_operand(sch, acc, name, beside, lanes)
     sch.pragma(across, "prefetch", 1)
@@ -104,10 +105,15 @@ def apply(sch: Schedule, target: Target) -> None:
         sch.parallel(site)
 
 
-def _run(columns: int, most: int, cores: int) -> int:
-    """Vectors of a run: at most so many, whole groups of VECTORS, and as many runs for each core as for any other."""
-    runs = cores * ceil(columns / (cores * most))
-    return max(VECTORS, VECTORS * ceil(columns / (runs * VECTORS))) if columns >= VECTORS else columns
+def _run(columns: int, most: int, cores: int) -> tuple[int, int]:
+    """Vectors of a run, at most so many, and how many of them are worked on together: those for which the busiest core has the
+    least to do, computing on nothing included."""
+
+    def cost(run: int, width: int) -> float:
+        return ceil(ceil(columns / run) / cores) * (run + COPY) * WIDTHS[width]
+
+    choice = [(run, width) for run in range(1, min(most, columns) + 1) for width in WIDTHS if run % width == 0]
+    return min(choice, key=lambda c: (cost(*c), -c[0]))
 
 
 def _side_by_side(axes: int, width: int) -> IndexMap:
