@@ -209,15 +209,17 @@ def apply(sch: Schedule, target: Target) -> None:
     panel = None if padded or width else _panel_to_pack(sch, acc, tile, extents, target)
     at_once = bool(padded) and far
     fits = _weight_bytes(block) <= target.l1_bytes // 2
-    packed_here = panel is not None or (bool(packing) and not fits)
-    whole_rows = fits or (not far and prod(extents) * target.vector_bytes // lanes > target.own_l2_bytes)
+    whole_rows = fits or (not far and prod(extents) * target.vector_bytes // lanes > target.own_l2_bytes // 2)
+    packed_here = panel is not None or (bool(packing) and not whole_rows)
     site, depth = _place_outer(sch, outer, bool(padded) and not at_once, packed_here, whole_rows, target)
     sch.compute_at(acc, site)
     if panel is not None:
         pack_operand(sch, acc, panel, outer[-1], tile.lanes)
-    for name in packing:  # small ones once for all, before everything else
+    for name in packing:  # once for all, before everything else, where whole rows are written
         if packed_here:
             sch.compute_at(name, sch.get_loops(acc)[0])
+        elif not fits and is_worth_threads(sch.func, target.num_cores):
+            sch.parallel(sch.get_loops(name)[0])
         vectorize_innermost(sch, name, tile.lanes, 1)
     for name in padded:
         if at_once:

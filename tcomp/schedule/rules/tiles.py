@@ -19,6 +19,9 @@ FAR_BYTES = 10
 """Bytes a cycle that a core gets, one stream read in order, from beyond its second cache."""
 START = 40
 """Cycles that a tile takes besides: its first loads, its last sums."""
+PENDING = 16
+"""Cache lines that a core can have on their way at once; a tile that writes more of them waits, BURST cycles for each."""
+BURST = 2
 SLACK = 0.1
 """What a load for each multiply-add costs, where loads are not what bounds the tile: others wait for its place."""
 UNEVEN = 1.03
@@ -76,7 +79,8 @@ def choose_tile(
                 _row_tiles([ceil(e / t) * t for e, t in zip(rows, tile_rows)] if is_whole else rows, tile_rows)
             )
             cycles = sum(count * _cycles(size, v, target, is_close) for count, size in parts)
-            cycles += sum(count * (START + size * v) for count, size in parts) / depth if depth else 0.0
+            if depth:
+                cycles += sum(count * (START + _burst(size, v)) for count, size in parts) / depth
             if is_far:
                 first = _cycles(r, v, target, is_close)
                 cycles += max(0.0, v * target.vector_bytes / FAR_BYTES - first)
@@ -92,6 +96,11 @@ def _cycles(rows: int, vectors: int, target: Target, is_close: bool) -> float:
     """The time of a step of the reduction for one tile."""
     near = 0.0 if is_close else vectors * target.vector_bytes / NEAR_BYTES
     return max(rows * vectors / target.fma_ports, (rows + vectors) / LOADS, LATENCY, near)
+
+
+def _burst(rows: int, vectors: int) -> int:
+    """The time until the results of a tile are on their way; those of a row often begin within a cache line."""
+    return BURST * max(0, rows * (vectors + 1) - PENDING)
 
 
 def _row_tiles(extents: Sequence[int], tile: Sequence[int]) -> Iterator[tuple[int, int]]:
