@@ -2,8 +2,10 @@
 
 python -m benchmarks.neighbours [--size 512] [--threads 2] [--rounds 60]
 
-Turn by turn, a torch matmul is timed right after other torch matmuls, and right after tcomp's, which ran in parallel; and the other
-way round. A ratio is the median after itself over the median after the other library, so 1 means undisturbed.
+Turn by turn, a torch matmul is timed right after other torch matmuls, right after tcomp's, which ran in parallel, and right after
+a pause in which one thread counted for as long; and the other way round. After a pause a library must wake its own threads, and
+finds less of its data in the caches: so a ratio is the median after the pause over the median after the other library, and 1 or
+more means undisturbed.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from rich.table import Table
 import tcomp
 
 from .compare import wait_until_idle
+
+PAUSE = "a pause"
 
 
 def pair(size: int, threads: int) -> dict[str, Callable[[], object]]:
@@ -47,6 +51,13 @@ def seconds_after(f: Callable[[], object], before: Callable[[], object] | None) 
     return time.perf_counter() - start
 
 
+def count() -> None:
+    """About as long as one of the products takes."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < 0.001:
+        pass
+
+
 def main(
     size: int = typer.Option(512, help="extents of the matrices"),
     threads: int = typer.Option(2, help="threads of each library"),
@@ -57,13 +68,13 @@ def main(
     times: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
         for name, f in sides.items():
-            for other, before in {"itself": f, **{n: g for n, g in sides.items() if n != name}}.items():
+            others = {n: g for n, g in sides.items() if n != name}
+            for other, before in {"itself": f, **others, PAUSE: count}.items():
                 times.setdefault((name, other), []).append(seconds_after(f, before))
-    table = Table("library", "after", "median ms", "ratio to after itself")
+    table = Table("library", "after", "median ms", f"ratio to after {PAUSE}")
     for (name, other), found in times.items():
-        alone = statistics.median(times[name, "itself"])
-        now = statistics.median(found)
-        table.add_row(name, other, f"{1e3 * now:.3f}", f"{alone / now:.2f}")
+        undisturbed, now = statistics.median(times[name, PAUSE]), statistics.median(found)
+        table.add_row(name, other, f"{1e3 * now:.3f}", f"{undisturbed / now:.2f}")
     Console().print(table)
 
 
