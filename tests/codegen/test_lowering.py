@@ -4,11 +4,12 @@ import struct
 
 import pytest
 
+from tcomp.codegen.llvm.kernel import kernel_module
 from tcomp.codegen.llvm.machine import emit_object, target_machine
-from tcomp.codegen.lowering import STEPS, partition
+from tcomp.codegen.lowering import STEPS, lower, partition
 from tcomp.ir.interp import run
 from tcomp.ir.primfunc import PrimFunc
-from tcomp.ir.stmt import For, If, Let, walk_statements
+from tcomp.ir.stmt import For, If, Let, Store, walk_statements
 from tcomp.ops import GraphBuilder
 from tcomp.passes import FUSE, GRAPH, LOWER
 from tcomp.schedule import Schedule
@@ -46,6 +47,33 @@ def test_tiles_of_fused_loops_have_a_version_without_conditions(rows: int, colum
     )
     inputs = make_inputs(func, 0)
     assert all(map(agree, run(lowered, inputs), run(func, inputs)))
+
+
+def test_scratch_memory_in_another_layout_is_filled_past_the_edge() -> None:
+    """A column that is kept as (quotient, remainder) has a place of its own past the edge too: no mask is needed."""
+    func = product(3, 5, 70)
+    sch = Schedule(func)
+    write = sch.cache_write("matmul", 0, "local").name
+    outer, inner = sch.split(sch.get_loops(write)[1], [None, 64])
+    sch.reorder(outer, sch.get_loops(write)[0], inner)
+    sch.compute_at("matmul", outer)
+    sch.transform_layout("matmul", 0, lambda i, j: (j // 32, i, j % 32))
+    *_, j, k = sch.get_loops("matmul")
+    sch.reorder(k, j)
+    sch.vectorize(sch.split(j, [None, 16])[1])
+    stores = [s for s in walk_statements(lower(sch.func).body) if isinstance(s, Store) and s.buffer.scope == "local"]
+    assert stores and all(s.mask is None for s in stores)
+    inputs = make_inputs(func, 0)
+    assert all(map(agree, run(STEPS[0](sch.func), inputs), run(func, inputs)))
+
+
+def test_buffers_of_a_parallel_loop_are_known_not_to_overlap() -> None:
+    func = product(6, 5, 70)
+    sch = Schedule(func)
+    sch.parallel(sch.get_loops("matmul")[0])
+    text = kernel_module(lower(sch.func), "f")
+    (chunk,) = [line for line in text.splitlines() if line.startswith("define internal") and ".chunk" in line]
+    assert chunk.count("ptr noalias") == 3
 
 
 def test_functions_of_other_objects_are_called_through_the_table_of_addresses() -> None:
