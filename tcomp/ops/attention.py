@@ -16,7 +16,7 @@ from .. import te
 from ..ir.expr import Expr, as_expr, call
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import broadcast_shape, element, float_only, same_dtype, same_extent, widened
+from .common import broadcast_shape, element, float_only, quotient, same_dtype, same_extent, widened
 from .registry import Operator, mismatch, register
 
 _DEFAULTS = {"scale": None, "causal": False, "panel": 0}
@@ -106,7 +106,7 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
         lambda *i: te.sum(weights[(*i[:-1], m)] * te.cast(_at(v, i[:-2], m, i[-1]), wide), axis=m),
         name="attention_mixed",
     )
-    return te.compute(out.shape, lambda *i: te.cast(mixed[i] / total[i[:-1]], out.dtype), name="attention")
+    return te.compute(out.shape, lambda *i: te.cast(quotient(mixed[i], total[i[:-1]]), out.dtype), name="attention")
 
 
 def _scale(given: float | None, features: int) -> float:

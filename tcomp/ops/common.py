@@ -11,7 +11,7 @@ from .. import te
 from ..dtype import DType, dtype
 from ..errors import ShapeError
 from ..ir.arith import simplify
-from ..ir.expr import Const, Expr, const
+from ..ir.expr import Const, Expr, as_expr, const
 from ..ir.graph import TensorType
 from ..te import Tensor
 from .registry import mismatch
@@ -142,3 +142,10 @@ def pair(name: str, value: Any, what: str) -> tuple[int, int]:
     if len(result) != 2 or any(not isinstance(v, int) or v < 0 for v in result):
         raise ShapeError(f"{name}: {what} must be one or two non-negative integers, got {value!r}")
     return result
+
+
+def quotient(a: Expr, total: Expr) -> Expr:
+    """a over what a whole row shares: by one reciprocal for the row, at most one ulp off in the type it sums up in. A vector of
+    divisions takes as long as a dozen vectors of products."""
+    wide = a.dtype.accumulator
+    return te.cast(te.cast(a, wide) * (as_expr(1.0, wide) / te.cast(total, wide)), a.dtype)

@@ -11,7 +11,7 @@ from .. import te
 from ..ir.expr import Expr, Select, as_expr, call
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import float_only, normal_axis, same_dtype, same_extent
+from .common import float_only, normal_axis, quotient, same_dtype, same_extent
 from .reduce import reduce_tensor
 from .registry import Operator, mismatch, register
 
@@ -46,7 +46,7 @@ def _softmax(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Ten
     top = reduce_tensor(x, (axis,), True, te.max, "row_max")
     powers = te.compute(out.shape, lambda *i: call("exp", x[i] - top[_one(i, axis)]), name="row_exp")
     total = reduce_tensor(powers, (axis,), True, te.sum, "row_sum")
-    return te.compute(out.shape, lambda *i: powers[i] / total[_one(i, axis)], name="softmax")
+    return te.compute(out.shape, lambda *i: quotient(powers[i], total[_one(i, axis)]), name="softmax")
 
 
 def _softmax_reference(x: Any, axis: int) -> Any:
