@@ -102,9 +102,9 @@ def _weight_reference(w: Any, tile: int, width: int) -> Any:
     rows = (g @ w.astype(np.float64).reshape(3, -1)).reshape(len(g), 3, -1)
     u = (g @ rows).astype(w.dtype).reshape(len(g), len(g), *channels)  # two products, for speed
     panels = -(-w.shape[3] // width)
-    full = np.zeros((*u.shape[:3], panels * width), w.dtype)
-    full[..., : w.shape[3]] = u
-    return np.ascontiguousarray(np.moveaxis(full.reshape(*u.shape[:3], panels, width), 3, 2))
+    if panels * width > w.shape[3]:
+        u = np.pad(u, [*[(0, 0)] * 3, (0, panels * width - w.shape[3])])
+    return np.ascontiguousarray(np.moveaxis(u.reshape(*u.shape[:3], panels, width), 3, 2))
 
 
 register(
