@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+
 from .expr import Buffer, Var
 from .node import Node, identity_node
 from .stmt import Attrs, Block, For, Stmt, sub_statements, walk_statements
@@ -42,18 +46,31 @@ class PrimFunc(Node):
         return tuple(p for p in self.params if isinstance(p, Var))
 
     @property
-    def blocks(self) -> dict[str, Block]:
-        return {s.name: s for s in walk_statements(self.body) if isinstance(s, Block)}
+    def blocks(self) -> Mapping[str, Block]:
+        return _blocks(self.body)
 
     @property
-    def loops(self) -> dict[Var, For]:
+    def loops(self) -> Mapping[Var, For]:
         """The loops around blocks; those inside a block's body are the block's own affair."""
-        found: dict[Var, For] = {}
-        stack: list[Stmt] = [self.body]
-        while stack:
-            s = stack.pop()
-            if isinstance(s, For):
-                found[s.var] = s
-            if not isinstance(s, Block):
-                stack.extend(reversed(sub_statements(s)))
-        return found
+        return _loops(self.body)
+
+
+# a schedule step asks for these many times of the same body
+
+
+@lru_cache(maxsize=32)
+def _blocks(body: Stmt) -> Mapping[str, Block]:
+    return MappingProxyType({s.name: s for s in walk_statements(body) if isinstance(s, Block)})
+
+
+@lru_cache(maxsize=32)
+def _loops(body: Stmt) -> Mapping[Var, For]:
+    found: dict[Var, For] = {}
+    stack: list[Stmt] = [body]
+    while stack:
+        s = stack.pop()
+        if isinstance(s, For):
+            found[s.var] = s
+        if not isinstance(s, Block):
+            stack.extend(reversed(sub_statements(s)))
+    return MappingProxyType(found)

@@ -44,6 +44,8 @@ MIN_ROW_TILES = 4
 """Tiles of rows that a packed panel must serve to be worth its copy."""
 PREFETCH = 400
 """Cycles that an element of the weights may be on its way."""
+SHORT, WIDE = 32, 10
+"""Sums of fewer elements than SHORT are bound by their results, which tiles of few rows and up to WIDE vectors write in order."""
 UNROLL = 4
 """Steps of the innermost reduction between two tests of its loop."""
 
@@ -154,8 +156,9 @@ def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], d
     lanes, itemsize = target.lanes(dtype.accumulator.itemsize), dtype.itemsize
     columns = ceil(extents[-1] / lanes)
     most = 8 if prod(extents[:-1]) <= 8 else target.own_l2_bytes * 4 // 5 // (prod(weight[:-1]) * lanes * itemsize)
-    choice = range(1, max(1, min(8, columns, most)) + 1)
     depth, nbytes = prod(weight[:-1]), prod(weight) * itemsize
+    widest = WIDE if depth < SHORT else 8
+    choice = range(1, max(1, min(widest, columns, most)) + 1)
     tile = choose_tile(
         [*extents[:-1], columns * lanes], lanes, target, choice, rows_within(weight[-2] * itemsize, target), depth,
         is_far(nbytes, target),

@@ -21,7 +21,7 @@ START = 40
 """Cycles that a tile takes besides: its first loads, its last sums."""
 PENDING = 16
 """Cache lines that a core can have on their way at once; a tile that writes more of them waits, BURST cycles for each."""
-BURST = 2
+BURST = 3
 SLACK = 0.1
 """What a load for each multiply-add costs, where loads are not what bounds the tile: others wait for its place."""
 UNEVEN = 1.03
