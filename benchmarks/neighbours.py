@@ -4,8 +4,8 @@ python -m benchmarks.neighbours [--size 512] [--threads 2] [--rounds 60]
 
 Turn by turn, a torch matmul is timed right after other torch matmuls, right after tcomp's, which ran in parallel, and right after
 a pause in which one thread counted for as long; and the other way round. After a pause a library must wake its own threads, and
-finds less of its data in the caches: so a ratio is the median after the pause over the median after the other library, and 1 or
-more means undisturbed.
+finds less of its data in the caches. The ratios are the median after itself, and the median after the pause, over the median after
+the other library: the first is what changing between libraries costs, the second 1 or more where they do not disturb each other.
 """
 
 from __future__ import annotations
@@ -51,11 +51,19 @@ def seconds_after(f: Callable[[], object], before: Callable[[], object] | None) 
     return time.perf_counter() - start
 
 
-def count() -> None:
-    """About as long as one of the products takes."""
+def pause(f: Callable[[], object]) -> Callable[[], None]:
+    """A function that counts for as long as another one takes."""
+    f()
     start = time.perf_counter()
-    while time.perf_counter() - start < 0.001:
-        pass
+    f()
+    seconds = time.perf_counter() - start
+
+    def count() -> None:
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            pass
+
+    return count
 
 
 def main(
@@ -65,16 +73,18 @@ def main(
 ) -> None:
     """Print each library's time alone and right after the other."""
     sides = pair(size, threads)
+    pauses = {name: pause(f) for name, f in sides.items()}
     times: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
         for name, f in sides.items():
             others = {n: g for n, g in sides.items() if n != name}
-            for other, before in {"itself": f, **others, PAUSE: count}.items():
+            for other, before in {"itself": f, **others, PAUSE: pauses[name]}.items():
                 times.setdefault((name, other), []).append(seconds_after(f, before))
-    table = Table("library", "after", "median ms", f"ratio to after {PAUSE}")
+    table = Table("library", "after", "median ms", "after itself / this", f"after {PAUSE} / this")
     for (name, other), found in times.items():
-        undisturbed, now = statistics.median(times[name, PAUSE]), statistics.median(found)
-        table.add_row(name, other, f"{1e3 * now:.3f}", f"{undisturbed / now:.2f}")
+        now = statistics.median(found)
+        ratios = [statistics.median(times[name, control]) / now for control in ("itself", PAUSE)]
+        table.add_row(name, other, f"{1e3 * now:.3f}", *(f"{r:.2f}" for r in ratios))
     Console().print(table)
 
 

@@ -83,12 +83,15 @@ def _relax(b: Block, scratch: set[Buffer], env: Env) -> Block:
 
 
 def _apart(indices: tuple[Expr, ...]) -> set[Var]:
-    """Iterators each value of which has a place of its own: an index itself, or split into a quotient and a remainder."""
-    whole = {i for i in indices if isinstance(i, Var)}
-    quotients = {(i.a, i.b) for i in indices if isinstance(i, FloorDiv) and isinstance(i.b, Const)}
-    split = {i.a for i in indices if isinstance(i, FloorMod) and isinstance(i.a, Var) and (i.a, i.b) in quotients}
-    moving = [v for i in indices if not isinstance(i, (Var, FloorDiv, FloorMod)) for v in free_vars(i)]
-    return (whole | split) - set(moving)
+    """Iterators each value of which has a place of its own: an index itself, or split into a quotient and a remainder, and in no
+    other index."""
+    own: dict[Var, set[Expr]] = {i: {i} for i in indices if isinstance(i, Var)}
+    for i in indices:
+        if isinstance(i, FloorMod) and isinstance(i.a, Var) and isinstance(i.b, Const):
+            quotient = FloorDiv(i.a, i.b)
+            if quotient in indices:
+                own[i.a] = {i, quotient}
+    return {v for v, places in own.items() if all(i in places or v not in free_vars(i) for i in indices)}
 
 
 def _lower(b: Block, env: Env) -> Stmt:

@@ -38,10 +38,11 @@ def seconds(func: PrimFunc) -> float:
         count = 1 << 20 if count is None else count
         flops += 2.0 * count
         costly += count if is_costly(b) else 0
-    return flops / 60e9 + costly * 1e-9 + sum(map(_size, func.buffers)) / 10e9
+    return flops / 60e9 + costly * 1e-9 + sum(map(nbytes, func.buffers)) / 10e9
 
 
-def _size(b: Buffer) -> int:
+def nbytes(b: Buffer) -> int:
+    """Bytes of a buffer; unknown extents count as large."""
     extents = [getattr(e, "value", 1 << 10) for e in b.shape]
     return prod(extents) * b.dtype.itemsize
 

@@ -196,11 +196,8 @@ def apply(sch: Schedule, target: Target) -> None:
     lanes = target.lanes(max(b.dtype.itemsize for b in writes(block)))
     width = _packed_width(block)
     columns = range(1, 9) if width is None or width % lanes else (width // lanes,)
-    weights, length = (
-        _weight_bytes(block) // max(groups, 1),
-        prod(it.extent.value for it in block.iters if it.kind == "reduce"),
-    )
-    far = is_far(weights, target)
+    length = prod(it.extent.value for it in block.iters if it.kind == "reduce")
+    far = is_far(_weight_bytes(block) // max(groups, 1), target)
     tile = choose_tile(extents, lanes, target, columns, _max_rows(sch, acc, target), length, far)
     padded = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
     epilogue = keep_local(sch, acc)
@@ -239,13 +236,19 @@ def apply(sch: Schedule, target: Target) -> None:
         return
     reduce = accumulate_tile(sch, acc, depth, tile.vectors, tile.lanes)
     unroll_and_vectorize(sch, inner)
-    steps = sch.get_extent(reduce[-1]) if reduce else 1
-    if isinstance(steps, int) and steps > UNROLL and steps % UNROLL == 0:
-        inner_steps, step = sch.split(reduce[-1], [None, UNROLL])
-        sch.unroll(step)
-        ahead = _ahead(tile, target) if far and width else 0
-        if ahead:
-            sch.pragma(inner_steps, "prefetch", ahead)
+    if reduce:
+        _unroll_steps(sch, reduce[-1], _ahead(tile, target) if far and width else 0)
+
+
+def _unroll_steps(sch: Schedule, loop: Var, ahead: int) -> None:
+    """Unroll some steps of the innermost reduction, where that comes out even; ask for its operands so many iterations ahead."""
+    steps = sch.get_extent(loop)
+    if not isinstance(steps, int) or steps <= UNROLL or steps % UNROLL:
+        return
+    outer, step = sch.split(loop, [None, UNROLL])
+    sch.unroll(step)
+    if ahead:
+        sch.pragma(outer, "prefetch", ahead)
 
 
 def _ahead(tile: Tile, target: Target) -> int:

@@ -20,8 +20,9 @@ FAR_BYTES = 10
 START = 40
 """Cycles that a tile takes besides: its first loads, its last sums."""
 PENDING = 16
-"""Cache lines that a core can have on their way at once; a tile that writes more of them waits, BURST cycles for each."""
+"""Cache lines that a core can have on their way at once; a tile that writes more of them waits."""
 BURST = 3
+"""Cycles that a cache line beyond PENDING waits."""
 SLACK = 0.1
 """What a load for each multiply-add costs, where loads are not what bounds the tile: others wait for its place."""
 UNEVEN = 1.03
@@ -51,8 +52,8 @@ def choose_tile(
 
     A tile of r rows and v vectors needs r * v accumulators, v operand vectors and a broadcast. Each step of the reduction takes
     as long as its r * v multiply-adds, its r + v loads, the latency of an accumulator, or the operand's way from the second
-    cache, whichever is longest, and each tile some time to begin and to be written; tiles at the edge of the rows take their own time, a panel that no row of tiles has read yet
-    may come from far away. The tile with the least time for all results is taken.
+    cache, whichever is longest, and each tile some time to begin and to be written. Tiles at the edge of the rows take their own
+    time; a panel that no row of tiles has read yet may come from far away. The tile with the least time for all results is taken.
 
     Args:
         extents: of the result, columns last.

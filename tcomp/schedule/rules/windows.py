@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import ceil, prod
 
 from ...analysis.regions import writes
-from ...ir.expr import Buffer
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...target import Target
@@ -21,7 +20,7 @@ from ..library import (
     vectorize_innermost,
 )
 from ..schedule import Schedule
-from .common import is_worth_threads, keep_local, reductions
+from .common import is_worth_threads, keep_local, nbytes, reductions
 from .tiled_reduction import applies as is_tiled_reduction
 
 NAME = "windows"
@@ -59,7 +58,7 @@ def apply(sch: Schedule, target: Target) -> None:
     is_big = is_worth_threads(sch.func, target.num_cores)
     rows = min(ROWS, max(1, prod(extents[:-2]) // (4 * target.num_cores))) if is_big else ROWS
     columns = ceil(extents[-1] / lanes)
-    is_large = max(_nbytes(b) for b in sch.func.inputs) > target.own_l2_bytes
+    is_large = max(map(nbytes, sch.func.inputs)) > target.own_l2_bytes
     vectors = columns if is_large else next(v for v in (4, 3, 2, 1) if columns % v == 0)
     *images, row, pixel, channel = sch.get_loops(epilogue)
     group, within = sch.split(row, [None, min(rows, extents[-3])])
@@ -83,10 +82,6 @@ def apply(sch: Schedule, target: Target) -> None:
     unroll_and_vectorize(sch, [inner, lane])
     if is_big:
         sch.parallel(site)
-
-
-def _nbytes(b: Buffer) -> int:
-    return prod(getattr(e, "value", 0) for e in b.shape) * b.dtype.itemsize
 
 
 def _pixels(extent: int, registers: int) -> int:
