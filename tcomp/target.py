@@ -78,7 +78,7 @@ class Target:
         """The target that a text describes.
 
         Args:
-            text: "cpu" (this machine), or "llvm" or "cpu" with options: `-mcpu=skylake-avx512`, `-mattr=+avx2,-avx512f`,
+            text: "cpu" (this machine), or "llvm" or "cpu" with options: `-mcpu=skylake-avx512` (or `native`), `-mattr=+avx2,-avx512f`,
                 `-mtriple=x86_64-unknown-linux-gnu`, `-num-cores=8`; and of what is detected otherwise, `-fma-ports=2`,
                 `-l1=48K`, `-l2=2M`, `-l3=32M`, and how many cores share a cache, `-l2-cores=1`, `-l3-cores=8`.
 
@@ -109,6 +109,8 @@ def _make(given: tuple[tuple[str, str], ...]) -> Target:
     cpu, attributes = options.get("mcpu"), options.get("mattr", "")
     host_triple = llvm.get_process_triple()
     triple = options.get("mtriple", host_triple)
+    if cpu == "native" and triple == host_triple:
+        cpu = None
     native = cpu is None and triple == host_triple
     name = cpu or (llvm.get_host_cpu_name() if native else "generic")
     features = ",".join(filter(None, [llvm.get_host_cpu_features().flatten() if native else "", attributes]))

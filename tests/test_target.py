@@ -14,6 +14,7 @@ def test_this_machine() -> None:
     t = Target.parse("cpu")
     assert t.vector_bytes in (16, 32, 64) and t.num_registers in (16, 32) and t.fma_ports in (1, 2)
     assert 8 << 10 <= t.l1_bytes <= t.l2_bytes and t.l2_cores >= 1 and t.l3_cores >= 1 and t.num_cores >= 1
+    assert Target.parse("llvm -mcpu=native") == t
 
 
 def test_everything_can_be_given_as_text() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..ir.arith import Env, Linear, interval, known_ranges, linear, loop_range, simplify
 from ..ir.expr import Buffer, Const, Expr, Load, Max, Min, Var, const
@@ -29,7 +30,8 @@ class Access:
     inner: tuple[For, ...] = ()
 
 
-def accesses(block: Block) -> list[Access]:
+@lru_cache(maxsize=256)  # the checks of a schedule step ask for these again and again
+def accesses(block: Block) -> tuple[Access, ...]:
     """Every access of a block, its init included."""
     found: list[Access] = []
 
@@ -49,7 +51,7 @@ def accesses(block: Block) -> list[Access]:
             visit(x, deeper)
 
     visit(block, ())
-    return found
+    return tuple(found)
 
 
 def loops_inside(func: PrimFunc, a: Access, around: Sequence[For]) -> list[For]:
@@ -81,13 +83,15 @@ def consumers(func: PrimFunc, buffer: Buffer) -> list[Block]:
 
 def path_to(root: Stmt, target: Stmt) -> list[Stmt]:
     """The statements from the root down to one, both included."""
-    stack: list[tuple[Stmt, tuple[Stmt, ...]]] = [(root, ())]
-    while stack:
-        s, above = stack.pop()
-        if s is target:
-            return [*above, s]
-        stack.extend((x, (*above, s)) for x in sub_statements(s))
-    raise KeyError("the statement is not in the program")
+    parents, path = _parents(root), [target]
+    while path[-1] is not root:
+        path.append(parents[path[-1]])
+    return path[::-1]
+
+
+@lru_cache(maxsize=16)
+def _parents(root: Stmt) -> dict[Stmt, Stmt]:
+    return {x: s for s in walk_statements(root) for x in sub_statements(s)}
 
 
 def loops_around(func: PrimFunc, target: Stmt) -> list[For]:

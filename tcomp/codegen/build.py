@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -155,12 +157,26 @@ def build_all(kernels: Sequence[Kernel], cache: ObjectCache, on_done: Callable[[
     unique: dict[str, Kernel] = {}
     for k in kernels:
         unique.setdefault(k.key, k)
-    with ThreadPoolExecutor(min(len(unique), os.cpu_count() or 1) or 1) as pool:
+    with _collector_paused(), ThreadPoolExecutor(min(len(unique), os.cpu_count() or 1) or 1) as pool:
         for done in pool.map(lambda k: k.build(cache), unique.values()):
+            gc.collect(0)
             if on_done is not None:
                 on_done(done)
     for k in kernels:
         k.object_code = unique[k.key].object_code
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection of Python's own accord. A kernel makes so many objects that it would go through all those of the
+    process several times, which takes as long as the kernel itself where large libraries are loaded."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def cached_object(name: str, make_text: Callable[[], str], target: Target, cache: ObjectCache) -> bytes:

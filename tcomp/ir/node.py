@@ -68,8 +68,8 @@ def walk(x: Node) -> Iterator[Node]:
             value = getattr(current, name)
             if isinstance(value, Node):
                 stack.append(value)
-            elif type(value) is tuple:
-                stack.extend(item for item in reversed(value) if isinstance(item, Node))
+            elif value and type(value) is tuple:
+                stack.extend([item for item in reversed(value) if isinstance(item, Node)])
 
 
 def with_fields(x: T, **changes: Any) -> T:

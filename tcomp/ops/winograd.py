@@ -49,6 +49,9 @@ RESULT: dict[int, Table] = {
 }
 """A^T by m."""
 
+IN_CACHE = 1 << 13
+"""Weights transformed at a time."""
+
 
 def combine(index: Expr, table: Table, term: Callable[[int], Expr]) -> Expr:
     """The sum of table[index][n] * term(n). Where the loop over the index is unrolled, only that row is left."""
@@ -98,9 +101,13 @@ def _weight(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tens
 
 def _weight_reference(w: Any, tile: int, width: int) -> Any:
     g = np.asarray(WEIGHT[tile])
-    channels = w.shape[2:]
-    rows = (g @ w.astype(np.float64).reshape(3, -1)).reshape(len(g), 3, -1)
-    u = (g @ rows).astype(w.dtype).reshape(len(g), len(g), *channels)  # two products, for speed
+    flat = w.reshape(3, 3, -1)
+    u = np.empty((len(g), len(g), flat.shape[2]), w.dtype)
+    for start in range(0, flat.shape[2], IN_CACHE):
+        part = flat[:, :, start : start + IN_CACHE].astype(np.float64)
+        rows = (g @ part.reshape(3, -1)).reshape(len(g), *part.shape[1:])  # two products, for speed
+        u[:, :, start : start + IN_CACHE] = g @ rows
+    u = u.reshape(len(g), len(g), *w.shape[2:])
     panels = -(-w.shape[3] // width)
     if panels * width > w.shape[3]:
         u = np.pad(u, [*[(0, 0)] * 3, (0, panels * width - w.shape[3])])

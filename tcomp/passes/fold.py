@@ -20,7 +20,7 @@ def fold_constant(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | Non
     if any(a is None for a in arrays) or type_.nbytes > FoldConstants.max_bytes:
         return None
     with np.errstate(all="ignore"):
-        value = np.asarray(evaluate_call(call, arrays)).astype(type_.dtype.numpy)
+        value = np.asarray(evaluate_call(call, arrays)).astype(type_.dtype.numpy, copy=False)
     return g.constant(value, f"{call.args[0].name}_{call.op}")
 
 

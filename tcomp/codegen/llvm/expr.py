@@ -30,7 +30,7 @@ from ...ir.expr import (
 )
 from .. import mathfuncs
 from .memory import MemoryEmitter
-from .types import BFLOAT, FLOAT, I8, I32, element_type, mangled, value_type
+from .types import BFLOAT, FLOAT, I8, I32, element_type, literal, mangled, steps, value_type
 
 _INTEGER = {"+": "add", "-": "sub", "*": "mul"}
 _FLOAT = {"+": "fadd", "-": "fsub", "*": "fmul", "/": "fdiv"}
@@ -101,23 +101,22 @@ class ExprEmitter(MemoryEmitter):
     # leaves
 
     def constant(self, value: Any, d: DType) -> ir.Value:
-        t = value_type(d)
         if d.kind == "bfloat":
             value = int(d.numpy.type(value).view("uint16"))
         elif d.is_float:
             value = float(d.numpy.type(value))
         elif d.is_bool:
             value = int(bool(value))
-        return ir.Constant(t, value) if d.lanes == 1 else ir.Constant(t, [value] * d.lanes)
+        return literal(element_type(d), value, d.lanes)
 
     def ramp(self, e: Ramp) -> ir.Value:
         base = self.splat(self.value(e.base), e.lanes)
         if isinstance(e.stride, Const):
-            steps = ir.Constant(base.type, [e.stride.value * i for i in range(e.lanes)])
+            offsets = steps(base.type.element, e.stride.value, e.lanes)
         else:
-            counts = ir.Constant(base.type, list(range(e.lanes)))
-            steps = self.builder.mul(self.splat(self.value(e.stride), e.lanes), counts)
-        return self.builder.add(base, steps)
+            counts = steps(base.type.element, 1, e.lanes)
+            offsets = self.builder.mul(self.splat(self.value(e.stride), e.lanes), counts)
+        return self.builder.add(base, offsets)
 
     # arithmetic
 
@@ -286,7 +285,7 @@ class ExprEmitter(MemoryEmitter):
         return element if lanes == 1 else ir.VectorType(element, lanes)
 
     def _int(self, value: int, lanes: int) -> ir.Value:
-        return ir.Constant(self._like(I32, lanes), value if lanes == 1 else [value] * lanes)
+        return literal(I32, value, lanes)
 
     # calls
 

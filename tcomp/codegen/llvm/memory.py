@@ -7,7 +7,7 @@ from llvmlite import ir
 from ...dtype import DType
 from ...ir.expr import Buffer, Const, Expr, Load, Ramp, Var
 from ...ir.stmt import Prefetch, Store
-from .types import I1, I8, I32, I64, PTR, mangled, memory_type, opaque
+from .types import I1, I8, I32, I64, PTR, literal, mangled, memory_type, opaque
 
 
 def is_contiguous(index: Expr) -> bool:
@@ -49,11 +49,9 @@ class MemoryEmitter:
             return v
         t = ir.VectorType(v.type, lanes)
         if isinstance(v, ir.Constant) and v.constant is not ir.Undefined:
-            return ir.Constant(t, [v.constant] * lanes)
+            return literal(v.type, v.constant, lanes)
         one = self.builder.insert_element(ir.Constant(t, ir.Undefined), v, ir.Constant(I32, 0))
-        return self.builder.shuffle_vector(
-            one, ir.Constant(t, ir.Undefined), ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
-        )
+        return self.builder.shuffle_vector(one, ir.Constant(t, ir.Undefined), literal(I32, 0, lanes))
 
     def address(self, buffer: Buffer, index: ir.Value) -> ir.Value:
         """Pointer(s) to the element(s) at an offset."""
@@ -138,24 +136,23 @@ class MemoryEmitter:
     def pointers(self, buffer: Buffer, index: ir.Value, lanes: int) -> ir.Value:
         """A vector of pointers; through integers, since llvmlite's GEP knows scalar bases only."""
         base = self.splat(self.builder.ptrtoint(self.buffers[buffer], I64), lanes)
-        size = ir.Constant(base.type, [buffer.dtype.itemsize] * lanes)
+        size = literal(I64, buffer.dtype.itemsize, lanes)
         offset = self.builder.mul(self.splat(index, lanes), size)
         return self.builder.inttoptr(self.builder.add(base, offset), ir.VectorType(PTR, lanes))
 
     def lanes_on(self, mask: ir.Value | None, lanes: int) -> ir.Value:
         if mask is None:
-            return ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
+            return literal(I1, 1, lanes)
         return self.splat(mask, lanes)
 
     def zero(self, t: ir.Type) -> ir.Value:
-        return ir.Constant(
-            t, [0.0 if isinstance(t.element, (ir.FloatType, ir.DoubleType, ir.HalfType)) else 0] * t.count
-        )
+        is_float = isinstance(t.element, (ir.FloatType, ir.DoubleType, ir.HalfType))
+        return literal(t.element, 0.0 if is_float else 0, t.count)
 
     def from_memory(self, v: ir.Value, d: DType) -> ir.Value:
         if not d.is_bool:
             return v
-        return self.builder.icmp_unsigned("!=", v, ir.Constant(v.type, 0 if d.lanes == 1 else [0] * d.lanes))
+        return self.builder.icmp_unsigned("!=", v, literal(I8, 0, d.lanes))
 
     def to_memory(self, v: ir.Value, d: DType) -> ir.Value:
         return self.builder.zext(v, memory_type(d)) if d.is_bool else v

@@ -6,6 +6,8 @@ in float32, rounding each result.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from llvmlite import ir
 
 from ...dtype import DType
@@ -63,6 +65,23 @@ def mangled(d: DType, memory: bool = True) -> str:
     else:
         base = f"i{d.bits}"
     return base if d.lanes == 1 else f"v{d.lanes}{base}"
+
+
+def literal(element: ir.Type, value: int | float, lanes: int = 1) -> ir.Constant:
+    """A value in all lanes. Equal vectors are made once: llvmlite wraps, and writes, them lane by lane."""
+    return ir.Constant(element, value) if lanes == 1 else _splat(element, value, lanes, str(value))
+
+
+@lru_cache(maxsize=1024)
+def _splat(element: ir.Type, value: int | float, lanes: int, text: str) -> ir.Constant:
+    """`text` tells -0.0 from 0.0."""
+    return ir.Constant(ir.VectorType(element, lanes), [value] * lanes)
+
+
+@lru_cache(maxsize=1024)
+def steps(element: ir.Type, stride: int, lanes: int) -> ir.Constant:
+    """The vector of 0, stride, 2 * stride, ..."""
+    return ir.Constant(ir.VectorType(element, lanes), [stride * i for i in range(lanes)])
 
 
 def opaque(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:

@@ -19,6 +19,9 @@ FAR_BYTES = 10
 """Bytes a cycle that a core gets, one stream read in order, from beyond its second cache."""
 START = 40
 """Cycles that a tile takes besides: its first loads, its last sums."""
+WINDOW = 512
+"""Instructions that a core looks ahead: where rows are written whole, one after another, a tile starts before the end of the one
+before it, as far as that is short."""
 PENDING = 16
 """Cache lines that a core can have on their way at once; a tile that writes more of them waits."""
 BURST = 3
@@ -81,7 +84,9 @@ def choose_tile(
             )
             cycles = sum(count * _cycles(size, v, target, is_close) for count, size in parts)
             if depth:
-                cycles += sum(count * (START + _burst(size, v)) for count, size in parts) / depth
+                length = (r + 1) * v * depth if panels == 1 else WINDOW
+                start = START * min(1.0, length / WINDOW)
+                cycles += sum(count * (start + _burst(size, v)) for count, size in parts) / depth
             if is_far:
                 first = _cycles(r, v, target, is_close)
                 cycles += max(0.0, v * target.vector_bytes / FAR_BYTES - first)
