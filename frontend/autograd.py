@@ -1,6 +1,7 @@
 """Tensors, operators, and reverse-mode automatic differentiation.
 
 A gradient is computed by the same operators as the values, so it is part of the graph and can be differentiated again.
+`frontend.differentiate` builds the rest on that: gradients of functions, forward mode, Hessian-vector products.
 """
 
 from __future__ import annotations
@@ -15,21 +16,54 @@ import numpy as np
 from .device import Device, default_device
 
 TENSOR_COUNTER = 0
-_keep_graph: ContextVar[bool] = ContextVar("keep_graph", default=False)
+"""How many nodes of graphs are alive."""
+
+_tracing: ContextVar[bool] = ContextVar("tracing", default=False)
+_differentiating: ContextVar[bool] = ContextVar("differentiating", default=True)
+_detecting: ContextVar[bool] = ContextVar("detecting", default=False)
 
 
 @contextmanager
-def keep_graph() -> Iterator[None]:
-    """Within, every operation is recorded, also those that need no gradient: this is how models are traced."""
-    token = _keep_graph.set(True)
+def _setting(variable: ContextVar[bool], value: bool) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _keep_graph.reset(token)
+        variable.reset(token)
+
+
+def keep_graph() -> Any:
+    """Within, every operation is recorded, also those that need no gradient: this is how models are traced."""
+    return _setting(_tracing, True)
+
+
+def no_grad() -> Any:
+    """Within, results need no gradient, so that what they were computed from is not kept. A context, or a decorator."""
+    return _setting(_differentiating, False)
+
+
+def enable_grad() -> Any:
+    """Within, gradients are recorded again, inside of `no_grad`."""
+    return _setting(_differentiating, True)
+
+
+def detect_anomaly() -> Any:
+    """Within, the first operator whose result holds NaN, while its inputs hold none, raises an AnomalyError."""
+    return _setting(_detecting, True)
+
+
+class AnomalyError(ArithmeticError):
+    """An operator made NaN of numbers."""
 
 
 class Op:
-    """An operator: `compute` on arrays, `gradient` on tensors."""
+    """An operator: `compute` on arrays, `gradient` on tensors.
+
+    Attributes:
+        is_differentiable: results that are no numbers (comparisons, places) have no gradient.
+    """
+
+    is_differentiable = True
 
     def __call__(self, *args: Any) -> Any:
         raise NotImplementedError
@@ -39,7 +73,8 @@ class Op:
         raise NotImplementedError
 
     def gradient(self, out_grad: Any, node: Any) -> Any:
-        """The gradients of the inputs, from the gradient of the output: one Tensor, or a tuple with one an input."""
+        """The gradients of the inputs, from the gradient of the output: one Tensor, or a tuple with one an input; None of an
+        input that has none. It is linear in `out_grad`, and made of operators."""
         raise NotImplementedError
 
     def gradient_as_tuple(self, out_grad: Any, node: Any) -> tuple[Any, ...]:
@@ -80,33 +115,53 @@ class Value:
         """The value, computed now if it was not yet."""
         if self.cached_data is None:
             assert self.op is not None
-            self.cached_data = self.op.compute(*[x.realize_cached_data() for x in self.inputs])
+            self.cached_data = _compute(self.op, [x.realize_cached_data() for x in self.inputs])
         return self.cached_data
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        global TENSOR_COUNTER
+        TENSOR_COUNTER += 1
+        return super().__new__(cls)
+
+    def __del__(self) -> None:
+        global TENSOR_COUNTER
+        TENSOR_COUNTER -= 1
 
     def is_leaf(self) -> bool:
         return self.op is None
 
-    def _init(
-        self, op: Op | None, inputs: Sequence[Any], *, cached_data: Any = None, requires_grad: bool | None = None
-    ) -> None:
-        global TENSOR_COUNTER
-        TENSOR_COUNTER += 1
+    def _init(self, op: Op | None, inputs: Sequence[Any], cached_data: Any, requires_grad: bool) -> None:
         self.op = op
         self.inputs = list(inputs)
         self.cached_data = cached_data
-        self.requires_grad = any(x.requires_grad for x in self.inputs) if requires_grad is None else requires_grad
+        self.requires_grad = requires_grad
 
     @classmethod
     def make_from_op(cls, op: Op, inputs: Sequence[Any]) -> Any:
         value = cls.__new__(cls)
-        value._init(op, inputs)
-        value.realize_cached_data()
-        if not value.requires_grad and not _keep_graph.get():
-            return value.detach()
+        wanted = _differentiating.get() and op.is_differentiable and any(x.requires_grad for x in inputs)
+        data = _compute(op, [x.realize_cached_data() for x in inputs])
+        is_kept = wanted or _tracing.get()
+        value._init(op if is_kept else None, inputs if is_kept else (), data, wanted)
         return value
 
     def detach(self) -> Any:
         raise NotImplementedError
+
+
+def _compute(op: Op, arrays: Sequence[Any]) -> Any:
+    result = op.compute(*arrays)
+    result = result if isinstance(result, tuple) else np.asarray(result)
+    if _detecting.get() and _has_nan(result) and not any(map(_has_nan, arrays)):
+        shown = ", ".join(f"{a.dtype}{list(a.shape)}" for a in arrays if isinstance(a, np.ndarray))
+        raise AnomalyError(f"{type(op).__name__} made NaN of numbers; its inputs are {shown}")
+    return result
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_has_nan, value))
+    return value.dtype.kind == "f" and bool(np.isnan(value).any())
 
 
 class TensorTuple(Value):
@@ -121,13 +176,18 @@ class TensorTuple(Value):
     def tuple(self) -> tuple[Tensor, ...]:
         return tuple(self[i] for i in range(len(self)))
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
     def __repr__(self) -> str:
         return f"frontend.TensorTuple{self.tuple()}"
 
+    def __add__(self, other: TensorTuple) -> TensorTuple:
+        return ops.make_tuple(*(a + b for a, b in zip(self, other, strict=True)))
+
     def detach(self) -> TensorTuple:
-        value = TensorTuple.__new__(TensorTuple)
-        value._init(None, [], cached_data=self.realize_cached_data(), requires_grad=False)
-        return value
+        """The same values without gradient."""
+        return ops.make_tuple(*(x.detach() for x in self))
 
 
 class Tensor(Value):
@@ -136,10 +196,14 @@ class Tensor(Value):
     Args:
         array: numbers, an array, or another Tensor.
         device: where it lives; dtype: by default float32 for Python numbers, else the array's.
-        requires_grad: whether `backward` computes its gradient.
+        requires_grad: whether `backward` computes its gradient; only floating-point tensors have one.
+
+    Attributes:
+        grad: what the last `backward` found, of a leaf or after `retain_grad`.
     """
 
-    grad: Tensor | None
+    grad: Tensor | None = None
+    _keeps_grad = False
 
     def __init__(
         self, array: Any, *, device: Device | None = None, dtype: Any = None, requires_grad: bool = True, **_: Any
@@ -147,22 +211,15 @@ class Tensor(Value):
         values = array.realize_cached_data() if isinstance(array, Tensor) else array
         if dtype is None and not isinstance(values, (np.ndarray, np.generic)):
             dtype = "float32"
-        self.grad = None
-        self._init(None, [], cached_data=np.array(values, dtype=dtype), requires_grad=requires_grad)
+        data = np.array(values, dtype=dtype)
+        self._init(None, (), data, requires_grad and is_float(data.dtype))
 
     @staticmethod
     def make_const(data: Any, *, requires_grad: bool = False) -> Tensor:
         """A leaf that holds existing data."""
         value = Tensor.__new__(Tensor)
-        value.grad = None
-        raw = data.realize_cached_data() if isinstance(data, Tensor) else data
-        value._init(None, [], cached_data=raw, requires_grad=requires_grad)
-        return value
-
-    @classmethod
-    def make_from_op(cls, op: Op, inputs: Sequence[Any]) -> Tensor:
-        value = super().make_from_op(op, inputs)
-        value.grad = None
+        raw = data.realize_cached_data() if isinstance(data, Tensor) else np.asarray(data)
+        value._init(None, (), raw, requires_grad and is_float(raw.dtype))
         return value
 
     @property
@@ -172,14 +229,20 @@ class Tensor(Value):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        assert isinstance(value, Tensor)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"data is set to a Tensor, not to a {type(value).__name__}")
         if value.dtype != self.dtype:
             raise TypeError(f"data of dtype {value.dtype} given to a tensor of dtype {self.dtype}")
         self.cached_data = value.realize_cached_data()
 
     def detach(self) -> Tensor:
-        """The same value as a leaf without gradient."""
-        return Tensor.make_const(self.realize_cached_data())
+        """The same value without gradient: a leaf, or, in a trace, still a part of the graph."""
+        return ops.stop_gradient(self)
+
+    def retain_grad(self) -> Tensor:
+        """Let `backward` keep the gradient of this tensor, though it was computed from others."""
+        self._keeps_grad = True
+        return self
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -190,12 +253,22 @@ class Tensor(Value):
         return len(self.shape)
 
     @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self.realize_cached_data().size
+
+    @property
     def dtype(self) -> np.dtype:
         return self.realize_cached_data().dtype
 
     @property
     def device(self) -> Device:
         return default_device()
+
+    @property
+    def T(self) -> Tensor:
+        """All axes in reverse order."""
+        return self if self.ndim < 2 else ops.permute(self, tuple(reversed(range(self.ndim))))
 
     def numpy(self) -> np.ndarray:
         """The value as a NumPy array."""
@@ -206,17 +279,41 @@ class Tensor(Value):
         return self.realize_cached_data().item()
 
     def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a tensor without axes has no length")
         return self.shape[0]
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.realize_cached_data(), dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
         return f"frontend.Tensor({self.realize_cached_data()})"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return str(self.realize_cached_data())
 
-    def backward(self, out_grad: Tensor | None = None) -> None:
-        """Compute `.grad` of every tensor that this one was computed from."""
-        seed = out_grad if out_grad is not None else init.ones(*self.shape, dtype=self.dtype, requires_grad=False)
-        compute_gradient_of_variables(self, seed)
+    def backward(self, out_grad: Tensor | None = None, create_graph: bool = True) -> None:
+        """Compute `.grad` of every leaf that this tensor was computed from and that requires one; it takes the place of the one
+        before.
+
+        Args:
+            out_grad: the gradient of this tensor; ones by default.
+            create_graph: record how the gradients are computed, so that they can be differentiated again.
+        """
+        seed = out_grad if out_grad is not None else init.ones_like(self)
+        if seed.shape != self.shape:
+            raise ValueError(f"out_grad has shape {seed.shape}, the tensor {self.shape}")
+        with enable_grad() if create_graph else no_grad():
+            compute_gradient_of_variables(self, seed)
 
     # operators
 
@@ -229,8 +326,11 @@ class Tensor(Value):
     def __pow__(self, other: Any) -> Tensor:
         return ops.power(self, other) if isinstance(other, Tensor) else ops.power_scalar(self, other)
 
+    def __rpow__(self, other: Any) -> Tensor:
+        return ops.power(Tensor.make_const(np.asarray(other, self.dtype)), self)
+
     def __sub__(self, other: Any) -> Tensor:
-        return ops.add(self, ops.negate(other)) if isinstance(other, Tensor) else ops.add_scalar(self, -other)
+        return ops.subtract(self, other) if isinstance(other, Tensor) else ops.add_scalar(self, -other)
 
     def __rsub__(self, other: Any) -> Tensor:
         return ops.add_scalar(ops.negate(self), other)
@@ -244,46 +344,127 @@ class Tensor(Value):
     def __matmul__(self, other: Tensor) -> Tensor:
         return ops.matmul(self, other)
 
+    def __neg__(self) -> Tensor:
+        return ops.negate(self)
+
+    def __abs__(self) -> Tensor:
+        return ops.abs(self)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return ops.less(self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return ops.less_equal(self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return ops.greater(self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return ops.greater_equal(self, other)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return ops.getitem(self, index)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
     def matmul(self, other: Tensor) -> Tensor:
         return ops.matmul(self, other)
 
-    def sum(self, axes: Any = None) -> Tensor:
-        return ops.summation(self, axes)
+    def sum(self, axes: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.summation(self, axes, keepdims)
+
+    def mean(self, axes: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.mean(self, axes, keepdims)
+
+    def var(self, axes: Any = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        return ops.var(self, axes, keepdims, ddof)
+
+    def max(self, axes: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.max(self, axes, keepdims)
+
+    def min(self, axes: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.min(self, axes, keepdims)
 
     def broadcast_to(self, shape: Sequence[int]) -> Tensor:
         return ops.broadcast_to(self, shape)
 
-    def reshape(self, shape: Sequence[int]) -> Tensor:
-        return ops.reshape(self, shape)
+    def reshape(self, *shape: Any) -> Tensor:
+        return ops.reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
 
     def transpose(self, axes: Any = None) -> Tensor:
         return ops.transpose(self, axes)
 
-    def __neg__(self) -> Tensor:
-        return ops.negate(self)
+    def astype(self, dtype: Any) -> Tensor:
+        return ops.cast(self, dtype)
 
     __radd__ = __add__
     __rmul__ = __mul__
 
 
+def is_float(dtype: Any) -> bool:
+    """Whether numbers of a NumPy dtype have gradients; ml_dtypes' bfloat16 is of kind V."""
+    kind = np.dtype(dtype)
+    return kind.kind == "f" or kind.name == "bfloat16"
+
+
 def compute_gradient_of_variables(output_tensor: Tensor, out_grad: Tensor) -> None:
-    """Set `.grad` of every tensor that `output_tensor` depends on and that requires one.
+    """Set `.grad` of every leaf that `output_tensor` depends on and that requires one."""
+    for node, total in accumulate_gradients([output_tensor], [out_grad]):
+        if isinstance(node, Tensor) and (node.op is None or node._keeps_grad):
+            node.grad = total
+
+
+def accumulate_gradients(
+    outputs: Sequence[Tensor], out_grads: Sequence[Tensor], wanted: Sequence[Value] | None = None
+) -> Iterator[tuple[Value, Any]]:
+    """The nodes that some outputs depend on, users before inputs, each with the gradient of all outputs.
 
     Reverse-mode differentiation: A. Griewank and A. Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, chapter 3.
+
+    Args:
+        wanted: nothing is computed but for these nodes; by default for all.
     """
-    partial: dict[int, list[Tensor]] = {id(output_tensor): [out_grad]}
-    for node in reversed(find_topo_sort([output_tensor])):
-        parts = partial.pop(id(node), None)
-        if parts is None or not node.requires_grad:
+    order = find_topo_sort(outputs)
+    needed = {id(n) for n in order if n.requires_grad} if wanted is None else _between(order, wanted)
+    partial: dict[int, list[Any]] = {}
+    members: dict[int, dict[int, list[Tensor]]] = {}  # gradients of the tensors of a tuple
+    for out, g in zip(outputs, out_grads):
+        partial.setdefault(id(out), []).append(g)
+    for node in reversed(order):
+        parts, own = partial.pop(id(node), []), members.pop(id(node), None)
+        if own is not None:
+            parts.append(_join(node, own))
+        if not parts or id(node) not in needed:
             continue
         total = sum_node_list(parts)
-        if isinstance(node, Tensor):
-            node.grad = total
-        if node.op is None:
-            continue
-        for x, g in zip(node.inputs, node.op.gradient_as_tuple(total, node)):
-            if x.requires_grad and g is not None:
-                partial.setdefault(id(x), []).append(g)
+        yield node, total
+        if isinstance(node.op, ops.TupleGetItem):
+            members.setdefault(id(node.inputs[0]), {}).setdefault(node.op.index, []).append(total)
+        elif node.op is not None:
+            for x, g in zip(node.inputs, node.op.gradient_as_tuple(total, node), strict=True):
+                if g is not None and id(x) in needed:
+                    partial.setdefault(id(x), []).append(g)
+
+
+def _between(order: Sequence[Value], wanted: Sequence[Value]) -> set[int]:
+    """The nodes that depend on wanted ones; those included."""
+    needed = {id(x) for x in wanted}
+    for node in order:
+        if node.requires_grad and any(id(x) in needed for x in node.inputs):
+            needed.add(id(node))
+    return needed
+
+
+def _join(node: Value, members: dict[int, list[Tensor]]) -> TensorTuple:
+    """The gradient of a tuple, from those of its tensors."""
+    data = node.realize_cached_data()
+    return ops.make_tuple(
+        *(
+            sum_node_list(members[i]) if i in members else Tensor.make_const(np.zeros_like(a))
+            for i, a in enumerate(data)
+        )
+    )
 
 
 def find_topo_sort(node_list: Sequence[Value]) -> list[Value]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from . import ops
 from .autograd import Tensor
 
 
@@ -60,8 +61,24 @@ def randb(*shape: int, p: float = 0.5, device: Any = None, dtype: Any = "bool", 
 
 def one_hot(n: int, i: Any, device: Any = None, dtype: Any = "float32", requires_grad: bool = False) -> Tensor:
     """Rows of the identity matrix of size n, chosen by the integers of a tensor."""
-    index = np.asarray(i.numpy() if isinstance(i, Tensor) else i).astype("int64")
-    return _tensor(np.eye(n)[index], dtype, requires_grad)
+    index = i if isinstance(i, Tensor) else Tensor.make_const(np.asarray(i))
+    units = ops.one_hot(n, index, dtype)
+    return Tensor.make_const(units.numpy(), requires_grad=True) if requires_grad else units
+
+
+def uniform(*shape: int, **kwargs: Any) -> Tensor:
+    """Another name of `rand`."""
+    return rand(*shape, **kwargs)
+
+
+def normal(*shape: int, **kwargs: Any) -> Tensor:
+    """Another name of `randn`."""
+    return randn(*shape, **kwargs)
+
+
+def seed(number: int) -> None:
+    """Start the random numbers of this module, of shuffling and of dropout anew."""
+    np.random.seed(number)
 
 
 def ones_like(array: Tensor, *, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -83,19 +100,47 @@ def xavier_normal(fan_in: int, fan_out: int, gain: float = 1.0, shape: Any = Non
     return randn(*(shape or (fan_in, fan_out)), std=gain * math.sqrt(2 / (fan_in + fan_out)), **kwargs)
 
 
-def _check_relu(nonlinearity: str) -> None:
-    if nonlinearity != "relu":
-        raise ValueError(f"only the gain of relu is known, got {nonlinearity!r}")
+_GAINS = {
+    "linear": 1.0, "identity": 1.0, "sigmoid": 1.0, "conv": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "gelu": math.sqrt(2),
+    "silu": math.sqrt(2), "selu": 3 / 4,
+}  # fmt: skip
 
 
-def kaiming_uniform(fan_in: int, fan_out: int, nonlinearity: str = "relu", shape: Any = None, **kwargs: Any) -> Tensor:
-    """K. He et al., 2015: uniform with variance 2 / fan_in."""
-    _check_relu(nonlinearity)
-    bound = math.sqrt(2) * math.sqrt(3 / fan_in)
+def gain(nonlinearity: str, slope: float = 0.01) -> float:
+    """By how much a layer's weights must be larger so that its results keep their variance behind a nonlinearity.
+
+    Args:
+        slope: of leaky_relu, below 0.
+    """
+    if nonlinearity == "leaky_relu":
+        return math.sqrt(2 / (1 + slope**2))
+    if nonlinearity not in _GAINS:
+        raise ValueError(f"unknown nonlinearity {nonlinearity!r}: one of {', '.join([*_GAINS, 'leaky_relu'])}")
+    return _GAINS[nonlinearity]
+
+
+def _deviation(fan_in: int, fan_out: int, nonlinearity: str, mode: str) -> float:
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"unknown mode {mode!r}: fan_in or fan_out")
+    return gain(nonlinearity) / math.sqrt(fan_in if mode == "fan_in" else fan_out)
+
+
+def kaiming_uniform(
+    fan_in: int, fan_out: int, shape: Any = None, nonlinearity: str = "relu", mode: str = "fan_in", **kwargs: Any
+) -> Tensor:
+    """K. He et al., 2015: uniform with variance gain^2 / fan_in.
+
+    Args:
+        shape: (fan_in, fan_out) by default.
+        mode: fan_out keeps the variance of gradients instead.
+    """
+    bound = math.sqrt(3) * _deviation(fan_in, fan_out, nonlinearity, mode)
     return rand(*(shape or (fan_in, fan_out)), low=-bound, high=bound, **kwargs)
 
 
-def kaiming_normal(fan_in: int, fan_out: int, nonlinearity: str = "relu", shape: Any = None, **kwargs: Any) -> Tensor:
-    """K. He et al., 2015: normal with variance 2 / fan_in."""
-    _check_relu(nonlinearity)
-    return randn(*(shape or (fan_in, fan_out)), std=math.sqrt(2) / math.sqrt(fan_in), **kwargs)
+def kaiming_normal(
+    fan_in: int, fan_out: int, shape: Any = None, nonlinearity: str = "relu", mode: str = "fan_in", **kwargs: Any
+) -> Tensor:
+    """K. He et al., 2015: normal with variance gain^2 / fan_in; see `kaiming_uniform`."""
+    std = _deviation(fan_in, fan_out, nonlinearity, mode)
+    return randn(*(shape or (fan_in, fan_out)), std=std, **kwargs)

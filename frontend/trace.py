@@ -9,23 +9,24 @@ import numpy as np
 
 import tcomp
 
-from .autograd import Op, Tensor, Value, find_topo_sort, keep_graph
+from .autograd import Op, Tensor, TensorTuple, Value, find_topo_sort, keep_graph
 
 
 def trace(module: Any, inputs: Sequence[Any]) -> Any:
     """The graph of a callable for inputs like the given ones.
 
-    Parameters and whatever else the model uses become constants; the inputs become parameters x0, x1, ... A model in
-    training mode is traced in evaluation mode: dropout is off, batch normalisation uses its running statistics.
+    Parameters and whatever else the model uses become constants; the inputs become parameters x0, x1, ...; results in tuples
+    become one row of results. A model in training mode is traced in evaluation mode: dropout is off, batch normalisation uses
+    its running statistics.
 
     Args:
-        module: a Module, or any function of Tensors.
+        module: a Module, or any function of Tensors; it may compute gradients, also by its inputs.
         inputs: arrays or Tensors.
 
     Raises:
         tcomp.TcompError: the model uses an operation that cannot be compiled, or its result depends on no operation of ours.
     """
-    tensors = [Tensor(x.numpy() if isinstance(x, Tensor) else np.asarray(x), requires_grad=False) for x in inputs]
+    tensors = [Tensor(x.numpy() if isinstance(x, Tensor) else np.asarray(x)) for x in inputs]
     modes = [(m, m.training) for m in module.modules()] if hasattr(module, "modules") else []
     try:
         for m, _ in modes:
@@ -35,11 +36,16 @@ def trace(module: Any, inputs: Sequence[Any]) -> Any:
     finally:
         for m, mode in modes:
             m.training = mode
-    results = list(out) if isinstance(out, (list, tuple)) else [out]
-    for r in results:
-        if not isinstance(r, Tensor):
-            raise _error(f"the model returned a {type(r).__name__}", "a traced model returns Tensors")
-    return _write(tensors, results)
+    return _write(tensors, flatten(out))
+
+
+def flatten(out: Any) -> list[Tensor]:
+    """The tensors of a result: one, or tuples and lists of them."""
+    if isinstance(out, Tensor):
+        return [out]
+    if isinstance(out, (list, tuple, TensorTuple)):
+        return [t for part in out for t in flatten(part)]
+    raise _error(f"the model returned a {type(out).__name__}", "a traced model returns Tensors")
 
 
 def _error(what: str, why: str, hint: str = "") -> Exception:

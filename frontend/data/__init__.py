@@ -1,15 +1,24 @@
 """Data sets and how to walk through them."""
 
 from .datasets import DigitsDataset, NDArrayDataset
-from .loader import DataLoader, Dataset
+from .files import CIFAR10Dataset, MNISTDataset
+from .loader import DataLoader, Dataset, collate
+from .text import Corpus, Dictionary, batchify, get_batch
 from .transforms import RandomCrop, RandomFlipHorizontal, Transform
 
 __all__ = [
+    "CIFAR10Dataset",
+    "Corpus",
     "DataLoader",
     "Dataset",
+    "Dictionary",
     "DigitsDataset",
+    "MNISTDataset",
     "NDArrayDataset",
     "RandomCrop",
     "RandomFlipHorizontal",
     "Transform",
+    "batchify",
+    "collate",
+    "get_batch",
 ]

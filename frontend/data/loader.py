@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,30 +30,69 @@ class Dataset:
         return x
 
 
+def collate(examples: Sequence[Any]) -> tuple[Tensor, ...]:
+    """Examples, tuples of arrays or numbers, stacked to a tuple of tensors."""
+    columns = zip(*(e if isinstance(e, tuple) else (e,) for e in examples))
+    return tuple(Tensor.make_const(np.stack([np.asarray(x) for x in column])) for column in columns)
+
+
 class DataLoader:
     """Walks through a dataset in batches of Tensors.
 
     Args:
-        batch_size: examples of a batch; the last one may have fewer.
+        batch_size: examples of a batch.
         shuffle: in a new random order each time (NumPy's global generator).
+        drop_last: leave out a last batch with fewer examples.
+        num_workers: threads that make batches ahead, in order; with 0 each is made when it is asked for. Transforms that
+            draw random numbers then do so in no fixed order.
+        collate_fn: from a list of examples to a batch.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int | None = 1, shuffle: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int | None = 1,
+        shuffle: bool = False,
+        *,
+        drop_last: bool = False,
+        num_workers: int = 0,
+        collate_fn: Callable[[Sequence[Any]], Any] = collate,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         if batch_size is None or batch_size < 1:
             raise ValueError(f"a batch holds at least one example, got batch_size={batch_size}")
+        if num_workers < 0:
+            raise ValueError(f"num_workers is not negative, got {num_workers}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.num_workers = num_workers
+        self.collate_fn = collate_fn
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole if self.drop_last or not rest else whole + 1
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[Any]:
         order = np.random.permutation(len(self.dataset)) if self.shuffle else np.arange(len(self.dataset))
-        for start in range(0, len(order), self.batch_size):
-            yield self._batch(order[start : start + self.batch_size])
+        parts = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
+        return self._ahead(parts) if self.num_workers else map(self._batch, parts)
 
-    def _batch(self, index: np.ndarray) -> tuple[Tensor, ...]:
-        examples = [self.dataset[int(i)] for i in index]
-        columns = zip(*(e if isinstance(e, tuple) else (e,) for e in examples))
-        return tuple(Tensor.make_const(np.stack([np.asarray(x) for x in column])) for column in columns)
+    def _batch(self, index: np.ndarray) -> Any:
+        return self.collate_fn([self.dataset[int(i)] for i in index])
+
+    def _ahead(self, parts: list[np.ndarray]) -> Iterator[Any]:
+        waiting: deque[Future[Any]] = deque()
+        with ThreadPoolExecutor(self.num_workers) as pool:
+            try:
+                for part in parts:
+                    waiting.append(pool.submit(self._batch, part))
+                    if len(waiting) > 2 * self.num_workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:  # the walk may end before its end
+                for future in waiting:
+                    future.cancel()

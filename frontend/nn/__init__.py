@@ -1,41 +1,77 @@
 """Layers."""
 
 from .basic import (
-    BatchNorm1d,
+    GELU,
     Dropout,
+    Embedding,
     Flatten,
     Identity,
-    LayerNorm1d,
+    LeakyReLU,
     Linear,
-    Module,
-    Parameter,
     ReLU,
     Residual,
     Sequential,
     Sigmoid,
-    SoftmaxLoss,
+    SiLU,
+    Softmax,
     Tanh,
 )
-from .conv import AvgPool2d, BatchNorm2d, Conv, GlobalAvgPool2d, MaxPool2d
+from .conv import AvgPool2d, Conv, ConvTranspose, GlobalAvgPool2d, MaxPool2d
+from .loss import BCELoss, GANLoss, MSELoss, SoftmaxLoss
+from .module import Module, Parameter
+from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LayerNorm1d, RMSNorm
+from .sequence import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from .transformer import (
+    AttentionLayer,
+    LearnedPositions,
+    MultiHeadAttention,
+    SinusoidalPositions,
+    Transformer,
+    TransformerLayer,
+)
 
 __all__ = [
+    "AttentionLayer",
     "AvgPool2d",
+    "BCELoss",
     "BatchNorm1d",
     "BatchNorm2d",
     "Conv",
+    "ConvTranspose",
     "Dropout",
+    "Embedding",
     "Flatten",
+    "GANLoss",
+    "GELU",
+    "GRU",
+    "GRUCell",
     "GlobalAvgPool2d",
+    "GroupNorm",
     "Identity",
+    "LSTM",
+    "LSTMCell",
+    "LayerNorm",
     "LayerNorm1d",
+    "LeakyReLU",
+    "LearnedPositions",
     "Linear",
+    "MSELoss",
     "MaxPool2d",
     "Module",
+    "MultiHeadAttention",
     "Parameter",
+    "RMSNorm",
+    "RNN",
+    "RNNCell",
     "ReLU",
     "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
+    "SinusoidalPositions",
+    "Softmax",
     "SoftmaxLoss",
     "Tanh",
+    "Transformer",
+    "TransformerLayer",
 ]

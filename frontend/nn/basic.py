@@ -1,119 +1,25 @@
-"""Module, and the layers that are not about images."""
+"""Layers without structure of their own: products, activations, containers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from .. import init, ops
 from ..autograd import Tensor
-from ..trace import trace
-
-
-class Parameter(Tensor):
-    """A tensor that training changes."""
-
-
-def _members(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """(dotted name, object) of the modules and tensors in a value."""
-    if isinstance(value, (Module, Tensor)):
-        yield prefix, value
-    elif isinstance(value, Mapping):
-        for k, v in value.items():
-            yield from _members(v, f"{prefix}.{k}")
-    elif isinstance(value, (list, tuple)):
-        for i, v in enumerate(value):
-            yield from _members(v, f"{prefix}.{i}")
-
-
-class Module:
-    """A layer or model: attributes that are Parameters or Modules (or lists, tuples, dicts of them) belong to it."""
-
-    def __init__(self) -> None:
-        self.training = True
-
-    def _own(self) -> Iterator[tuple[str, Any]]:
-        for name, value in self.__dict__.items():
-            yield from _members(value, name)
-
-    def modules(self) -> Iterator[Module]:
-        """This module and all below it, each once."""
-        seen: set[int] = set()
-        stack: list[Module] = [self]
-        while stack:
-            m = stack.pop()
-            if id(m) not in seen:
-                seen.add(id(m))
-                yield m
-                stack.extend(reversed([v for _, v in m._own() if isinstance(v, Module)]))
-
-    def named_tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) of all parameters and running statistics."""
-        for name, value in self._own():
-            if isinstance(value, Tensor):
-                yield prefix + name, value
-            else:
-                yield from value.named_tensors(f"{prefix}{name}.")
-
-    def parameters(self) -> list[Tensor]:
-        """The parameters, each once."""
-        found = {id(t): t for _, t in self.named_tensors() if isinstance(t, Parameter)}
-        return list(found.values())
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and running statistics, by name."""
-        return {name: t.numpy().copy() for name, t in self.named_tensors()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set parameters and running statistics.
-
-        Raises:
-            KeyError: a name is missing or unknown. ValueError: a shape differs. Nothing is changed then.
-        """
-        own = dict(self.named_tensors())
-        missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
-        if missing or unknown:
-            raise KeyError(f"state_dict does not fit: missing {sorted(missing)}, unknown {sorted(unknown)}")
-        arrays = {name: np.asarray(value) for name, value in state.items()}
-        for name, t in own.items():
-            if arrays[name].shape != t.shape:
-                raise ValueError(f"{name} has shape {arrays[name].shape}, expected {t.shape}")
-        for name, t in own.items():
-            t.cached_data = arrays[name].astype(t.dtype).copy()
-
-    def train(self) -> Module:
-        """Switch dropout and batch statistics on."""
-        for m in self.modules():
-            m.training = True
-        return self
-
-    def eval(self) -> Module:
-        """Switch dropout and batch statistics off."""
-        for m in self.modules():
-            m.training = False
-        return self
-
-    def forward(self, *args: Any) -> Any:
-        raise NotImplementedError
-
-    def __call__(self, *args: Any) -> Any:
-        return self.forward(*args)
-
-    def __tcomp_trace__(self, inputs: list[Any]) -> Any:
-        """How `tcomp.compile` meets a model: the module's IRModule, for inputs like the given ones."""
-        return trace(self, inputs)
+from .module import Module, Parameter
 
 
 class Identity(Module):
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
 class Linear(Module):
-    """x @ weight + bias, weight of shape (in_features, out_features)."""
+    """x @ weight + bias along the last axis, weight of shape (in_features, out_features)."""
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = "float32"
@@ -126,9 +32,30 @@ class Linear(Module):
             Parameter(init.kaiming_uniform(out_features, 1, dtype=dtype).reshape((1, out_features))) if bias else None
         )
 
+    def describe(self) -> str:
+        return f"{self.in_features}, {self.out_features}"
+
     def forward(self, X: Tensor) -> Tensor:
+        if X.shape[-1] != self.in_features:
+            raise ValueError(f"Linear({self.in_features}, {self.out_features}) got a tensor of shape {X.shape}")
         y = X @ self.weight
-        return y if self.bias is None else y + self.bias.broadcast_to(y.shape)
+        return y if self.bias is None else y + self.bias.reshape((self.out_features,))
+
+
+class Embedding(Module):
+    """A table of vectors, looked up by integers: (...,) -> (..., embedding_dim); its weight starts from N(0, 1)."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, device: Any = None, dtype: Any = "float32") -> None:
+        super().__init__()
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.weight = Parameter(init.randn(num_embeddings, embedding_dim, dtype=dtype))
+
+    def describe(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.take(self.weight, x if x.dtype.kind in "iu" else ops.cast(x, "int64"))
 
 
 class Flatten(Module):
@@ -143,6 +70,17 @@ class ReLU(Module):
         return ops.relu(x)
 
 
+class LeakyReLU(Module):
+    """x where it is positive, else slope * x."""
+
+    def __init__(self, slope: float = 0.01) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.leaky_relu(x, self.slope)
+
+
 class Tanh(Module):
     def forward(self, x: Tensor) -> Tensor:
         return ops.tanh(x)
@@ -151,6 +89,33 @@ class Tanh(Module):
 class Sigmoid(Module):
     def forward(self, x: Tensor) -> Tensor:
         return ops.sigmoid(x)
+
+
+class GELU(Module):
+    """The Gaussian error linear unit; see `ops.gelu`."""
+
+    def __init__(self, approximate: bool = False) -> None:
+        super().__init__()
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.gelu(x, self.approximate)
+
+
+class SiLU(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.silu(x)
+
+
+class Softmax(Module):
+    """Along one axis."""
+
+    def __init__(self, axis: int = -1) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.softmax(x, self.axis)
 
 
 class Sequential(Module):
@@ -165,64 +130,11 @@ class Sequential(Module):
             x = module(x)
         return x
 
+    def __len__(self) -> int:
+        return len(self.layers)
 
-class SoftmaxLoss(Module):
-    """The mean cross entropy of logits (n, classes) and integer labels (n,)."""
-
-    def forward(self, logits: Tensor, y: Tensor) -> Tensor:
-        n, classes = logits.shape
-        chosen = ops.summation(logits * init.one_hot(classes, y, dtype=logits.dtype))
-        return (ops.summation(ops.logsumexp(logits, axes=(1,))) - chosen) / n
-
-
-class BatchNorm1d(Module):
-    """Batch normalisation of (n, dim), with running statistics for evaluation (S. Ioffe and C. Szegedy, 2015)."""
-
-    def __init__(
-        self, dim: int, eps: float = 1e-5, momentum: float = 0.1, device: Any = None, dtype: Any = "float32"
-    ) -> None:
-        super().__init__()
-        self.dim = dim
-        self.eps = eps
-        self.momentum = momentum
-        self.weight = Parameter(init.ones(dim, dtype=dtype))
-        self.bias = Parameter(init.zeros(dim, dtype=dtype))
-        self.running_mean = init.zeros(dim, dtype=dtype)
-        self.running_var = init.ones(dim, dtype=dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, 1, self.eps)
-        n = x.shape[0]
-        mean = x.sum((0,)) / n
-        centred = x - mean.reshape((1, self.dim)).broadcast_to(x.shape)
-        var = (centred * centred).sum((0,)) / n
-        keep = 1 - self.momentum
-        self.running_mean.data = (self.running_mean * keep + mean * self.momentum).data
-        self.running_var.data = (self.running_var * keep + var * self.momentum).data
-        spread = ops.sqrt(var + self.eps).reshape((1, self.dim)).broadcast_to(x.shape)
-        scaled = centred / spread
-        return self.weight.broadcast_to(x.shape) * scaled + self.bias.broadcast_to(x.shape)
-
-
-class LayerNorm1d(Module):
-    """Normalisation of each row of (n, dim) (J. L. Ba et al., 2016)."""
-
-    def __init__(self, dim: int, eps: float = 1e-5, device: Any = None, dtype: Any = "float32") -> None:
-        super().__init__()
-        self.dim = dim
-        self.eps = eps
-        self.weight = Parameter(init.ones(dim, dtype=dtype))
-        self.bias = Parameter(init.zeros(dim, dtype=dtype))
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = (x.shape[0], 1)
-        mean = (x.sum((1,)) / self.dim).reshape(rows).broadcast_to(x.shape)
-        centred = x - mean
-        var = ((centred * centred).sum((1,)) / self.dim).reshape(rows).broadcast_to(x.shape)
-        return self.weight.broadcast_to(x.shape) * (centred / ops.sqrt(var + self.eps)) + self.bias.broadcast_to(
-            x.shape
-        )
+    def __getitem__(self, index: int) -> Module:
+        return self.layers[index]
 
 
 class Dropout(Module):
@@ -233,6 +145,9 @@ class Dropout(Module):
         if not 0 <= p < 1:
             raise ValueError(f"the probability must be in [0, 1), got {p}")
         self.p = p
+
+    def describe(self) -> str:
+        return f"p={self.p}"
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:

@@ -1,4 +1,4 @@
-"""logsumexp and logsoftmax, without overflow."""
+"""Exponentials of whole rows, without overflow: logsumexp, softmax, logsoftmax."""
 
 from __future__ import annotations
 
@@ -6,55 +6,78 @@ from typing import Any
 
 import numpy as np
 
+from .. import ops
 from ..autograd import Tensor, TensorOp
-from .mathematic import broadcast_to, exp, reshape, summation
+from .common import normal_axes, normal_axis, spread, without_axes
 
 
 class LogSumExp(TensorOp):
     """log(sum(exp(a))) over axes: None for all."""
 
     def __init__(self, axes: Any = None) -> None:
-        self.axes = (axes,) if isinstance(axes, int) else None if axes is None else tuple(axes)
+        self.axes = axes
 
     def compute(self, a: np.ndarray) -> np.ndarray:
-        top = a.max(axis=self.axes, keepdims=True)
-        total = np.log(np.exp(a - top).sum(axis=self.axes, keepdims=True)) + top
-        return np.asarray(total.squeeze(self.axes) if self.axes is not None else total.reshape(()))
+        axes = normal_axes(self.axes, a.ndim)
+        top = a.max(axis=axes, keepdims=True, initial=-np.inf)
+        shift = np.where(np.isfinite(top), top, a.dtype.type(0))
+        with np.errstate(divide="ignore"):
+            total = np.log(np.exp(a - shift).sum(axis=axes, keepdims=True)) + shift
+        return total.reshape(without_axes(a.shape, self.axes)).astype(a.dtype)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
         (a,) = node.inputs
-        axes = range(len(a.shape)) if self.axes is None else [x % len(a.shape) for x in self.axes]
-        kept = tuple(1 if i in axes else s for i, s in enumerate(a.shape))
-        total = broadcast_to(reshape(logsumexp(a, self.axes), kept), a.shape)
-        return broadcast_to(reshape(out_grad, kept), a.shape) * exp(a - total)
+        return spread(out_grad, self.axes, a.shape) * ops.exp(a - spread(node, self.axes, a.shape))
 
     def lower(self, g: Any, a: Any) -> Any:
-        top = g.max(a, axes=self.axes, keepdims=True)
-        total = g.add(g.log(g.sum(g.exp(g.subtract(a, top)), axes=self.axes, keepdims=True)), top)
-        axes = range(a.type.ndim) if self.axes is None else [x % a.type.ndim for x in self.axes]
-        return g.reshape(total, shape=tuple(s for i, s in enumerate(a.type.shape) if i not in axes))
+        axes = normal_axes(self.axes, a.type.ndim)
+        top = g.max(a, axes=axes, keepdims=True)
+        total = g.add(g.log(g.sum(g.exp(g.subtract(a, top)), axes=axes, keepdims=True)), top)
+        return g.reshape(total, shape=without_axes(a.type.shape, axes))
 
 
 def logsumexp(a: Tensor, axes: Any = None) -> Tensor:
     return LogSumExp(axes)(a)
 
 
-class LogSoftmax(TensorOp):
-    """a - logsumexp(a) along the last axis."""
+class Softmax(TensorOp):
+    """exp(a) / sum(exp(a)) along an axis."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
 
     def compute(self, a: np.ndarray) -> np.ndarray:
-        shifted = a - a.max(axis=-1, keepdims=True)
-        return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        e = np.exp(a - a.max(axis=self.axis, keepdims=True, initial=-np.inf))
+        return e / e.sum(axis=self.axis, keepdims=True)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
-        (a,) = node.inputs
-        rows = (*a.shape[:-1], 1)
-        total = broadcast_to(reshape(summation(out_grad, len(a.shape) - 1), rows), a.shape)
-        return out_grad - exp(logsoftmax(a)) * total
+        weighted = out_grad * node
+        return weighted - node * ops.summation(weighted, self.axis, True)
 
     def lower(self, g: Any, a: Any) -> Any:
-        return g.log_softmax(a, axis=-1)
+        return g.softmax(a, axis=self.axis)
 
 
-def logsoftmax(a: Tensor) -> Tensor:
-    return LogSoftmax()(a)
+def softmax(a: Tensor, axis: int = -1) -> Tensor:
+    return Softmax(axis)(a)
+
+
+class LogSoftmax(TensorOp):
+    """a - logsumexp(a) along an axis."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def compute(self, a: np.ndarray) -> np.ndarray:
+        shifted = a - a.max(axis=self.axis, keepdims=True, initial=-np.inf)
+        return shifted - np.log(np.exp(shifted).sum(axis=self.axis, keepdims=True))
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
+        return out_grad - ops.exp(node) * ops.summation(out_grad, self.axis, True)
+
+    def lower(self, g: Any, a: Any) -> Any:
+        return g.log_softmax(a, axis=self.axis)
+
+
+def logsoftmax(a: Tensor, axis: int = -1) -> Tensor:
+    return LogSoftmax(normal_axis(axis, a.ndim))(a)

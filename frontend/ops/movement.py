@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
-from .mathematic import mul_scalar
+from .common import normal_axis
 
 
 class MakeTensorTuple(TensorTupleOp):
@@ -40,18 +40,20 @@ class TupleGetItem(TensorOp):
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> TensorTuple:
         (source,) = node.inputs
-        parts = [
-            out_grad if i == self.index else mul_scalar(Tensor.make_const(value), 0.0)
-            for i, value in enumerate(source.realize_cached_data())
-        ]
-        return make_tuple(*parts)
+        data = source.realize_cached_data()
+        return make_tuple(
+            *(out_grad if i == self.index else Tensor.make_const(np.zeros_like(a)) for i, a in enumerate(data))
+        )
 
     def lower(self, g: Any, a: tuple[Any, ...]) -> Any:
         return a[self.index]
 
 
 def tuple_get_item(value: TensorTuple, index: int) -> Tensor:
-    return TupleGetItem(index)(value)
+    size = len(value)
+    if not -size <= index < size:
+        raise IndexError(f"a tuple of {size} tensors has no number {index}")
+    return TupleGetItem(index % size)(value)
 
 
 class Stack(TensorOp):
@@ -76,7 +78,35 @@ class Stack(TensorOp):
 
 
 def stack(args: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors of one shape side by side along a new axis."""
     return Stack(axis)(args)
+
+
+def concat(args: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors one after another along an axis that they have."""
+    parts = tuple(args)
+    if len(parts) == 1:
+        return parts[0]
+    return Concat(normal_axis(axis, parts[0].ndim))(*parts)
+
+
+class Concat(TensorOp):
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def compute(self, *args: np.ndarray) -> np.ndarray:
+        return np.concatenate(args, self.axis)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> tuple[Tensor, ...]:
+        parts, start = [], 0
+        for x in node.inputs:
+            end = start + x.shape[self.axis]
+            parts.append(slice_axis(out_grad, self.axis, start, end))
+            start = end
+        return tuple(parts)
+
+    def lower(self, g: Any, *args: Any) -> Any:
+        return g.concat(*args, axis=self.axis)
 
 
 class Split(TensorTupleOp):
@@ -86,7 +116,7 @@ class Split(TensorTupleOp):
         self.axis = axis
 
     def compute(self, a: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(np.ascontiguousarray(x) for x in np.moveaxis(a, self.axis, 0))
+        return tuple(np.array(x) for x in np.moveaxis(a, self.axis, 0))
 
     def gradient(self, out_grad: TensorTuple, node: TensorTuple) -> Tensor:
         return stack(out_grad, self.axis)
@@ -172,42 +202,80 @@ def undilate(a: Tensor, axes: Sequence[int], dilation: int) -> Tensor:
 
 
 class SliceAxes(TensorOp):
-    """a[begin:end] on every axis."""
+    """a[begin:end:stride] on every axis, strides positive."""
 
-    def __init__(self, begin: Sequence[int], end: Sequence[int]) -> None:
+    def __init__(self, begin: Sequence[int], end: Sequence[int], strides: Sequence[int] | None = None) -> None:
         self.begin, self.end = tuple(begin), tuple(end)
+        self.strides = (1,) * len(self.begin) if strides is None else tuple(strides)
+
+    def _slices(self) -> tuple[slice, ...]:
+        return tuple(map(slice, self.begin, self.end, self.strides))
 
     def compute(self, a: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(a[tuple(slice(b, e) for b, e in zip(self.begin, self.end))])
+        return np.ascontiguousarray(a[self._slices()])
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
         shape = node.inputs[0].shape
-        return pad(out_grad, tuple((b, s - e) for b, e, s in zip(self.begin, self.end, shape)))
+        g = out_grad
+        for axis, stride in enumerate(self.strides):
+            if stride > 1:
+                g = dilate(g, (axis,), stride - 1)
+        # dilation also puts zeros behind the last element, perhaps beyond the edge
+        room = tuple(s - b for s, b in zip(shape, self.begin))
+        if any(e > r for e, r in zip(g.shape, room)):
+            g = slice_axes(g, (0,) * len(shape), tuple(map(min, g.shape, room)))
+        return pad(g, tuple((b, s - b - e) for b, s, e in zip(self.begin, shape, g.shape)))
 
     def lower(self, g: Any, a: Any) -> Any:
-        return g.slice(a, begin=self.begin, end=self.end)
+        return g.slice(a, begin=self.begin, end=self.end, strides=self.strides)
 
 
-def slice_axes(a: Tensor, begin: Sequence[int], end: Sequence[int]) -> Tensor:
-    return SliceAxes(begin, end)(a)
+def slice_axes(a: Tensor, begin: Sequence[int], end: Sequence[int], strides: Sequence[int] | None = None) -> Tensor:
+    """a[begin:end:stride] on every axis.
+
+    Args:
+        begin, end, strides: one an axis; from 0, not beyond the extent; strides positive.
+    """
+    steps = (1,) * a.ndim if strides is None else tuple(strides)
+    if not len(begin) == len(end) == len(steps) == a.ndim:
+        raise ValueError(f"a slice of a tensor of {a.ndim} axes takes as many begins, ends and strides")
+    if any(not 0 <= b <= e <= s or k < 1 for b, e, s, k in zip(begin, end, a.shape, steps)):
+        raise ValueError(f"slice {tuple(begin)}:{tuple(end)}:{steps} leaves the tensor of shape {a.shape}")
+    if all(b == 0 and e == s and k == 1 for b, e, s, k in zip(begin, end, a.shape, steps)):
+        return a
+    return SliceAxes(begin, end, steps)(a)
+
+
+def slice_axis(a: Tensor, axis: int, begin: int, end: int) -> Tensor:
+    """a[begin:end] along one axis."""
+    place = normal_axis(axis, a.ndim)
+    begins = tuple(begin if d == place else 0 for d in range(a.ndim))
+    return slice_axes(a, begins, tuple(end if d == place else s for d, s in enumerate(a.shape)))
 
 
 class Pad(TensorOp):
-    """Zeros around a tensor: (before, after) for each axis."""
+    """A border of one value around a tensor: (before, after) for each axis."""
 
-    def __init__(self, axes: Sequence[tuple[int, int]]) -> None:
-        self.axes = tuple(tuple(w) for w in axes)
+    def __init__(self, axes: Sequence[tuple[int, int]], value: float = 0.0) -> None:
+        self.axes, self.value = tuple((int(b), int(e)) for b, e in axes), value
 
     def compute(self, a: np.ndarray) -> np.ndarray:
-        return np.pad(a, self.axes)
+        return np.pad(a, self.axes, constant_values=self.value)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
         begin = tuple(b for b, _ in self.axes)
         return slice_axes(out_grad, begin, tuple(b + s for b, s in zip(begin, node.inputs[0].shape)))
 
     def lower(self, g: Any, a: Any) -> Any:
-        return g.pad(a, pad_width=self.axes)
+        return g.pad(a, pad_width=self.axes, value=self.value)
 
 
-def pad(a: Tensor, axes: Sequence[tuple[int, int]]) -> Tensor:
-    return Pad(axes)(a)
+def pad(a: Tensor, axes: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """A border of one value around a tensor.
+
+    Args:
+        axes: (before, after) for each axis.
+    """
+    if len(axes) != a.ndim or any(min(w) < 0 for w in axes):
+        raise ValueError(f"pad takes a (before, after) pair for each of {a.ndim} axes, none negative; got {axes}")
+    return Pad(axes, value)(a) if any(map(any, axes)) else a

@@ -1,4 +1,6 @@
-"""Layers, optimizers, initialisers, data; tracing and training."""
+"""Models: tracing, compiling, state, training; initialisers."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import pytest
 import frontend as ndl
 import tcomp
 from frontend import nn
-from frontend.data import DataLoader, DigitsDataset, NDArrayDataset, RandomCrop, RandomFlipHorizontal
+from frontend.data import DigitsDataset
 from frontend.models import digits_cnn, mlp
 from tcomp.passes.check import relative_error
 
@@ -103,6 +105,23 @@ def test_state_dict_round_trip_and_refusals() -> None:
         b.load_state_dict({**state, name: np.zeros(3)})
 
 
+def test_models_are_saved_and_loaded_whole(tmp_path: Path) -> None:
+    a, b = settled(digits_cnn(4), 4, 1, 8, 8), digits_cnn(4).eval()
+    path = tmp_path / "model.safetensors"
+    a.save(path)
+    b.load(path)
+    assert all(np.array_equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+    before, raw = b.state_dict(), path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(ValueError, match="no whole safetensors file"):
+        b.load(path)
+    assert all(np.array_equal(v, b.state_dict()[k]) for k, v in before.items())
+    with pytest.raises(OSError):
+        a.save(tmp_path / "missing" / "model.safetensors")
+    assert "Conv(1, 4, kernel_size=3, stride=1)" in repr(a) and "Dropout(p=0.1)" in repr(a)
+
+
 def test_parameters_are_found_once_in_lists_and_dicts() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
@@ -142,34 +161,6 @@ def test_softmax_loss_and_its_gradient() -> None:
     assert np.allclose(logits.grad.numpy(), p / 6, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda p: ndl.optim.SGD(p, lr=0.2),
-        lambda p: ndl.optim.SGD(p, lr=0.2, momentum=0.9, weight_decay=1e-4),
-        lambda p: ndl.optim.Adam(p, lr=0.1),
-        lambda p: ndl.optim.Adam(p, lr=0.1, weight_decay=1e-4),
-    ],
-)
-def test_optimizers_find_the_least_squares_solution(make: object) -> None:
-    x, w = R.standard_normal((64, 3)).astype("float32"), np.array([[1.0], [-2.0], [0.5]], "float32")
-    p = nn.Parameter(np.zeros((3, 1), "float32"))
-    optimizer = make([p])
-    for _ in range(300):
-        optimizer.reset_grad()
-        error = ndl.Tensor(x) @ p - ndl.Tensor(x @ w)
-        ((error * error).sum() / 64).backward()
-        optimizer.step()
-    assert np.allclose(p.numpy(), w, atol=0.02) and p.dtype == np.float32
-
-
-def test_one_adam_step_is_the_papers() -> None:
-    p = nn.Parameter(np.array([1.0], "float64"), dtype="float64")
-    p.grad = ndl.Tensor([0.5], dtype="float64")
-    ndl.optim.Adam([p], lr=0.1).step()
-    assert np.isclose(p.numpy()[0], 1 - 0.1 * 0.5 / (0.5 + 1e-8))
-
-
 def test_initialisers_have_the_variance_they_name() -> None:
     np.random.seed(0)
     for make, variance in (
@@ -177,37 +168,14 @@ def test_initialisers_have_the_variance_they_name() -> None:
     ):  # fmt: skip
         w = make(400, 500).numpy()
         assert w.shape == (400, 500) and abs(w.var() / variance - 1) < 0.03 and abs(w.mean()) < 1e-3
+    for nonlinearity, gain in (("tanh", 25 / 9), ("leaky_relu", 2 / (1 + 1e-4)), ("linear", 1)):
+        w = ndl.init.kaiming_normal(400, 500, nonlinearity=nonlinearity, mode="fan_out").numpy()
+        assert abs(w.var() / (gain / 500) - 1) < 0.03
     with pytest.raises(ValueError, match="relu"):
-        ndl.init.kaiming_normal(3, 3, nonlinearity="tanh")
+        ndl.init.kaiming_normal(3, 3, nonlinearity="mystery")
+    with pytest.raises(ValueError, match="fan_in"):
+        ndl.init.kaiming_uniform(3, 3, mode="sideways")
     assert np.array_equal(ndl.init.one_hot(3, ndl.Tensor([2, 0])).numpy(), [[0, 0, 1], [1, 0, 0]])
-
-
-def test_data_loader_covers_everything_once() -> None:
-    data = NDArrayDataset(np.arange(23), np.arange(23) * 2)
-    for shuffle in (False, True):
-        loader = DataLoader(data, 5, shuffle)
-        batches = [(x.numpy(), y.numpy()) for x, y in loader]
-        assert len(batches) == len(loader) == 5 and len(batches[-1][0]) == 3
-        seen = np.concatenate([x for x, _ in batches])
-        assert sorted(seen) == list(range(23)) and all((y == 2 * x).all() for x, y in batches)
-    with pytest.raises(ValueError, match="at least one"):
-        DataLoader(data, 0)
-
-
-def test_transforms_keep_shape() -> None:
-    image = R.random((8, 8, 3))
-    assert np.array_equal(RandomFlipHorizontal(1.0)(image), image[:, ::-1])
-    np.random.seed(1)
-    assert RandomCrop(2)(image).shape == image.shape
-
-
-def test_digits_train_and_test_are_apart() -> None:
-    pytest.importorskip("sklearn")
-    train, test = DigitsDataset(True), DigitsDataset(False, transforms=[RandomFlipHorizontal(0.0)])
-    assert len(train) + len(test) == 1797 and 300 < len(test) < 400
-    assert train[0][0].shape == test[0][0].shape == (1, 8, 8) and train.X.max() <= 1
-    together = {x.tobytes() for x in train.X} & {x.tobytes() for x in test.X}
-    assert not together
 
 
 def test_a_short_training_learns_and_compiles() -> None:

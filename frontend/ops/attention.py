@@ -1,0 +1,80 @@
+"""Scaled dot-product attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..autograd import Tensor, TensorOp
+from .common import unbroadcast
+
+
+def causal_mask(queries: int, keys: int, dtype: Any) -> np.ndarray:
+    """What is added to scores (queries, keys) so that no query sees a later key; the last ones of both are in line."""
+    later = np.arange(keys) > np.arange(queries)[:, None] + keys - queries
+    return np.where(later, -np.inf, 0.0).astype(dtype)
+
+
+class Attention(TensorOp):
+    """softmax(Q K^T * scale + mask) V (A. Vaswani et al., Attention Is All You Need, 2017).
+
+    The gradient computes the weights anew, instead of keeping them.
+    """
+
+    def __init__(self, scale: float, causal: bool) -> None:
+        self.scale, self.causal = scale, causal
+
+    def compute(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray) -> np.ndarray:
+        scores = q @ k.swapaxes(-1, -2) * q.dtype.type(self.scale)
+        for m in mask:
+            scores = scores + m
+        if self.causal:
+            scores = scores + causal_mask(*scores.shape[-2:], scores.dtype)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return (weights @ v) / weights.sum(axis=-1, keepdims=True)
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> tuple[Tensor, ...]:
+        q, k, v, *mask = node.inputs
+        weights = attention_weights(q, k, mask[0] if mask else None, self.causal, self.scale)
+        to_weights = ops.matmul(out_grad, ops.transpose(v))
+        weighted = to_weights * weights
+        to_scores = weighted - weights * ops.summation(weighted, -1, True)
+        to_products = to_scores * self.scale
+        to_q, to_k = ops.matmul(to_products, k), ops.matmul(ops.transpose(to_products), q)
+        found = [to_q, to_k, ops.matmul(ops.transpose(weights), out_grad), *([to_scores] if mask else [])]
+        return tuple(unbroadcast(g, x.shape) for g, x in zip(found, node.inputs))
+
+    def lower(self, g: Any, *args: Any) -> Any:
+        return g.attention(*args, scale=self.scale, causal=self.causal)
+
+
+def attention_weights(
+    q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """softmax(Q K^T * scale + mask): (..., queries, keys); see `attention`."""
+    scores = ops.matmul(q, ops.transpose(k)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    if mask is not None:
+        scores = scores + mask
+    if causal:
+        scores = scores + Tensor.make_const(causal_mask(*scores.shape[-2:], scores.dtype))
+    return ops.softmax(scores, -1)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """softmax(Q K^T * scale + mask) V as one operator.
+
+    Args:
+        q: (..., queries, features); k: (..., keys, features); v: (..., keys, width); leading axes are broadcast.
+        mask: added to the scores (..., queries, keys), broadcast.
+        causal: a query sees no key after its own place; the last query and the last key are in line.
+        scale: 1 / sqrt(features) by default.
+    """
+    if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+        raise ValueError(f"queries {q.shape}, keys {k.shape} and values {v.shape} do not fit each other")
+    chosen = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    return Attention(chosen, causal)(q, k, v, *([] if mask is None else [mask]))

@@ -1,0 +1,119 @@
+"""Reductions over axes: None for all, an int, or several."""
+
+from __future__ import annotations
+
+from math import nan, prod
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..autograd import Tensor, TensorOp
+from .common import normal_axes, spread
+
+
+class _Reduction(TensorOp):
+    name = ""
+
+    def __init__(self, axes: Any = None, keepdims: bool = False) -> None:
+        self.axes, self.keepdims = axes, keepdims
+
+    def lower(self, g: Any, a: Any) -> Any:
+        return g.op(self.name, a, axes=normal_axes(self.axes, a.type.ndim), keepdims=self.keepdims)
+
+
+class Summation(_Reduction):
+    name = "sum"
+
+    def compute(self, a: np.ndarray) -> np.ndarray:
+        return np.asarray(a.sum(axis=normal_axes(self.axes, a.ndim), keepdims=self.keepdims, dtype=a.dtype))
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
+        return spread(out_grad, self.axes, node.inputs[0].shape)
+
+
+def summation(a: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
+    return Summation(axes, keepdims)(a)
+
+
+class _Extremum(_Reduction):
+    """Elements that are equally extreme share the gradient."""
+
+    def compute(self, a: np.ndarray) -> np.ndarray:
+        return np.asarray(getattr(np, self.name)(a, axis=normal_axes(self.axes, a.ndim), keepdims=self.keepdims))
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
+        (a,) = node.inputs
+        hits = ops.cast(ops.equal(a, spread(node, self.axes, a.shape)), a.dtype)
+        count = spread(summation(hits, self.axes), self.axes, a.shape)
+        return spread(out_grad, self.axes, a.shape) * (hits / count)
+
+
+class Max(_Extremum):
+    name = "max"
+
+
+class Min(_Extremum):
+    name = "min"
+
+
+def max(a: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
+    return Max(axes, keepdims)(a)
+
+
+def min(a: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
+    return Min(axes, keepdims)(a)
+
+
+def _count(a: Tensor, axes: Any) -> int:
+    return prod(a.shape[i] for i in normal_axes(axes, a.ndim))
+
+
+def mean(a: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
+    """The mean; NaN of nothing."""
+    return summation(a, axes, keepdims) / (_count(a, axes) or nan)
+
+
+def var(a: Tensor, axes: Any = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    """The mean squared distance from the mean.
+
+    Args:
+        ddof: what the count is less by; 1 makes the estimate unbiased.
+    """
+    count = _count(a, axes) - ddof
+    centred = a - mean(a, axes, True)
+    return summation(centred * centred, axes, keepdims) / (count if count > 0 else nan)
+
+
+class _Place(TensorOp):
+    """Where along an axis the first extreme element is."""
+
+    is_differentiable = False
+    name = ""
+
+    def __init__(self, axis: int = -1, keepdims: bool = False) -> None:
+        self.axis, self.keepdims = axis, keepdims
+
+    def compute(self, a: np.ndarray) -> np.ndarray:
+        return np.asarray(getattr(np, self.name)(a, axis=self.axis, keepdims=self.keepdims)).astype(np.int64)
+
+    def lower(self, g: Any, a: Any) -> Any:
+        return g.op(self.name, a, axis=self.axis, keepdims=self.keepdims)
+
+
+class ArgMax(_Place):
+    name = "argmax"
+
+
+class ArgMin(_Place):
+    name = "argmin"
+
+
+def argmax(a: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
+    """Where along an axis the greatest element is, as int64."""
+    return ArgMax(axis, keepdims)(a)
+
+
+def argmin(a: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
+    """Where along an axis the least element is, as int64."""
+    return ArgMin(axis, keepdims)(a)
