@@ -1,9 +1,10 @@
 """An autograd library in the style of CMU 10-414's needle; its models compile with `tcomp.compile`."""
 
-from . import data, init, nn, ops, optim
-from .autograd import AnomalyError, Op, Tensor, TensorOp, TensorTuple, Value, detect_anomaly, enable_grad, no_grad
+from . import data, init, nn, ops, optim, random
+from .autograd import AnomalyError, Op, Tensor, TensorOp, TensorTuple, Value
 from .device import all_devices, cpu, cpu_numpy, default_device
 from .differentiate import grad, gradcheck, gradients, hessian_vector_product, jvp, value_and_grad
+from .modes import detect_anomaly, enable_grad, no_grad
 from .ops import (
     add,
     add_scalar,
@@ -161,6 +162,7 @@ __all__ = [
     "permute",
     "power",
     "power_scalar",
+    "random",
     "relu",
     "reshape",
     "rms_norm",

@@ -7,49 +7,15 @@ A gradient is computed by the same operators as the values, so it is part of the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from .device import Device, default_device
+from .modes import ASSIGNING, DETECTING, DIFFERENTIATING, TRACING, enable_grad, no_grad
 
 TENSOR_COUNTER = 0
 """How many nodes of graphs are alive."""
-
-_tracing: ContextVar[bool] = ContextVar("tracing", default=False)
-_differentiating: ContextVar[bool] = ContextVar("differentiating", default=True)
-_detecting: ContextVar[bool] = ContextVar("detecting", default=False)
-
-
-@contextmanager
-def _setting(variable: ContextVar[bool], value: bool) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
-
-def keep_graph() -> Any:
-    """Within, every operation is recorded, also those that need no gradient: this is how models are traced."""
-    return _setting(_tracing, True)
-
-
-def no_grad() -> Any:
-    """Within, results need no gradient, so that what they were computed from is not kept. A context, or a decorator."""
-    return _setting(_differentiating, False)
-
-
-def enable_grad() -> Any:
-    """Within, gradients are recorded again, inside of `no_grad`."""
-    return _setting(_differentiating, True)
-
-
-def detect_anomaly() -> Any:
-    """Within, the first operator whose result holds NaN, while its inputs hold none, raises an AnomalyError."""
-    return _setting(_detecting, True)
 
 
 class AnomalyError(ArithmeticError):
@@ -139,9 +105,9 @@ class Value:
     @classmethod
     def make_from_op(cls, op: Op, inputs: Sequence[Any]) -> Any:
         value = cls.__new__(cls)
-        wanted = _differentiating.get() and op.is_differentiable and any(x.requires_grad for x in inputs)
+        wanted = DIFFERENTIATING.get() and op.is_differentiable and any(x.requires_grad for x in inputs)
         data = _compute(op, [x.realize_cached_data() for x in inputs])
-        is_kept = wanted or _tracing.get()
+        is_kept = wanted or TRACING.get()
         value._init(op if is_kept else None, inputs if is_kept else (), data, wanted)
         return value
 
@@ -152,7 +118,7 @@ class Value:
 def _compute(op: Op, arrays: Sequence[Any]) -> Any:
     result = op.compute(*arrays)
     result = result if isinstance(result, tuple) else np.asarray(result)
-    if _detecting.get() and _has_nan(result) and not any(map(_has_nan, arrays)):
+    if DETECTING.get() and _has_nan(result) and not any(map(_has_nan, arrays)):
         shown = ", ".join(f"{a.dtype}{list(a.shape)}" for a in arrays if isinstance(a, np.ndarray))
         raise AnomalyError(f"{type(op).__name__} made NaN of numbers; its inputs are {shown}")
     return result
@@ -233,7 +199,11 @@ class Tensor(Value):
             raise TypeError(f"data is set to a Tensor, not to a {type(value).__name__}")
         if value.dtype != self.dtype:
             raise TypeError(f"data of dtype {value.dtype} given to a tensor of dtype {self.dtype}")
-        self.cached_data = value.realize_cached_data()
+        changes = ASSIGNING.get()
+        if changes is None:
+            self.cached_data = value.realize_cached_data()
+        else:
+            changes[id(self)] = value
 
     def detach(self) -> Tensor:
         """The same value without gradient: a leaf, or, in a trace, still a part of the graph."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .autograd import Tensor, TensorTuple, Value, accumulate_gradients, enable_grad, find_topo_sort, is_float, no_grad
+from .autograd import Tensor, TensorTuple, Value, accumulate_gradients, find_topo_sort, is_float
+from .modes import enable_grad, no_grad
 
 
 def gradients(

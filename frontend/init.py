@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ops
+from . import ops, random
 from .autograd import Tensor
 
 
@@ -77,8 +77,9 @@ def normal(*shape: int, **kwargs: Any) -> Tensor:
 
 
 def seed(number: int) -> None:
-    """Start the random numbers of this module, of shuffling and of dropout anew."""
+    """Start all random numbers anew: of this module and of shuffling (NumPy's), and of dropout (`frontend.random`)."""
     np.random.seed(number)
+    random.seed(number)
 
 
 def ones_like(array: Tensor, *, device: Any = None, requires_grad: bool = False) -> Tensor:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .autograd import Tensor, no_grad
+from .autograd import Tensor
 from .differentiate import gradients
+from .modes import no_grad
 
 State = tuple[Tensor, ...]
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import tcomp
 
-from .autograd import Op, Tensor, TensorTuple, Value, find_topo_sort, keep_graph
+from .autograd import Op, Tensor, TensorTuple, Value, find_topo_sort
+from .modes import keep_graph
 
 
 def trace(module: Any, inputs: Sequence[Any]) -> Any:
@@ -36,7 +37,7 @@ def trace(module: Any, inputs: Sequence[Any]) -> Any:
     finally:
         for m, mode in modes:
             m.training = mode
-    return _write(tensors, flatten(out))
+    return write_graph([(f"x{i}", x) for i, x in enumerate(tensors)], flatten(out))
 
 
 def flatten(out: Any) -> list[Tensor]:
@@ -52,15 +53,25 @@ def _error(what: str, why: str, hint: str = "") -> Exception:
     return tcomp.TcompError(what, why=why, hint=hint)
 
 
-def _write(inputs: list[Tensor], results: list[Tensor]) -> Any:
+def write_graph(
+    inputs: Sequence[tuple[str, Tensor]], results: Sequence[Tensor], updates: Mapping[str, int] | None = None
+) -> Any:
+    """The graph by which results were computed from inputs; other leaves become constants.
+
+    Args:
+        inputs: (name, leaf).
+        updates: names of inputs, and the numbers of the results that take their place.
+    """
     graph = tcomp.GraphBuilder()
     values: dict[int, Any] = {}
-    for i, x in enumerate(inputs):
-        values[id(x)] = graph.input(f"x{i}", x.shape, x.dtype)
+    for name, x in inputs:
+        values[id(x)] = graph.input(name, x.shape, x.dtype)
+    named = {name: values[id(x)] for name, x in inputs}
     for node in find_topo_sort(results):
         if id(node) not in values:
             values[id(node)] = _constant(graph, node) if node.op is None else _call(graph, node, node.op, values)
-    return graph.build(*(values[id(r)] for r in results))
+    pairs = {named[name]: number for name, number in (updates or {}).items()}
+    return graph.build(*(values[id(r)] for r in results), updates=pairs)
 
 
 def _constant(graph: Any, node: Value) -> Any:

@@ -105,6 +105,7 @@ def compile(
         plan.total_bytes,
         module.main.num_calls,
         _stages(seen, lowered, kernels),
+        main.attrs.get("updates", ()),
     )
     return Executable(program, library, num_threads)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from .. import init, ops
+from .. import init, ops, random
 from ..autograd import Tensor
 from .module import Module, Parameter
 
@@ -138,7 +138,7 @@ class Sequential(Module):
 
 
 class Dropout(Module):
-    """Zeroes elements with probability p while training, and scales the others by 1 / (1 - p)."""
+    """Zeroes elements with probability p while training, and scales the others by 1 / (1 - p). Draws from `frontend.random`."""
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
@@ -152,7 +152,8 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        return x * init.randb(*x.shape, p=1 - self.p, dtype=x.dtype) / (1 - self.p)
+        kept = ops.less(random.uniform(*x.shape), 1 - self.p)
+        return ops.where(kept, x / (1 - self.p), 0)
 
 
 class Residual(Module):

@@ -144,6 +144,7 @@ def make_kernel(func: PrimFunc, target: Target, scheduler: Scheduler, variant: s
     """
     parts = (
         structural_hash((func.params, func.body, func.allocs, func.num_outputs)),
+        repr(func.attrs.get("aliases", ())),
         repr(target),
         fingerprint(),
         variant,

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..dtype import DType, float32, float64, int32, int64
+from ..dtype import DType, float32, float64, int32, int64, uint64
 from ..ir.expr import EQ, LT, Add, Call, Cast, Const, Div, Expr, Max, Min, Mul, Not, Or, Select, Sub, bitcast
+from ..ir.philox import rounds
 
 INF, NAN = float("inf"), float("nan")
 # (exp(r) - 1 - r) / r^2 on |r| <= ln(2) / 2
@@ -286,6 +287,23 @@ def pow(x: Expr, y: Expr) -> Expr:
     return Select(Or(EQ(y, zero), EQ(x, one)), one, result)
 
 
+def philox(*words: Expr) -> Expr:
+    """The first word of a block of random bits; see `tcomp.ir.philox`."""
+    d = words[0].dtype
+    wide = uint64.with_lanes(d.lanes)
+
+    def multiply(a: Expr, constant: int) -> tuple[Expr, Expr]:
+        product = Mul(Cast(wide, a), Const(constant, wide))
+        return Cast(d, Call("shr", (product, Const(32, wide)), wide)), Cast(d, product)
+
+    def xor(a: Expr, b: Expr) -> Expr:
+        return Call("bitxor", (a, b), d)
+
+    return rounds(words[:4], words[4:], multiply, xor, lambda k, constant: Add(k, Const(constant, d)))[0]
+
+
+INTEGER_FUNCTIONS: dict[str, Callable[..., Expr]] = {"philox": philox}
+"""Expansions of intrinsics on integers, by name."""
 FUNCTIONS: dict[str, Callable[..., Expr]] = {
     f.__name__: f for f in (exp, exp2, log, log1p, rsqrt, tanh, sigmoid, erf, sin, cos, pow)
 }

@@ -38,6 +38,7 @@ from .expr import (
     Select,
     Var,
 )
+from .philox import philox
 from .primfunc import PrimFunc
 from .stmt import Allocate, Block, For, If, Let, Prefetch, Seq, Stmt, Store
 
@@ -130,6 +131,7 @@ _EXACT: dict[str, Any] = {
     "bitxor": np.bitwise_xor,
     "shl": np.left_shift,
     "shr": np.right_shift,
+    "philox": lambda *words: philox(*words)[0],
 }
 
 

@@ -35,6 +35,8 @@ INTRINSICS = {
         Intrinsic("isinf", 1, "float", "bool"),
         Intrinsic("bitcast", 1, "any", "other"),
         *(Intrinsic(n, 2, "int") for n in ("bitand", "bitor", "bitxor", "shl", "shr")),
+        Intrinsic("philox", 6, "int"),
     )
 }
-"""Every intrinsic by name. `round` rounds halves to even; `shr` is arithmetic for signed integers."""
+"""Every intrinsic by name. `round` rounds halves to even; `shr` is arithmetic for signed integers; `philox` is the first word of a
+block of random bits, from four words of a counter and two of a key, all uint32 (see `philox.py`)."""

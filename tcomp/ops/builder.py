@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from ..dtype import dtype as as_dtype
 from ..errors import ShapeError
 from ..ir.graph import Binding, ConstRef, Function, OpCall, Operand, TensorType, Value
 from ..ir.module import IRModule
+from ..ir.stmt import Attrs
 from .registry import OPERATORS, infer
 
 
@@ -72,7 +73,24 @@ class GraphBuilder:
             raise AttributeError(f"GraphBuilder has no operator {name!r}")
         return lambda *args, **attrs: self.op(name, *args, **attrs)
 
-    def build(self, *results: Operand) -> IRModule:
-        """The module whose entry computes the results."""
-        main = Function(self.name, tuple(self.params), tuple(self.bindings), tuple(results))
+    def build(self, *results: Operand, updates: Mapping[Value, int] | None = None) -> IRModule:
+        """The module whose entry computes the results.
+
+        Args:
+            updates: inputs, and the numbers of the results that take their place: of the same type, written where the input lies.
+
+        Raises:
+            ShapeError: an update that is not of its input's type, or of something that is no input.
+        """
+        pairs = []
+        for param, number in (updates or {}).items():
+            if param not in self.params or not 0 <= number < len(results):
+                raise ShapeError(f"an update pairs an input with a result, not {param.name} with result {number}")
+            if results[number].type != param.type:
+                raise ShapeError(
+                    f"result {number} is a {results[number].type}, it cannot take the place of {param.type}"
+                )
+            pairs.append((self.params.index(param), number))
+        attrs = Attrs.of(updates=tuple(pairs)) if pairs else Attrs()
+        main = Function(self.name, tuple(self.params), tuple(self.bindings), tuple(results), attrs)
         return IRModule({self.name: main}, dict(self.constants), frozenset({"typed"}))

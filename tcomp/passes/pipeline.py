@@ -7,6 +7,7 @@ from .fold import EliminateCommonSubexpressions, EliminateDeadCode, FoldConstant
 from .fuse import FuseOps
 from .lower import LowerToPrimFuncs
 from .simplify import Canonicalize, FoldScales, SimplifyAlgebra
+from .update import PlaceUpdates
 
 GRAPH = Pipeline(
     (
@@ -23,8 +24,8 @@ GRAPH = Pipeline(
 FUSE = Pipeline((FuseOps(),))
 """Calls -> groups."""
 
-LOWER = Pipeline((LowerToPrimFuncs(),), frozenset({"typed", "fused"}))
-"""Groups -> kernels."""
+LOWER = Pipeline((LowerToPrimFuncs(), PlaceUpdates()), frozenset({"typed", "fused"}))
+"""Groups -> kernels, in the order in which they run."""
 
 ALL = {type(p).__name__: p for pipeline in (GRAPH, FUSE, LOWER) for p in pipeline.passes}
 """Every pass by name."""

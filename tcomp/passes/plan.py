@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..ir.graph import ConstRef, Function, OpCall, Operand, Value
+from ..ir.graph import ConstRef, Function, Operand, Value
+from .update import views
 
 ALIGN = 64
 Place = Literal["input", "output", "constant", "arena"]
@@ -41,11 +42,13 @@ class MemoryPlan:
 def plan_memory(main: Function) -> MemoryPlan:
     """Assign offsets so that tensors alive at the same time never overlap.
 
-    A reshape shares its argument's bytes. Results are written in place. The rest is packed into one arena, largest first,
+    A reshape shares its argument's bytes. Results are written in place, those that take the place of inputs where `PlaceUpdates`
+    found that they may be. The rest is packed into one arena, largest first,
     each at the lowest offset that is free during its whole life (greedy by size: Y. Pisarchyk and J. Lee, Efficient Memory
     Management for Deep Neural Net Inference, 2020).
     """
-    source = _storage(main)
+    source = views(main)
+    updates = {result: param for param, result in main.attrs.get("updates", ())}
     slots: dict[Operand, Slot] = {p: Slot("input", i) for i, p in enumerate(main.params)}
     constants: dict[str, int] = {}
 
@@ -61,9 +64,10 @@ def plan_memory(main: Function) -> MemoryPlan:
     copies: list[tuple[Operand, int]] = []
     for i, r in enumerate(main.results):
         root = source.get(r, r)
-        if isinstance(root, Value) and root not in slots:
+        may_write = i not in updates or i in main.attrs.get("direct", ())
+        if isinstance(root, Value) and root not in slots and may_write:
             slots[root] = Slot("output", i)
-        else:
+        elif i not in updates or root is not main.params[updates[i]]:
             copies.append((r, i))
     lifetimes = _lifetimes(main, source)
     arena = {v: life for v, life in lifetimes.items() if v not in slots}
@@ -78,16 +82,6 @@ def plan_memory(main: Function) -> MemoryPlan:
 
 def _aligned(size: int) -> int:
     return max(-(-size // ALIGN) * ALIGN, ALIGN)
-
-
-def _storage(main: Function) -> dict[Operand, Operand]:
-    """Whose bytes each view shares."""
-    source: dict[Operand, Operand] = {}
-    for b in main.bindings:
-        if isinstance(b.call, OpCall) and b.call.op == "reshape":
-            (a,) = b.call.args
-            source[b.result] = source.get(a, a)
-    return source
 
 
 def _lifetimes(main: Function, source: dict[Operand, Operand]) -> dict[Value, tuple[int, int]]:

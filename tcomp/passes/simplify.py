@@ -172,7 +172,10 @@ def _untransposed(g: Rewriter, a: Operand, axes: tuple[int, ...], type_: TensorT
 
 
 def sink_reshape(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-    """f(reshape(x)) = reshape(f(x)) for elementwise f, so that what follows a product joins its kernel."""
+    """f(reshape(x)) = reshape(f(x)) for elementwise f, so that what follows a product joins its kernel.
+
+    Other arguments are reshaped instead; never one that pulls as much the other way, or the two would take turns forever.
+    """
     if get(call.op).kind != "elementwise" or call.op == "batch_norm":
         return None
     for a in call.args:
@@ -181,10 +184,25 @@ def sink_reshape(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None
         if inner is None or source is None or get(source.op).kind not in ("anchor", "elementwise"):
             continue
         shape = inner.args[0].type.shape
+        others = [b for b in call.args if b is not a and b.type.shape == type_.shape]
+        if any(_pull(g, b, shape) >= _RANK[get(source.op).kind] for b in others):
+            continue
         args = [_reshaped(g, b, shape, type_) for b in call.args]
         if all(b is not None for b in args):
             return g.op("reshape", g.again(call, *args), shape=type_.shape)
     return None
+
+
+_RANK = {"anchor": 2, "elementwise": 1}
+
+
+def _pull(g: Rewriter, a: Operand, shape: tuple[int, ...]) -> int:
+    """How much is lost if an argument must have another shape."""
+    inner = g.definition(a, "reshape")
+    if inner is not None and inner.args[0].type.shape == shape:
+        return 0  # it has that shape already
+    source = g.definition(a if inner is None else inner.args[0])
+    return 0 if source is None else _RANK.get(get(source.op).kind, 0)
 
 
 def _reshaped(g: Rewriter, a: Operand, shape: tuple[int, ...], type_: TensorType) -> Operand | None:

@@ -60,7 +60,11 @@ class KernelInfo:
 
 @dataclass
 class Program:
-    """Everything that an Executable runs: what an exported file will hold."""
+    """Everything that an Executable runs: what an exported file will hold.
+
+    Attributes:
+        updates: (input, result) pairs: the result is written where the input lies.
+    """
 
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
@@ -71,6 +75,7 @@ class Program:
     total_bytes: int
     fused_from: int = 0
     stages: Callable[[str, str | None], str] | None = field(default=None, repr=False)
+    updates: tuple[tuple[int, int], ...] = ()
 
 
 class _Frame:
@@ -103,6 +108,7 @@ class Executable:
         self._memory: dict[int, np.ndarray] = {}
         self._expected = _static(program.inputs) if not program.dims else None
         self._fresh = _static(program.outputs) or ()
+        self._updates = {result: number for number, result in program.updates}
         self._shapes = {s: compile(str(s), "<extent>", "eval") for spec in program.outputs for s in spec.shape}
         self.num_threads = num_threads
 
@@ -145,6 +151,8 @@ class Executable:
         Raises:
             InputError: an argument is missing, too many, or not of the expected type.
         """
+        if self._updates:
+            return self._run_updates(args, out, named)
         if out is None and not named and self._fits(args):
             results = [self._result(i, *f) for i, f in enumerate(self._fresh)]
             self._run(args, results, {})
@@ -152,6 +160,22 @@ class Executable:
             arrays, dims = self._bind(args, named)
             results = self._outputs(out, dims)
             self._run(arrays, results, dims)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _run_updates(self, args: Sequence[Any], out: Any, named: Mapping[str, Any]) -> Any:
+        """A call of a model that changes inputs: they are its results, too."""
+        inputs = {number for number, _ in self.program.updates}
+        if out is not None or named or not self._fits(args) or any(not args[i].flags.writeable for i in inputs):
+            self._bind(args, named)  # tells what is wrong with the arguments, if it is that
+            names = ", ".join(self.program.inputs[i].name for i in sorted(inputs))
+            raise InputError(
+                "the model changes inputs in place",
+                why=f"{names}: all inputs must be C-contiguous arrays of their dtypes, in order, these ones writeable, and out is not given",
+            )
+        results = [
+            args[self._updates[i]] if i in self._updates else self._result(i, *f) for i, f in enumerate(self._fresh)
+        ]
+        self._run(args, results, {})
         return results[0] if len(results) == 1 else tuple(results)
 
     def _result(self, number: int, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:

@@ -304,6 +304,8 @@ class ExprEmitter(MemoryEmitter):
             if e.op == "shr":
                 return (self.builder.ashr if d.kind == "int" else self.builder.lshr)(a, b)
             return getattr(self.builder, _BITS[e.op])(a, b)
+        if e.op in mathfuncs.INTEGER_FUNCTIONS:
+            return self.value(mathfuncs.INTEGER_FUNCTIONS[e.op](*e.args))
         if not d.is_float:
             return self.integer_call(e)
         if is_narrow(d):

@@ -34,11 +34,13 @@ def kernel_module(func: PrimFunc, symbol: str, vector_bits: int = 512) -> str:
     params = [PTR if isinstance(p, Buffer) else I64 for p in func.params]
     f = ir.Function(module, ir.FunctionType(ir.VoidType(), params), symbol)
     f.attributes.add("nounwind")
-    emitter = _KernelEmitter(module, f, symbol, vector_bits)
+    aliased = frozenset(func.params[i] for pair in func.attrs.get("aliases", ()) for i in pair)
+    emitter = _KernelEmitter(module, f, symbol, vector_bits, aliased)
     for p, arg in zip(func.params, f.args):
         arg.name = p.name
         if isinstance(p, Buffer):
-            arg.add_attribute("noalias")
+            if p not in aliased:
+                arg.add_attribute("noalias")
             emitter.buffers[p] = arg
         else:
             emitter.variables[p] = arg
@@ -49,10 +51,17 @@ def kernel_module(func: PrimFunc, symbol: str, vector_bits: int = 512) -> str:
 
 
 class _KernelEmitter(ExprEmitter):
-    """Emits statements."""
+    """Emits statements.
 
-    def __init__(self, module: ir.Module, f: ir.Function, symbol: str, vector_bits: int) -> None:
+    Attributes:
+        aliased: buffers that share their address with another one.
+    """
+
+    def __init__(
+        self, module: ir.Module, f: ir.Function, symbol: str, vector_bits: int, aliased: frozenset[Buffer]
+    ) -> None:
         self.vector_bits = vector_bits
+        self.aliased = aliased
         self.function = f
         self.entry = f.append_basic_block("entry")
         start = f.append_basic_block("start")
@@ -196,11 +205,12 @@ class _KernelEmitter(ExprEmitter):
         chunk.attributes.add("noinline")
         at_start.call(chunk, [*values, begin, end])
         at_start.ret_void()
-        inner = _KernelEmitter(self.module, chunk, body.name, self.vector_bits)
+        inner = _KernelEmitter(self.module, chunk, body.name, self.vector_bits, self.aliased)
         for v, arg in zip(variables, chunk.args):
             inner.variables[v] = arg
         for b, arg in zip(buffers, chunk.args[len(variables) :]):
-            arg.add_attribute("noalias")
+            if b not in self.aliased:
+                arg.add_attribute("noalias")
             inner.buffers[b] = arg
         *_, first, last = chunk.args
         with inner.counting(s.var, first, last):

@@ -1,0 +1,209 @@
+"""Compiled training steps beside eager ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import frontend as ndl
+import tcomp
+from frontend import nn, optim, train
+
+R = np.random.default_rng(21)
+
+
+def eager_step(
+    model: nn.Module, loss: Callable[..., Any], optimizer: optim.Optimizer, batch: list, seed: int = 0
+) -> Any:
+    ndl.random.seed(seed, optimizer.t + 1)
+    optimizer.reset_grad()
+    tensors = [ndl.Tensor(b, requires_grad=False) for b in batch]
+    out = loss(model(*tensors[:-1]), tensors[-1]) if isinstance(loss, nn.Module) else loss(model, *tensors)
+    value, *more = out if isinstance(out, tuple) else (out,)
+    value.backward()
+    optimizer.step()
+    return (value.item(), *(t.numpy() for t in more)) if more else value.item()
+
+
+def images() -> list[np.ndarray]:
+    return [R.standard_normal((6, 3, 8, 8)).astype("float32"), R.integers(0, 5, 6)]
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Residual(nn.Sequential(nn.Conv(8, 8, 3, bias=False), nn.BatchNorm2d(8))), nn.MaxPool2d(2),
+        nn.Conv(8, 6, 3, stride=2, bias=False), nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(6, 5),
+    )  # fmt: skip
+
+
+def rows() -> list[np.ndarray]:
+    return [R.standard_normal((7, 12)).astype("float32"), R.integers(0, 4, 7)]
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(12, 16, bias=False), nn.BatchNorm1d(16), nn.GELU(), nn.Dropout(0.2), nn.Linear(16, 16), nn.LayerNorm(16), nn.Tanh(), nn.Linear(16, 4))  # fmt: skip
+
+
+class Language(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 12)
+        if kind == "transformer":
+            self.body: nn.Module = nn.Transformer(12, 24, 2, num_head=2, dim_head=6, dropout=0.1, sequence_len=9)
+        else:
+            self.body = getattr(nn, kind)(12, 12, 2)
+        self.head = nn.Linear(12, 11)
+
+    def forward(self, x: ndl.Tensor) -> ndl.Tensor:
+        return self.head(self.body(self.embedding(x))[0])
+
+
+def text() -> list[np.ndarray]:
+    return [R.integers(0, 11, (6, 3)), R.integers(0, 11, (6, 3))]
+
+
+CASES = [
+    ("mlp sgd", mlp, rows, lambda p: optim.SGD(p, 0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)),
+    ("mlp plain", mlp, rows, lambda p: optim.GradientDescent(p, 0.1)),
+    ("mlp unbiased", mlp, rows, lambda p: optim.SGD(p, 0.1, momentum=0.9, unbiased=True)),
+    ("mlp rmsprop", mlp, rows, lambda p: optim.RMSProp(p, 0.01)),
+    ("cnn adam", cnn, images, lambda p: optim.Adam(p, 0.01, weight_decay=1e-3)),
+    ("lstm adamw", lambda: Language("LSTM"), text, lambda p: optim.AdamW(p, 0.01)),
+    ("gru", lambda: Language("GRU"), text, lambda p: optim.Adam(p, 0.01)),
+    ("transformer", lambda: Language("transformer"), text, lambda p: optim.SGD(p, 0.1, momentum=0.9)),
+]
+
+
+def pair(make: Callable[[], nn.Module]) -> tuple[nn.Module, nn.Module]:
+    """A model twice. (No layer has a bias before a batch normalisation: its gradient is nothing but rounding, which Adam scales up; that
+    of a key's bias, too.)"""
+    np.random.seed(1)
+    a = make()
+    np.random.seed(1)
+    return a, make()
+
+
+@pytest.mark.parametrize(("name", "make", "data", "optimizer"), CASES, ids=[c[0] for c in CASES])
+def test_compiled_and_eager_steps_lose_the_same(name: str, make: Any, data: Any, optimizer: Any) -> None:
+    one, two = pair(make)
+    first, second = optimizer(one.parameters()), optimizer(two.parameters())
+    batches = [data() for _ in range(3)]
+    step = train.compile_step(two, nn.SoftmaxLoss(), second, batches[0], seed=5)
+    before = {k: v.copy() for k, v in two.state_dict().items()}
+    assert all(np.array_equal(v, one.state_dict()[k]) for k, v in before.items())  # compiling changes nothing
+    for number in range(6):
+        first.lr = second.lr = first.lr * 0.9
+        batch = batches[number % 3]
+        expected, got = eager_step(one, nn.SoftmaxLoss(), first, batch, seed=5), step(*batch)
+        assert np.isclose(got, expected, rtol=2e-4), number
+    assert second.t == first.t == step.steps == 6
+    for (key, a), b in zip(one.state_dict().items(), two.state_dict().values()):
+        np.testing.assert_allclose(b, a, rtol=5e-3, atol=5e-4, err_msg=key)
+    for key, a in first.state_dict().items():
+        np.testing.assert_allclose(second.state_dict()[key], a, rtol=2e-2, atol=5e-4, err_msg=key)
+
+
+def test_state_lives_in_the_arrays_that_the_step_changes() -> None:
+    model, _ = pair(mlp)
+    optimizer = optim.Adam(model.parameters(), 0.01)
+    batch = rows()
+    step = train.compile_step(model, nn.SoftmaxLoss(), optimizer, batch)
+    step(*batch)
+    weight = model.parameters()[0]
+    array, moment = weight.numpy(), optimizer.state[0][0].numpy()
+    before, moved = array.copy(), moment.copy()
+    step(*batch)
+    assert weight.numpy() is array and optimizer.state[0][0].numpy() is moment
+    assert not np.array_equal(array, before) and not np.array_equal(moment, moved)
+    model.load_state_dict(model.state_dict())  # other arrays: taken up by the next step
+    kept = weight.numpy().copy()
+    step(*batch)
+    assert not np.array_equal(weight.numpy(), kept)
+    eager_step(model, nn.SoftmaxLoss(), optimizer, batch)  # by turns
+    assert np.isfinite(step(*batch)) and step.steps == 5
+
+
+def test_updates_are_written_in_place_without_copies() -> None:
+    model, _ = pair(mlp)
+    batch = rows()
+    step = train.compile_step(model, nn.SoftmaxLoss(), optim.Adam(model.parameters(), 0.01), batch)
+    step(*batch)
+    assert len(step.executable.program.updates) == 3 * len(model.parameters()) + 2
+    assert "memcpy" not in step.executable.ir("asm") and step.executable.memory is not None
+
+
+def test_batches_of_other_shapes_are_compiled_when_they_come() -> None:
+    one, two = pair(mlp)
+    first, second = optim.SGD(one.parameters(), 0.1), optim.SGD(two.parameters(), 0.1)
+    step = train.compile_step(two, nn.SoftmaxLoss(), second, rows())
+    for n in (7, 3, 7):
+        batch = [R.standard_normal((n, 12)).astype("float32"), R.integers(0, 4, n)]
+        assert np.isclose(step(*batch), eager_step(one, nn.SoftmaxLoss(), first, batch), rtol=1e-4)
+
+
+def test_a_loss_function_may_return_more() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.LSTM(4, 6), nn.Linear(6, 4)
+
+        def forward(self, x: ndl.Tensor, h: ndl.Tensor, c: ndl.Tensor) -> tuple:
+            y, (h, c) = self.body(x, (h, c))
+            return self.head(y), h, c
+
+    def loss(model: nn.Module, x: ndl.Tensor, h: ndl.Tensor, c: ndl.Tensor, y: ndl.Tensor) -> tuple:
+        out, h, c = model(x, h, c)
+        return nn.SoftmaxLoss()(out, y), h.detach(), c.detach()
+
+    one, two = pair(Recurrent)
+    first, second = (optim.Adam(m.parameters(), 0.01) for m in (one, two))
+    x, y = R.standard_normal((5, 2, 4)).astype("float32"), R.integers(0, 4, (5, 2))
+    states = [np.zeros((1, 2, 6), "float32")] * 2
+    step = train.compile_step(two, loss, second, [x, *states, y])
+    carried = states
+    for _ in range(3):
+        got = step(x, *states, y)
+        expected = eager_step(one, loss, first, [x, *carried, y])
+        states, carried = list(got[1:]), list(expected[1:])
+        assert np.isclose(got[0], expected[0], rtol=1e-4)
+        for a, b in zip(states, carried):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_dropout_draws_anew_each_step_and_again_from_the_same_seed() -> None:
+    def losses(seed: int) -> list[float]:
+        np.random.seed(0)
+        model = nn.Sequential(nn.Dropout(0.5), nn.Linear(12, 4))
+        batch = [np.ones((7, 12), "float32"), np.zeros(7, np.int64)]
+        step = train.compile_step(model, nn.SoftmaxLoss(), optim.GradientDescent(model.parameters(), 0.0), batch, seed=seed)  # fmt: skip
+        return [step(*batch) for _ in range(4)]
+
+    first = losses(1)
+    assert len(set(first)) == 4 and losses(1) == first and losses(2) != first
+
+
+def test_bad_steps_are_refused() -> None:
+    model, other = pair(mlp)
+    with pytest.raises(ValueError, match="not the model's"):
+        train.compile_step(model, nn.SoftmaxLoss(), optim.SGD(other.parameters()), rows())
+    with pytest.raises(ValueError, match="one number"):
+        train.compile_step(model, lambda m, x, y: m(x), optim.SGD(model.parameters()), rows())
+
+
+def test_inputs_that_are_updated_must_be_given_as_they_are() -> None:
+    g = tcomp.GraphBuilder()
+    p, x = g.input("p", (3, 4)), g.input("x", (3, 4))
+    exe = tcomp.compile(g.build(g.sum(x), g.add(p, x), updates={p: 1}))
+    array, ones = np.zeros((3, 4), "float32"), np.ones((3, 4), "float32")
+    total, result = exe(array, ones)
+    assert result is array and total == 12 and (array == 1).all()
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    for args in ((frozen, ones), (array.T.copy().T, ones), (array.tolist(), ones)):
+        with pytest.raises(tcomp.TcompError, match="changes inputs in place|not C-contiguous|is no array"):
+            exe(*args)
+    with pytest.raises(tcomp.TcompError, match="missing"):
+        exe(array)
