@@ -20,67 +20,13 @@ from frontend import nn
 from frontend.models import digits_cnn, mlp
 
 from .compare import interleaved
+from .torch_models import as_torch
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "digits_cnn": (digits_cnn, (1, 8, 8)),
     "mlp": (lambda: mlp(784, 1024, 10), (784,)),
 }
 """Makers, and the shape of one example."""
-
-
-def as_torch(module: nn.Module) -> object:
-    """The same model, with the same weights, in torch."""
-    import torch
-    from torch import nn as tnn
-
-    def array(t: ndl.Tensor) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(t.numpy()))
-
-    class Add(tnn.Module):
-        def __init__(self, fn: tnn.Module) -> None:
-            super().__init__()
-            self.fn = fn
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.fn(x) + x
-
-    def convert(m: nn.Module) -> tnn.Module:
-        match m:
-            case nn.Sequential():
-                return tnn.Sequential(*map(convert, m.layers))
-            case nn.Residual():
-                return Add(convert(m.fn))
-            case nn.Linear():
-                layer = tnn.Linear(m.in_features, m.out_features, bias=m.bias is not None)
-                layer.weight.data = array(m.weight).T.contiguous()
-                if m.bias is not None:
-                    layer.bias.data = array(m.bias).reshape(-1)
-                return layer
-            case nn.Conv():
-                layer = tnn.Conv2d(
-                    m.in_channels, m.out_channels, m.kernel_size, m.stride, m.kernel_size // 2, bias=m.bias is not None
-                )
-                layer.weight.data = array(m.weight).permute(3, 2, 0, 1).contiguous()
-                if m.bias is not None:
-                    layer.bias.data = array(m.bias)
-                return layer
-            case nn.BatchNorm2d():
-                layer = tnn.BatchNorm2d(m.dim, m.eps)
-                layer.weight.data, layer.bias.data = array(m.weight), array(m.bias)
-                layer.running_mean, layer.running_var = array(m.running_mean), array(m.running_var)
-                return layer
-            case nn.ReLU():
-                return tnn.ReLU()
-            case nn.MaxPool2d():
-                return tnn.MaxPool2d(m.kernel_size)
-            case nn.Flatten():
-                return tnn.Flatten()
-            case nn.Dropout() | nn.Identity():
-                return tnn.Identity()
-            case _:
-                raise typer.BadParameter(f"no torch counterpart of {type(m).__name__}")
-
-    return convert(module).eval()
 
 
 def peer(name: str, model: nn.Module, x: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
@@ -91,7 +37,7 @@ def peer(name: str, model: nn.Module, x: np.ndarray, threads: int) -> Callable[[
         import torch
 
         torch.set_num_threads(threads)
-        module, tensor = as_torch(model), torch.from_numpy(x)
+        module, tensor = as_torch(model).eval(), torch.from_numpy(x)
         if name == "torch-compile":
             module = torch.compile(module)
 

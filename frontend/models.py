@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import nn
+from .autograd import Tensor
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -37,3 +40,45 @@ def mlp(in_features: int, hidden: int, classes: int, depth: int = 2) -> nn.Seque
         layers += [nn.Linear(size, hidden), nn.ReLU()]
         size = hidden
     return nn.Sequential(*layers, nn.Linear(size, classes))
+
+
+def resnet9(width: int = 16, classes: int = 10, size: int = 32) -> nn.Sequential:
+    """A residual network of nine layers for images (n, 3, size, size), as CMU 10-414 has it: to (n, classes) logits."""
+    w, side = width, -(-size // 16)
+    return nn.Sequential(
+        conv_bn(3, w, 7, 4),
+        conv_bn(w, 2 * w, 3, 2),
+        nn.Residual(nn.Sequential(conv_bn(2 * w, 2 * w), conv_bn(2 * w, 2 * w))),
+        conv_bn(2 * w, 4 * w, 3, 2),
+        conv_bn(4 * w, 8 * w, 3, 1),
+        nn.Residual(nn.Sequential(conv_bn(8 * w, 8 * w), conv_bn(8 * w, 8 * w))),
+        nn.Flatten(),
+        nn.Linear(8 * w * side * side, 8 * w),
+        nn.ReLU(),
+        nn.Linear(8 * w, classes),
+    )
+
+
+class LanguageModel(nn.Module):
+    """An embedding, a recurrent layer or a transformer, and a linear layer: integers (steps, n) to logits (steps, n, vocabulary).
+
+    Args:
+        kind: rnn, lstm, gru or transformer.
+        options: of the recurrent layer or the transformer.
+    """
+
+    def __init__(
+        self, vocabulary: int, width: int, hidden: int, layers: int = 1, kind: str = "lstm", **options: Any
+    ) -> None:
+        super().__init__()
+        kinds = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU, "transformer": nn.Transformer}
+        if kind not in kinds:
+            raise ValueError(f"unknown kind {kind!r}: one of {', '.join(kinds)}")
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.body = kinds[kind](width, hidden, layers, **options)
+        self.head = nn.Linear(width if kind == "transformer" else hidden, vocabulary)
+
+    def forward(self, x: Tensor, h: Any = None) -> tuple[Tensor, Any]:
+        """The logits, and the state behind the last step."""
+        y, state = self.body(self.embedding(x), h)
+        return self.head(y), state

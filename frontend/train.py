@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,12 @@ from . import ops, random
 from .autograd import Tensor
 from .differentiate import gradients
 from .modes import assigned, keep_graph
-from .nn.module import Module, Parameter
+from .nn.module import Module, Parameter, read_safetensors, write_safetensors
 from .optim import Optimizer
 from .trace import flatten, write_graph
+
+_STEPS = "seed and steps"
+"""The entry of a checkpoint that is no tensor of the state."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,34 @@ class TrainStep:
         results = program.exe(*arrays, *numbers, key, *self._state.arrays())
         loss, *more = results[: len(results) - self._state.size] if isinstance(results, tuple) else (results,)
         return float(loss) if program.single else (float(loss), *more)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint: the model, the optimizer's state, the step count and the seed. The file takes its name when it is
+        whole, so that a run that ends at any moment leaves the one before."""
+        arrays = {name: t.numpy() for name, t in self._state.tensors()}
+        write_safetensors({**arrays, _STEPS: np.array([self.seed, self.steps], np.int64)}, path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a checkpoint: the next steps lose what they would have lost then, to the last bit.
+
+        Raises:
+            ValueError: the file is damaged, or of another model or optimizer. Nothing is changed then.
+        """
+        found = read_safetensors(path)
+        own = dict(self._state.tensors())
+        missing, unknown = own.keys() - found.keys(), found.keys() - own.keys() - {_STEPS}
+        if missing or unknown or _STEPS not in found:
+            raise ValueError(
+                f"{path} is no checkpoint of this step: missing {sorted(missing)}, unknown {sorted(unknown)}"
+            )
+        for name, t in own.items():
+            if (found[name].shape, found[name].dtype) != (t.shape, t.dtype):
+                raise ValueError(
+                    f"{path}: {name} is {found[name].dtype}{list(found[name].shape)}, expected {t.dtype}{list(t.shape)}"
+                )
+        for name, t in own.items():
+            t.cached_data = found[name]
+        self.seed, self.optimizer.t = map(int, found[_STEPS])
 
     def compile(self, arrays: Sequence[np.ndarray]) -> _Program:
         """The compiled step for a batch like this one."""

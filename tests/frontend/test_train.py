@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,38 @@ def test_dropout_draws_anew_each_step_and_again_from_the_same_seed() -> None:
 
     first = losses(1)
     assert len(set(first)) == 4 and losses(1) == first and losses(2) != first
+
+
+def test_a_resumed_run_loses_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    batches = [images() for _ in range(3)]
+
+    def start() -> train.TrainStep:
+        np.random.seed(3)
+        model = cnn()
+        return train.compile_step(model, nn.SoftmaxLoss(), optim.Adam(model.parameters(), 0.01), batches[0], seed=9)
+
+    whole = start()
+    losses = [whole(*batches[i % 3]) for i in range(6)]
+    first = start()
+    assert [first(*batches[i % 3]) for i in range(3)] == losses[:3]
+    first.save(path)
+    first(*batches[0])  # what follows the checkpoint is lost
+    again = start()
+    again.load(path)
+    assert again.steps == 3 and [again(*batches[i % 3]) for i in range(3, 6)] == losses[3:]
+    for key, a in whole.model.state_dict().items():
+        assert np.array_equal(a, again.model.state_dict()[key])
+    raw, before = path.read_bytes(), again.model.state_dict()
+    path.write_bytes(raw[:-100])
+    with pytest.raises(ValueError, match="no whole safetensors file"):
+        again.load(path)
+    path.write_bytes(raw)
+    other, _ = pair(mlp)
+    step = train.compile_step(other, nn.SoftmaxLoss(), optim.SGD(other.parameters()), rows())
+    with pytest.raises(ValueError, match="no checkpoint of this step"):
+        step.load(path)
+    assert all(np.array_equal(v, again.model.state_dict()[k]) for k, v in before.items()) and again.steps == 6
 
 
 def test_bad_steps_are_refused() -> None:
