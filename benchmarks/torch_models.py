@@ -89,6 +89,22 @@ class _Layers:
             def forward(self, x: Any) -> Any:
                 return self.fn(x) + x
 
+        class Language(torch.nn.Module):
+            def __init__(self, m: LanguageModel) -> None:
+                super().__init__()
+                self.embedding, self.body, self.head = map(convert, (m.embedding, m.body, m.head))
+
+            def forward(self, x: Any, h: Any = None) -> Any:
+                y, state = self.body(self.embedding(x), h)
+                return self.head(y), state
+
+        kinds = {nn.Residual: Residual, LanguageModel: Language}
+        return kinds[type(m)](m) if type(m) in kinds else self.transformer(m)
+
+    def transformer(self, m: nn.Module) -> Any:
+        """A transformer and its parts."""
+        torch, convert = self.torch, self.convert
+
         class Attention(torch.nn.Module):
             def __init__(self, m: nn.AttentionLayer) -> None:
                 super().__init__()
@@ -127,17 +143,7 @@ class _Layers:
                 y = self.layers(y + self.positions.weight[: y.shape[1]])
                 return (y if self.batch_first else y.transpose(0, 1)), None
 
-        class Language(torch.nn.Module):
-            def __init__(self, m: LanguageModel) -> None:
-                super().__init__()
-                self.embedding, self.body, self.head = map(convert, (m.embedding, m.body, m.head))
-
-            def forward(self, x: Any, h: Any = None) -> Any:
-                y, state = self.body(self.embedding(x), h)
-                return self.head(y), state
-
-        kinds = {nn.Residual: Residual, nn.AttentionLayer: Attention, nn.TransformerLayer: Layer,
-                 nn.Transformer: Transformer, LanguageModel: Language}  # fmt: skip
+        kinds = {nn.AttentionLayer: Attention, nn.TransformerLayer: Layer, nn.Transformer: Transformer}
         if type(m) not in kinds:
             raise TypeError(f"{type(m).__name__} has no counterpart in torch here")
         return kinds[type(m)](m)
