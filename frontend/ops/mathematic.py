@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -212,4 +213,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     if b.ndim == 1:
         c = matmul(a, ops.reshape(b, (b.shape[0], 1)))
         return ops.reshape(c, c.shape[:-1])
+    if a.ndim > 2 and b.ndim == 2:  # one product of all rows, also in the gradients
+        rows = prod(a.shape[:-1])
+        return ops.reshape(MatMul()(ops.reshape(a, (rows, a.shape[-1])), b), (*a.shape[:-1], b.shape[-1]))
     return MatMul()(a, b)
