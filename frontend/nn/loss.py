@@ -14,7 +14,7 @@ class SoftmaxLoss(Module):
         if y.shape != logits.shape[:-1]:
             raise ValueError(f"logits of shape {logits.shape} need labels of shape {logits.shape[:-1]}, got {y.shape}")
         units = ops.one_hot(logits.shape[-1], y, logits.dtype)
-        return (ops.summation(ops.logsumexp(logits, -1)) - ops.summation(logits * units)) / y.size
+        return ops.mean(ops.logsumexp(logits, -1) - ops.summation(logits * units, -1))
 
 
 class MSELoss(Module):

@@ -257,6 +257,35 @@ def simplify_arithmetic(g: Rewriter, call: OpCall, type_: TensorType) -> Operand
     return None
 
 
+def join_products(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """a @ b + c @ d = [a c] @ [b; d], where c @ d sums up so few elements that reading and writing results would take most of its
+    time: the gradient of a weight that is used in every step of a sequence becomes one product."""
+    if call.op != "add" or type_.ndim != 2:
+        return None
+    products = [g.definition(a, "matmul") for a in call.args]
+    if any(p is None or p.args[0].type.ndim != 2 or p.attrs["panel"] or p.attrs["out_dtype"] for p in products):
+        return None
+    if any(a.type.shape != type_.shape or not g.is_used_once(a) for a in call.args):
+        return None
+    rows, columns = type_.shape
+    if min(p.args[0].type.shape[1] for p in products) * (rows + columns) > rows * columns:
+        return None
+    left, right = (_joined(g, [p.args[side] for p in products], 1 - side) for side in (0, 1))
+    return g.op("matmul", left, right)
+
+
+def _joined(g: Rewriter, parts: list[Operand], axis: int) -> Operand:
+    """Matrices side by side; transposed ones are turned afterwards, all at once."""
+    turned = [g.definition(p, "transpose") for p in parts]
+    if all(t is not None for t in turned):
+        return g.op("transpose", _joined(g, [t.args[0] for t in turned], 1 - axis), axes=(1, 0))
+    found: list[Operand] = []
+    for p in parts:
+        inner = g.definition(p, "concat")
+        found += inner.args if inner is not None and inner.attrs["axis"] % 2 == axis else (p,)
+    return g.op("concat", *found, axis=axis)
+
+
 # scales into weights
 
 
@@ -314,7 +343,7 @@ CANONICAL = (
     matmul_of_rows,
 )
 MOVEMENT = (simplify_movement, sink_transpose, sink_reshape, reduce_of_transpose)
-ARITHMETIC = (simplify_arithmetic,)
+ARITHMETIC = (simplify_arithmetic, join_products)
 SCALES = (fold_scale, merge_shifts)
 
 

@@ -238,3 +238,37 @@ def test_a_failing_pass_names_itself_and_writes_a_reproducer() -> None:
     scope: dict = {}
     exec(Path(path).read_text(), scope)
     assert structural_equal(scope["program"], failing)
+
+
+def test_short_products_join() -> None:
+    """The gradient of a weight that every step of a sequence uses: one product, whatever else is added."""
+    rng = np.random.default_rng(3)
+    g = GraphBuilder()
+    xs = [g.input(f"x{i}", (4, 30)) for i in range(5)]
+    ys = [g.input(f"y{i}", (4, 40)) for i in range(5)]
+    total = g.input("z", (30, 40))
+    for x, y in zip(xs, ys):
+        total = g.add(total, g.matmul(x, y, transposed=(True, False)))
+    module = g.build(total)
+    inputs = [rng.standard_normal(p.type.shape).astype("float32") for p in module.main.params]
+    simple = GRAPH.run(module)
+    assert sum(b.call.op == "matmul" for b in simple.main.bindings) == 5  # the first sum is not one of products
+    g = GraphBuilder()
+    xs = [g.input(f"x{i}", (4, 30)) for i in range(5)]
+    ys = [g.input(f"y{i}", (4, 40)) for i in range(5)]
+    products = [g.matmul(x, y, transposed=(True, False)) for x, y in zip(xs, ys)]
+    total = products[0]
+    for p in products[1:]:
+        total = g.add(total, p)
+    joined = GRAPH.run(g.build(total))
+    assert [b.call.op for b in joined.main.bindings] == ["concat", "transpose", "concat", "matmul"]
+    arrays = inputs[:5] + inputs[5:10]
+    np.testing.assert_allclose(evaluate(joined, arrays)[0], evaluate(g.build(total), arrays)[0], rtol=1e-5, atol=1e-5)
+    for shapes in (
+        ((30, 200), (200, 40)),
+        ((3, 4), (4, 5)),
+    ):  # long sums, or hardly any result: copying would cost more
+        g = GraphBuilder()
+        a, b, c, d = (g.input(n, s) for n, s in zip("abcd", (*shapes, *shapes)))
+        kept = GRAPH.run(g.build(g.add(g.matmul(a, b), g.matmul(c, d))))
+        assert sum(x.call.op == "matmul" for x in kept.main.bindings) == 2

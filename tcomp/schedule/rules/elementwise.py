@@ -15,7 +15,7 @@ NAME = "elementwise"
 
 VECTORS = 4
 """Vectors in a step of a loop, so that counting costs little."""
-MAX_PARTS = 16
+MAX_PARTS = 64
 """Most operands of a concatenation that get loops of their own."""
 TILE = 16
 """Rows of a tile of a transpose: the elements of a cache line, of 4 bytes each."""
