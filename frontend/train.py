@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.progress import Progress, TextColumn
 
 import tcomp
 
 from . import ops, random
-from .autograd import Tensor
+from .autograd import AnomalyError, Tensor
+from .data import DataLoader
 from .differentiate import gradients
-from .modes import assigned, keep_graph
+from .modes import assigned, detect_anomaly, keep_graph
 from .nn.module import Module, Parameter, read_safetensors, write_safetensors
 from .optim import Optimizer
 from .trace import flatten, write_graph
 
-_STEPS = "seed and steps"
-"""The entry of a checkpoint that is no tensor of the state."""
+_STEPS, _WORDS, _PLACE = "seed and steps", "numpy.random words", "numpy.random place"
+"""The entries of a checkpoint that are no tensors of the state."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,16 @@ class TrainStep:
     """
 
     def __init__(
-        self, model: Module, loss: Callable[..., Any], optimizer: Optimizer, seed: int, options: Mapping[str, Any]
+        self,
+        model: Module,
+        loss: Callable[..., Any],
+        optimizer: Optimizer,
+        seed: int,
+        detect: bool,
+        options: Mapping[str, Any],
     ) -> None:
         self.model, self.optimizer, self.seed = model, optimizer, seed
+        self.detect_anomaly = detect
         self._loss, self._options = loss, dict(options)
         self._programs: dict[tuple[Any, ...], _Program] = {}
         self._state = _State(model, optimizer)
@@ -67,23 +76,47 @@ class TrainStep:
 
         Returns:
             The loss as a float; where the loss function returned more, a tuple of it and of arrays.
+
+        Raises:
+            AnomalyError: with `detect_anomaly`, the loss is NaN: the error names the operator that first made NaN. The state is
+                the one before the step.
         """
         arrays = [np.ascontiguousarray(b.numpy() if isinstance(b, Tensor) else b) for b in batch]
         program = self.compile(arrays)
         self.executable = program.exe
-        self.optimizer.t += 1
-        hyper = self.optimizer.hyperparameters(self.optimizer.t)
-        key = np.array([self.seed, self.optimizer.t], np.int64)
-        numbers = [np.asarray(v, self._state.dtype) for v in hyper.values()]
+        before = [a.copy() for a in self._state.arrays()] if self.detect_anomaly else []
+        t = self.optimizer.t + 1
+        numbers = [np.asarray(v, self._state.dtype) for v in self.optimizer.hyperparameters(t).values()]
+        key = np.array([self.seed, t], np.int64)
         results = program.exe(*arrays, *numbers, key, *self._state.arrays())
         loss, *more = results[: len(results) - self._state.size] if isinstance(results, tuple) else (results,)
+        if before and np.isnan(loss):
+            self._blame(arrays, t, before)
+        self.optimizer.t = t
         return float(loss) if program.single else (float(loss), *more)
 
+    def _blame(self, arrays: Sequence[np.ndarray], t: int, before: Sequence[np.ndarray]) -> None:
+        """Find the operator that made NaN, by taking the step again, eagerly."""
+        for (_, tensor), a in zip(self._state.tensors(), before, strict=True):
+            tensor.cached_data = a
+        with detect_anomaly(), np.errstate(all="ignore"):
+            self._trace(arrays, t)
+        raise AnomalyError(
+            f"the loss of step {t} is NaN, but no operator made NaN of numbers when the step was taken again, eagerly: "
+            "does the batch or the state hold NaN already?"
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a checkpoint: the model, the optimizer's state, the step count and the seed. The file takes its name when it is
-        whole, so that a run that ends at any moment leaves the one before."""
+        """Write a checkpoint: the model, the optimizer's state, the step count and the seed, and the state of NumPy's global
+        generator, from which random transforms draw. The file takes its name when it is whole, so that a run that ends at any
+        moment leaves the one before."""
         arrays = {name: t.numpy() for name, t in self._state.tensors()}
-        write_safetensors({**arrays, _STEPS: np.array([self.seed, self.steps], np.int64)}, path)
+        _, words, place, has_gauss, gauss = np.random.get_state()
+        extra = {
+            _STEPS: np.array([self.seed, self.steps], np.int64), _WORDS: np.asarray(words),
+            _PLACE: np.array([place, has_gauss, gauss], np.float64),
+        }  # fmt: skip
+        write_safetensors({**arrays, **extra}, path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint: the next steps lose what they would have lost then, to the last bit.
@@ -93,8 +126,9 @@ class TrainStep:
         """
         found = read_safetensors(path)
         own = dict(self._state.tensors())
-        missing, unknown = own.keys() - found.keys(), found.keys() - own.keys() - {_STEPS}
-        if missing or unknown or _STEPS not in found:
+        extra = {_STEPS, _WORDS, _PLACE}
+        missing, unknown = (own.keys() | extra) - found.keys(), found.keys() - own.keys() - extra
+        if missing or unknown:
             raise ValueError(
                 f"{path} is no checkpoint of this step: missing {sorted(missing)}, unknown {sorted(unknown)}"
             )
@@ -106,6 +140,8 @@ class TrainStep:
         for name, t in own.items():
             t.cached_data = found[name]
         self.seed, self.optimizer.t = map(int, found[_STEPS])
+        place, has_gauss, gauss = found[_PLACE]
+        np.random.set_state(("MT19937", found[_WORDS], int(place), int(has_gauss), float(gauss)))
 
     def compile(self, arrays: Sequence[np.ndarray]) -> _Program:
         """The compiled step for a batch like this one."""
@@ -115,13 +151,12 @@ class TrainStep:
             self._programs[key] = _Program(tcomp.compile(module, **self._options), single)
         return self._programs[key]
 
-    def _trace(self, arrays: Sequence[np.ndarray]) -> tuple[Any, bool]:
-        """The graph of a step: its inputs are the batch, the numbers of the step, the key, and the state, which it changes."""
+    def _trace(self, arrays: Sequence[np.ndarray], t: int = 1) -> tuple[Any, bool]:
+        """The graph of step t: its inputs are the batch, the numbers of the step, the key, and the state, which it changes."""
         batch = [Tensor(a, requires_grad=False) for a in arrays]
-        hyper = {
-            k: Tensor.make_const(np.asarray(v, self._state.dtype)) for k, v in self.optimizer.hyperparameters(1).items()
-        }
-        key = random.key_of(self.seed, 1)
+        numbers = self.optimizer.hyperparameters(t)
+        hyper = {k: Tensor.make_const(np.asarray(v, self._state.dtype)) for k, v in numbers.items()}
+        key = random.key_of(self.seed, t)
         with keep_graph(), random.using(random.Generator(key)), assigned() as changes:
             out = self._forward(batch)
             loss, *more = flatten(out)
@@ -208,6 +243,7 @@ def compile_step(
     *,
     num_threads: int | None = None,
     seed: int = 0,
+    detect_anomaly: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> TrainStep:
     """Compile a whole training step: forward, backward and optimizer become one native call.
@@ -220,6 +256,8 @@ def compile_step(
         optimizer: of the model's parameters; its learning rate may change from step to step.
         example_batch: arrays or tensors like those of each step.
         seed: of dropout; each step draws its own numbers.
+        detect_anomaly: keep the state before each step, so that after a loss of NaN the step can be taken again, eagerly, to
+            name the operator that first made NaN.
         progress: called with (kernels done, kernels in all, name) while kernels are built.
 
     Returns:
@@ -230,6 +268,58 @@ def compile_step(
         tcomp.UnsupportedError: the model uses an operation that cannot be compiled.
     """
     options = {"target": target, "num_threads": num_threads, "progress": progress}
-    step = TrainStep(model, loss, optimizer, seed, options)
+    step = TrainStep(model, loss, optimizer, seed, detect_anomaly, options)
     step.compile([np.ascontiguousarray(b.numpy() if isinstance(b, Tensor) else b) for b in example_batch])
     return step
+
+
+def fit(
+    step: TrainStep,
+    loader: DataLoader,
+    epochs: int,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 100,
+    schedule: Callable[[int], float] | None = None,
+    on_step: Callable[[TrainStep, float], None] | None = None,
+    quiet: bool = False,
+) -> list[float]:
+    """Train for some epochs, counted from the very first step; a run that was cut short goes on from its checkpoint.
+
+    Args:
+        loader: gives batches as `step` takes them. With a `seed` of its own a resumed run sees what it would have seen.
+        checkpoint: a file that is written every so many steps and in the end, and from which training goes on if it is there.
+        schedule: from the number of a step (from 0) to a factor of the learning rate (see `optim.cosine`).
+        on_step: called with the step and its loss after each.
+        quiet: no progress bar.
+
+    Returns:
+        The losses of the steps taken now.
+
+    Raises:
+        FloatingPointError: a loss is NaN; the checkpoint from before remains.
+    """
+    if checkpoint is not None and os.path.exists(checkpoint):
+        step.load(checkpoint)
+    rate, total, losses = step.optimizer.lr, epochs * len(loader), []
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[shown]}"))
+    with Progress(*columns, transient=True, disable=quiet) as bar:
+        task = bar.add_task("training", total=total, completed=step.steps, shown="")
+        while step.steps < total:
+            epoch, done = divmod(step.steps, len(loader))
+            for batch in loader.batches(epoch, done):
+                if schedule is not None:
+                    step.optimizer.lr = rate * schedule(step.steps)
+                loss = step(*batch)
+                loss = loss[0] if isinstance(loss, tuple) else loss
+                if np.isnan(loss):
+                    hint = "compile the step with detect_anomaly=True to see which operator made it"
+                    raise FloatingPointError(f"the loss of step {step.steps} is NaN; {hint}")
+                losses.append(loss)
+                bar.update(task, completed=step.steps, shown=f"loss {loss:.4f}")
+                if on_step is not None:
+                    on_step(step, loss)
+                if checkpoint is not None and (step.steps % every == 0 or step.steps == total):
+                    step.save(checkpoint)
+    step.optimizer.lr = rate
+    return losses

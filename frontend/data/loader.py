@@ -43,6 +43,7 @@ class DataLoader:
         batch_size: examples of a batch.
         shuffle: in a new random order each time (NumPy's global generator).
         drop_last: leave out a last batch with fewer examples.
+        seed: shuffle by this number and the epoch alone, so that a resumed run goes on in the same order.
         num_workers: threads that make batches ahead, in order; with 0 each is made when it is asked for. Transforms that
             draw random numbers then do so in no fixed order.
         collate_fn: from a list of examples to a batch.
@@ -55,6 +56,7 @@ class DataLoader:
         shuffle: bool = False,
         *,
         drop_last: bool = False,
+        seed: int | None = None,
         num_workers: int = 0,
         collate_fn: Callable[[Sequence[Any]], Any] = collate,
         device: Any = None,
@@ -68,6 +70,8 @@ class DataLoader:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.seed = seed
+        self.epoch = 0
         self.num_workers = num_workers
         self.collate_fn = collate_fn
 
@@ -76,8 +80,17 @@ class DataLoader:
         return whole if self.drop_last or not rest else whole + 1
 
     def __iter__(self) -> Iterator[Any]:
-        order = np.random.permutation(len(self.dataset)) if self.shuffle else np.arange(len(self.dataset))
-        parts = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
+        walk = self.batches(self.epoch)
+        self.epoch += 1
+        return walk
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The batches of an epoch, from some number on."""
+        order = np.arange(len(self.dataset))
+        if self.shuffle:
+            draw = np.random if self.seed is None else np.random.default_rng([self.seed, epoch])
+            order = draw.permutation(len(self.dataset))
+        parts = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(start, len(self))]
         return self._ahead(parts) if self.num_workers else map(self._batch, parts)
 
     def _batch(self, index: np.ndarray) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import frontend as ndl
 import tcomp
 from frontend import nn, optim, train
+from frontend.data import DataLoader, NDArrayDataset
 
 R = np.random.default_rng(21)
 
@@ -216,6 +219,86 @@ def test_a_resumed_run_loses_the_same_to_the_last_bit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint of this step"):
         step.load(path)
     assert all(np.array_equal(v, again.model.state_dict()[k]) for k, v in before.items()) and again.steps == 6
+
+
+def training() -> tuple[train.TrainStep, DataLoader]:
+    """A run with everything that is random: order, augmentation, dropout."""
+    np.random.seed(3)
+    data = Augmented(IMAGES, np.arange(23) % 5)
+    loader = DataLoader(data, 6, shuffle=True, seed=4)
+    model = cnn()
+    step = train.compile_step(
+        model, nn.SoftmaxLoss(), optim.Adam(model.parameters(), 0.01), next(loader.batches(0)), seed=9
+    )
+    return step, loader
+
+
+IMAGES = np.random.default_rng(33).standard_normal((23, 3, 8, 8)).astype("float32")
+
+
+class Augmented(NDArrayDataset):
+    def __getitem__(self, index: Any) -> tuple:
+        x, y = super().__getitem__(index)
+        return x + np.random.randn(1).astype("float32"), y
+
+
+SCRIPT = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import test_train as t
+from frontend import train
+step, loader = t.training()
+def stop(step, loss):
+    print(step.steps, repr(loss), flush=True)
+    if step.steps == int(sys.argv[1]):
+        os.kill(os.getpid(), 9)
+train.fit(step, loader, 3, checkpoint={path!r}, every=3, schedule=lambda n: 0.9**n, on_step=stop, quiet=True)
+"""
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    step, loader = training()
+    whole = train.fit(step, loader, 3, schedule=lambda n: 0.9**n, quiet=True)
+    assert len(whole) == step.steps == 12
+    script = SCRIPT.format(tests=str(Path(__file__).parent), path=str(path))
+    root = Path(__file__).resolve().parents[2]
+    seen: dict[int, float] = {}
+    for stop in (5, 8, 0):  # killed between checkpoints, at different places of an epoch; then to the end
+        done = subprocess.run([sys.executable, "-c", script, str(stop)], cwd=root, capture_output=True, text=True)
+        assert (done.returncode == 0) == (stop == 0), done.stderr
+        for line in done.stdout.splitlines():
+            number, loss = line.split()
+            assert seen.setdefault(int(number), float(loss)) == float(loss)
+    assert [seen[i] for i in range(1, 13)] == whole
+    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
+
+
+def test_nan_is_reported_with_the_operator_that_made_it() -> None:
+    class Fragile(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(12, 8), nn.Linear(8, 4)
+
+        def forward(self, x: ndl.Tensor) -> ndl.Tensor:
+            return self.last(ndl.log(self.first(x) ** 2 - 1e3))
+
+    np.random.seed(0)
+    batch = rows()
+    for detect in (True, False):
+        model = Fragile()
+        optimizer = optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        with np.errstate(invalid="ignore"):
+            step = train.compile_step(model, nn.SoftmaxLoss(), optimizer, batch, detect_anomaly=detect)
+        before = model.state_dict()
+        loader = DataLoader(NDArrayDataset(*batch), 7)
+        if detect:
+            with pytest.raises(ndl.AnomalyError, match="^Log made NaN of numbers"):
+                train.fit(step, loader, 1, quiet=True)
+            assert all(np.array_equal(v, model.state_dict()[k]) for k, v in before.items()) and step.steps == 0
+        else:
+            with pytest.raises(FloatingPointError, match="loss of step 1 is NaN; compile the step with detect_anomaly"):
+                train.fit(step, loader, 1, quiet=True)
 
 
 def test_bad_steps_are_refused() -> None:
