@@ -166,9 +166,8 @@ class TrainStep:
             after = self._state.updates(found, hyper, changes)
         inputs = [(f"x{i}", x) for i, x in enumerate(batch)] + list(hyper.items()) + [("key", key)]
         results = [ops.reshape(loss, ()) if loss.shape else loss, *more]
-        owned = {name: t for name, t, _ in after}
-        updates = {name: len(results) + i for i, name in enumerate(owned)}
-        module = write_graph([*inputs, *owned.items()], [*results, *(new for _, _, new in after)], updates)
+        updates = {name: len(results) + i for i, (name, _, _) in enumerate(after)}
+        module = write_graph([*inputs, *self._state.tensors()], [*results, *(new for _, _, new in after)], updates)
         return module, isinstance(out, Tensor)
 
     def _forward(self, batch: Sequence[Tensor]) -> Any:
@@ -179,7 +178,8 @@ class TrainStep:
 
 
 class _State:
-    """What a step changes: parameters, the optimizer's state, the model's buffers."""
+    """What a step reads and changes: the optimizer's parameters and state, and the model's buffers; and what it only reads: other
+    parameters of the model."""
 
     def __init__(self, model: Module, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
@@ -197,18 +197,26 @@ class _State:
             if not isinstance(t, Parameter):
                 buffers.setdefault(id(t), (name, t))
         self.buffers = list(buffers.values())
+        trained = {id(p) for p in self.params}
+        self.others = [(name, p) for name, p in model.named_parameters() if id(p) not in trained]
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) of everything, in the order of the step's inputs."""
+    def changing(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor) of what a step changes."""
         yield from zip(self.names, self.params)
         for i, name in enumerate(self.names):
             for slot, t in zip(self.optimizer.slots, self.optimizer.state[i]):
                 yield f"{name}.{slot}", t
         yield from self.buffers
 
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor) of everything, in the order of the step's inputs."""
+        yield from self.changing()
+        yield from self.others
+
     @property
     def size(self) -> int:
-        return sum(1 for _ in self.tensors())
+        """How many tensors a step changes."""
+        return sum(1 for _ in self.changing())
 
     def arrays(self) -> list[np.ndarray]:
         """The tensors' arrays, to be changed in place; made so first, where they are shared, read-only or not contiguous."""
@@ -223,7 +231,7 @@ class _State:
     def updates(
         self, grads: Sequence[Tensor], hyper: Mapping[str, Tensor], changes: Mapping[int, Tensor]
     ) -> list[tuple[str, Tensor, Tensor]]:
-        """(name, tensor, its new value) of everything."""
+        """(name, tensor, its new value) of everything that changes."""
         new_params, new_state = [], []
         for i, (p, g) in enumerate(zip(self.params, grads)):
             own = {k: ops.cast(v, p.dtype) for k, v in hyper.items()}
@@ -231,7 +239,7 @@ class _State:
             new_params.append(new)
             new_state += state
         after = [*new_params, *new_state, *(changes.get(id(t), t) for _, t in self.buffers)]
-        return [(name, t, new) for (name, t), new in zip(self.tensors(), after, strict=True)]
+        return [(name, t, new) for (name, t), new in zip(self.changing(), after, strict=True)]
 
 
 def compile_step(

@@ -3,7 +3,7 @@
 from .datasets import DigitsDataset, NDArrayDataset
 from .files import CIFAR10Dataset, MNISTDataset
 from .loader import DataLoader, Dataset, collate
-from .text import Corpus, Dictionary, batchify, get_batch
+from .text import Corpus, Dictionary, batchify, get_batch, python_topics
 from .transforms import RandomCrop, RandomFlipHorizontal, Transform
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "batchify",
     "collate",
     "get_batch",
+    "python_topics",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
@@ -85,3 +86,8 @@ def get_batch(batches: np.ndarray, i: int, bptt: int, device: Any = None, dtype:
         raise IndexError(f"row {i} has no row behind it: there are {len(batches)}")
     data, target = batches[i : i + steps], batches[i + 1 : i + 1 + steps]
     return Tensor.make_const(data), Tensor.make_const(target.reshape(-1))
+
+
+def python_topics() -> str:
+    """The help texts on Python's language that every Python carries (`pydoc_data.topics`), about half a million characters."""
+    return "\n\n".join(text for _, text in sorted(topics.items()))

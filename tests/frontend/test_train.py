@@ -148,6 +148,19 @@ def test_batches_of_other_shapes_are_compiled_when_they_come() -> None:
         assert np.isclose(step(*batch), eager_step(one, nn.SoftmaxLoss(), first, batch), rtol=1e-4)
 
 
+def test_parameters_that_others_train_are_read_anew_each_step() -> None:
+    one, two = pair(lambda: nn.Sequential(nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 4)))
+    first, second = (optim.SGD(m[0].parameters(), 0.1) for m in (one, two))
+    batch = rows()
+    step = train.compile_step(two, nn.SoftmaxLoss(), second, batch)
+    for _ in range(3):
+        for m in (one, two):
+            m[2].weight.data = m[2].weight.data * 0.5
+        kept = two[2].weight.numpy().copy()
+        assert np.isclose(step(*batch), eager_step(one, nn.SoftmaxLoss(), first, batch), rtol=1e-5)
+        assert np.array_equal(two[2].weight.numpy(), kept)
+
+
 def test_a_loss_function_may_return_more() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
