@@ -41,7 +41,9 @@ print(f"f = {rosenbrock(ndl.Tensor(at)).item():.4f}")
 # %%
 def differences(h: float) -> np.ndarray:
     steps = np.eye(len(at)) * h
-    return np.array([(rosenbrock(ndl.Tensor(at + s)).item() - rosenbrock(ndl.Tensor(at - s)).item()) / (2 * h) for s in steps])
+    return np.array(
+        [(rosenbrock(ndl.Tensor(at + s)).item() - rosenbrock(ndl.Tensor(at - s)).item()) / (2 * h) for s in steps]
+    )
 
 
 exact = ndl.grad(rosenbrock)(at).numpy()
@@ -123,7 +125,9 @@ for _ in range(len(newton_losses)):
     loss.backward()
     descent.step()
     descent_losses.append(loss.item())
-print(f"after {len(newton_losses)} steps: Newton {newton_losses[-1]:.1e} at {np.round(p.numpy(), 4)}, descent {descent_losses[-1]:.3f}")
+print(
+    f"after {len(newton_losses)} steps: Newton {newton_losses[-1]:.1e} at {np.round(p.numpy(), 4)}, descent {descent_losses[-1]:.3f}"
+)
 
 # %%
 import matplotlib

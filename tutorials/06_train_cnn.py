@@ -61,7 +61,9 @@ optimizer = optim.AdamW(model.parameters(), 3e-3, weight_decay=0.05)
 start = time.perf_counter()
 step = train.compile_step(model, nn.SoftmaxLoss(), optimizer, next(loader.batches(0)))
 program = step.compile([t.numpy() for t in next(loader.batches(0))]).exe
-print(f"compiled in {time.perf_counter() - start:.1f} s: {program.program.fused_from} operations, {program.num_kernels} kernels")
+print(
+    f"compiled in {time.perf_counter() - start:.1f} s: {program.program.fused_from} operations, {program.num_kernels} kernels"
+)
 print(program.memory)
 
 # %% [markdown]

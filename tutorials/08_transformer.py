@@ -37,7 +37,15 @@ print(f"{len(text):,} letters; a unigram model loses {unigram:.3f} nats a letter
 
 # %%
 model = LanguageModel(
-    len(letters), WIDTH, 4 * WIDTH, LAYERS, "transformer", num_head=4, dim_head=WIDTH // 4, dropout=0.05, sequence_len=CONTEXT
+    len(letters),
+    WIDTH,
+    4 * WIDTH,
+    LAYERS,
+    "transformer",
+    num_head=4,
+    dim_head=WIDTH // 4,
+    dropout=0.05,
+    sequence_len=CONTEXT,
 )
 print(f"{sum(p.size for p in model.parameters()):,} parameters")
 for p in (model.embedding.weight, model.body.positions.embedding.weight):

@@ -126,27 +126,32 @@ def _guard(s: Stmt, env: Env) -> Stmt:
     return map_statements(s, lambda x: _guard(x, env))
 
 
-def guard_loads(e: Expr, env: Env) -> Expr:
-    """Mask the loads behind each Select that are not certainly inside their buffers."""
-    if isinstance(e, Select):
-        cond = guard_loads(e.cond, env)
-        then = _mask_loads(guard_loads(e.then, env), cond, env)
-        orelse = _mask_loads(guard_loads(e.orelse, env), ~cond, env)
-        return e if (cond, then, orelse) == (e.cond, e.then, e.orelse) else Select(cond, then, orelse)
+def guard_loads(e: Expr, env: Env, mask: Expr | None = None) -> Expr:
+    """Mask the loads behind each Select that are not certainly inside their buffers; a Select that is decided by the loops around
+    goes.
+
+    Args:
+        mask: the condition under which the expression is evaluated.
+    """
 
     def pre(x: object) -> Expr | None:
-        return guard_loads(x, env) if isinstance(x, Select) else None
+        if isinstance(x, Select):
+            decided = simplify(x.cond, env)
+            if isinstance(decided, Const):
+                return guard_loads(x.then if decided.value else x.orelse, env, mask)
+            cond = guard_loads(x.cond, env, mask)
+            then = guard_loads(x.then, env, cond if mask is None else mask & cond)
+            orelse = guard_loads(x.orelse, env, ~cond if mask is None else mask & ~cond)
+            return x if (cond is x.cond and then is x.then and orelse is x.orelse) else Select(cond, then, orelse)
+        if isinstance(x, Load) and mask is not None:
+            indices = tuple(guard_loads(i, env, mask) for i in x.indices)
+            x = x if all(i is j for i, j in zip(indices, x.indices)) else with_fields(x, indices=indices)
+            if _inside(x.buffer, x.indices, env):
+                return x
+            return with_fields(x, mask=mask if x.mask is None else mask & x.mask)
+        return None
 
     return rewrite(e, lambda x: x, pre)
-
-
-def _mask_loads(e: Expr, condition: Expr, env: Env) -> Expr:
-    def post(x: object) -> object:
-        if isinstance(x, Load) and not _inside(x.buffer, x.indices, env):
-            return with_fields(x, mask=condition if x.mask is None else condition & x.mask)
-        return x
-
-    return rewrite(e, post)
 
 
 def _inside(buffer: Buffer, indices: tuple[Expr, ...], env: Env) -> bool:
