@@ -411,7 +411,7 @@ def accumulate_gradients(
         yield node, total
         if isinstance(node.op, ops.TupleGetItem):
             members.setdefault(id(node.inputs[0]), {}).setdefault(node.op.index, []).append(total)
-        elif node.op is not None:
+        elif node.op is not None and any(id(x) in needed for x in node.inputs):
             for x, g in zip(node.inputs, node.op.gradient_as_tuple(total, node), strict=True):
                 if g is not None and id(x) in needed:
                     partial.setdefault(id(x), []).append(g)

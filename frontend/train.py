@@ -13,11 +13,11 @@ from rich.progress import Progress, TextColumn
 import tcomp
 
 from . import ops, random
-from .autograd import AnomalyError, Tensor
+from .autograd import AnomalyError, Tensor, find_topo_sort
 from .data import DataLoader
 from .differentiate import gradients
 from .modes import assigned, detect_anomaly, keep_graph
-from .nn.module import Module, Parameter, read_safetensors, write_safetensors
+from .nn.module import Module, Parameter, Stack, read_safetensors, write_safetensors
 from .optim import Optimizer
 from .trace import flatten, write_graph
 
@@ -163,7 +163,7 @@ class TrainStep:
             if loss.size != 1:
                 raise ValueError(f"the loss is one number, got a tensor of shape {loss.shape}")
             found = gradients(loss, self._state.params)
-            after = self._state.updates(found, hyper, changes)
+            after = self._state.updates(loss, found, hyper, changes)
         inputs = [(f"x{i}", x) for i, x in enumerate(batch)] + list(hyper.items()) + [("key", key)]
         results = [ops.reshape(loss, ()) if loss.shape else loss, *more]
         updates = {name: len(results) + i for i, (name, _, _) in enumerate(after)}
@@ -229,17 +229,19 @@ class _State:
         return found
 
     def updates(
-        self, grads: Sequence[Tensor], hyper: Mapping[str, Tensor], changes: Mapping[int, Tensor]
+        self, loss: Tensor, grads: Sequence[Tensor], hyper: Mapping[str, Tensor], changes: Mapping[int, Tensor]
     ) -> list[tuple[str, Tensor, Tensor]]:
-        """(name, tensor, its new value) of everything that changes."""
-        new_params, new_state = [], []
-        for i, (p, g) in enumerate(zip(self.params, grads)):
+        """(name, tensor, its new value) of everything that changes: in the order in which the backward pass reaches the parameters,
+        so that each gradient is computed, used and freed before the next."""
+        place = {id(node): i for i, node in enumerate(find_topo_sort([loss]))}
+        found = [(name, t, changes.get(id(t), t)) for name, t in self.buffers]
+        for i in sorted(range(len(self.params)), key=lambda i: -place.get(id(self.params[i]), 0)):
+            p, name = self.params[i], self.names[i]
             own = {k: ops.cast(v, p.dtype) for k, v in hyper.items()}
-            new, state = self.optimizer.update(p, g, self.optimizer.state[i], own)
-            new_params.append(new)
-            new_state += state
-        after = [*new_params, *new_state, *(changes.get(id(t), t) for _, t in self.buffers)]
-        return [(name, t, new) for (name, t), new in zip(self.changing(), after, strict=True)]
+            new, state = self.optimizer.update(p, grads[i], self.optimizer.state[i], own)
+            slots = zip(self.optimizer.slots, self.optimizer.state[i], state)
+            found += [(name, p, new), *((f"{name}.{slot}", before, after) for slot, before, after in slots)]
+        return found
 
 
 def compile_step(
@@ -251,6 +253,7 @@ def compile_step(
     *,
     num_threads: int | None = None,
     seed: int = 0,
+    recompute: int | None = None,
     detect_anomaly: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> TrainStep:
@@ -264,6 +267,9 @@ def compile_step(
         optimizer: of the model's parameters; its learning rate may change from step to step.
         example_batch: arrays or tensors like those of each step.
         seed: of dropout; each step draws its own numbers.
+        recompute: of so many layers at a time (of a Sequential or a Transformer) only the input is kept for the backward pass,
+            which computes the rest again: less memory, the same losses. About the square root of the number of layers takes the
+            least memory; `step.executable.memory` tells how much.
         detect_anomaly: keep the state before each step, so that after a loss of NaN the step can be taken again, eagerly, to
             name the operator that first made NaN.
         progress: called with (kernels done, kernels in all, name) while kernels are built.
@@ -276,9 +282,31 @@ def compile_step(
         tcomp.UnsupportedError: the model uses an operation that cannot be compiled.
     """
     options = {"target": target, "num_threads": num_threads, "progress": progress}
+    segment_layers(model, recompute)
     step = TrainStep(model, loss, optimizer, seed, detect_anomaly, options)
     step.compile([np.ascontiguousarray(b.numpy() if isinstance(b, Tensor) else b) for b in example_batch])
     return step
+
+
+def segment_layers(model: Module, every: int | None) -> None:
+    """Set how many layers of the outermost stacks are computed again at a time; None to keep all results.
+
+    Raises:
+        ValueError: less than one layer, or a model without a stack of more layers.
+    """
+    if every is not None and every < 1:
+        raise ValueError(f"at least one layer is computed again at a time, got {every}")
+    found, waiting = 0, [model]
+    while waiting:
+        m = waiting.pop()
+        if isinstance(m, Stack):
+            m.segment = every if every is not None and len(m.layers) > every else None
+            found += m.segment is not None
+            if m.segment is not None:
+                continue
+        waiting += [child for _, child in m._own() if isinstance(child, Module)]
+    if every is not None and not found:
+        raise ValueError(f"the model has no Sequential or Transformer of more than {every} layers to compute again")
 
 
 def fit(

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import init, ops, random
 from ..autograd import Tensor
-from .module import Module, Parameter
+from .module import Module, Parameter, Stack
 
 
 class Identity(Module):
@@ -118,17 +118,14 @@ class Softmax(Module):
         return ops.softmax(x, self.axis)
 
 
-class Sequential(Module):
+class Sequential(Stack):
     """Modules one after another."""
 
     def __init__(self, *modules: Module) -> None:
-        super().__init__()
-        self.layers = modules
+        super().__init__(modules)
 
     def forward(self, x: Tensor) -> Tensor:
-        for module in self.layers:
-            x = module(x)
-        return x
+        return self.run(x)
 
     def __len__(self) -> int:
         return len(self.layers)

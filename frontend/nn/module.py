@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from .. import ops
 from ..autograd import Tensor
 from ..trace import trace
 
@@ -142,6 +143,41 @@ class Module:
     def __tcomp_trace__(self, inputs: list[Any]) -> Any:
         """How `tcomp.compile` meets a model: the module's IRModule, for inputs like the given ones."""
         return trace(self, inputs)
+
+
+class Stack(Module):
+    """Layers one after another.
+
+    Attributes:
+        segment: while training, so many layers at a time keep only their input for the backward pass, which computes the rest
+            again; None to keep everything.
+    """
+
+    segment: int | None = None
+
+    def __init__(self, layers: Sequence[Module]) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def run(self, x: Tensor, *more: Any) -> Tensor:
+        """All layers.
+
+        Args:
+            more: further arguments of each layer.
+        """
+        if self.segment is None or not self.training:
+            return _chain(self.layers, x, *more)
+        for start in range(0, len(self.layers), self.segment):
+            part = self.layers[start : start + self.segment]
+            params = list({id(p): p for layer in part for p in layer.parameters()}.values())
+            x = ops.recompute(lambda y, part=part: _chain(part, y, *more), x, params=params)
+        return x
+
+
+def _chain(layers: Sequence[Module], x: Tensor, *more: Any) -> Tensor:
+    for layer in layers:
+        x = layer(x, *more)
+    return x
 
 
 def write_safetensors(

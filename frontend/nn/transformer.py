@@ -9,7 +9,7 @@ import numpy as np
 from .. import init, ops
 from ..autograd import Tensor
 from .basic import Dropout, Embedding, Linear, ReLU, Sequential
-from .module import Module
+from .module import Module, Stack
 from .norm import LayerNorm1d
 
 
@@ -161,7 +161,7 @@ class SinusoidalPositions(Module):
         return x + Tensor.make_const(table.astype(x.dtype))
 
 
-class Transformer(Module):
+class Transformer(Stack):
     """Positions and transformer layers over sequences (steps, n, embedding_size).
 
     Args:
@@ -186,22 +186,23 @@ class Transformer(Module):
         sequence_len: int = 2048,
         positions: str = "learned",
     ) -> None:
-        super().__init__()
-        self.batch_first = batch_first
         if positions not in ("learned", "sinusoidal", "none"):
             raise ValueError(f"unknown positions {positions!r}: learned, sinusoidal or none")
+        super().__init__(
+            [
+                TransformerLayer(
+                    embedding_size, num_head, dim_head, hidden_size, dropout=dropout, causal=causal, dtype=dtype
+                )
+                for _ in range(num_layers)
+            ]
+        )
+        self.batch_first = batch_first
         self.positions = None
         if positions != "none":
             is_learned = positions == "learned"
             self.positions = (
                 LearnedPositions(sequence_len, embedding_size, dtype=dtype) if is_learned else SinusoidalPositions()
             )
-        self.layers = [
-            TransformerLayer(
-                embedding_size, num_head, dim_head, hidden_size, dropout=dropout, causal=causal, dtype=dtype
-            )
-            for _ in range(num_layers)
-        ]
 
     def forward(self, x: Tensor, h: Any = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Results as x, and zeros in place of the state that a recurrent layer has.
@@ -212,7 +213,6 @@ class Transformer(Module):
         y = x if self.batch_first else ops.permute(x, (1, 0, 2))
         if self.positions is not None:
             y = self.positions(y)
-        for layer in self.layers:
-            y = layer(y, mask)
+        y = self.run(y, mask)
         y = y if self.batch_first else ops.permute(y, (1, 0, 2))
         return y, init.zeros_like(y)

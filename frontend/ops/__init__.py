@@ -54,6 +54,7 @@ from .movement import (
 )
 from .normalization import batch_norm, layer_norm, rms_norm
 from .pooling import avg_pool2d, max_pool2d
+from .recompute import recompute
 from .reduction import argmax, argmin, max, mean, min, summation, var
 from .shape import broadcast_to, expand_dims, permute, reshape, squeeze, transpose
 
@@ -120,6 +121,7 @@ __all__ = [
     "power",
     "power_scalar",
     "relu",
+    "recompute",
     "reshape",
     "rms_norm",
     "sigmoid",

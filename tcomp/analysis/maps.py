@@ -117,12 +117,11 @@ def image_extents(exprs: Sequence[Expr], domain: Env, env: Env) -> tuple[Expr, .
 
 
 def covers(exprs: Sequence[Expr], domain: Env, extents: Sequence[Expr], dims: Sequence[Var] = ()) -> bool:
-    """Whether the image of a box is all of another box at 0.
-
-    Raises:
-        NotAffineError: an expression is not affine.
-    """
-    image, whole = _image(exprs, domain, extents, dims)
+    """Whether the image of a box is certainly all of another box at 0: not where an expression or an extent is not affine."""
+    try:
+        image, whole = _image(exprs, domain, extents, dims)
+    except NotAffineError:
+        return False
     return bool(whole.is_subset(image))
 
 

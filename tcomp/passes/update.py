@@ -13,6 +13,7 @@ from ..ir.graph import Binding, FuncCall, Function, OpCall, Operand, Value, defi
 from ..ir.module import IRModule
 from ..ir.node import with_fields
 from ..ir.primfunc import PrimFunc
+from ..ops.registry import get
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,13 @@ def views(main: Function) -> dict[Operand, Operand]:
     source: dict[Operand, Operand] = {}
     for b in main.bindings:
         if _is_view(b):
-            (a,) = b.call.args
+            a = b.call.args[0]
             source[b.result] = source.get(a, a)
     return source
 
 
 def _is_view(b: Binding) -> bool:
-    return isinstance(b.call, OpCall) and b.call.op == "reshape"
+    return isinstance(b.call, OpCall) and get(b.call.op).kind == "view"
 
 
 def _order(main: Function) -> object:

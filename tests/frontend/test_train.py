@@ -234,6 +234,51 @@ def test_a_resumed_run_loses_the_same_to_the_last_bit(tmp_path: Path) -> None:
     assert all(np.array_equal(v, again.model.state_dict()[k]) for k, v in before.items()) and again.steps == 6
 
 
+def deep(layers: int, width: int = 64) -> nn.Module:
+    return nn.Sequential(
+        *[nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(layers)], nn.Linear(width, 10)
+    )
+
+
+def test_recomputed_layers_take_the_square_root_of_the_memory_and_lose_the_same() -> None:
+    batch = [R.standard_normal((256, 64)).astype("float32"), R.integers(0, 10, 256)]
+    memory, losses = {}, {}
+    for every in (None, 2, 4, 8):
+        np.random.seed(0)
+        model = deep(16)
+        step = train.compile_step(model, nn.SoftmaxLoss(), optim.Adam(model.parameters(), 0.01), batch, recompute=every)
+        losses[every] = [step(*batch) for _ in range(4)]
+        memory[every] = step.executable.memory.arena
+    layer = 256 * 64 * 4
+    assert losses[2] == losses[4] == losses[8] == losses[None]  # to the last bit
+    assert memory[None] > 16 * layer and memory[4] < 12 * layer and memory[4] < memory[2] and memory[4] < memory[8]
+
+
+@pytest.mark.parametrize("make", [mlp, lambda: Language("transformer")])
+def test_recomputed_layers_draw_and_count_once(make: Any) -> None:
+    """Dropout masks are the same again, running statistics change once; eager steps agree, too."""
+    one, two = pair(make)
+    batch = rows() if isinstance(one, nn.Sequential) else text()
+    first, second = (optim.SGD(m.parameters(), 0.1, momentum=0.9) for m in (one, two))
+    whole = train.compile_step(one, nn.SoftmaxLoss(), first, batch, seed=3)
+    step = train.compile_step(two, nn.SoftmaxLoss(), second, batch, seed=3, recompute=1)
+    for number in range(4):
+        got = eager_step(two, nn.SoftmaxLoss(), second, batch, 3) if number == 2 else step(*batch)
+        assert np.isclose(got, whole(*batch), rtol=1e-4)
+    for (key, a), b in zip(one.state_dict().items(), two.state_dict().values()):
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5, err_msg=key)
+    two.eval()
+    assert two(ndl.Tensor(batch[0])) is not None  # nothing is computed again where nothing is trained
+
+
+def test_what_cannot_be_recomputed_is_refused() -> None:
+    model, _ = pair(mlp)
+    optimizer = optim.SGD(model.parameters())
+    for every, why in ((0, "at least one layer"), (50, "no Sequential or Transformer of more than 50")):
+        with pytest.raises(ValueError, match=why):
+            train.compile_step(model, nn.SoftmaxLoss(), optimizer, rows(), recompute=every)
+
+
 def training() -> tuple[train.TrainStep, DataLoader]:
     """A run with everything that is random: order, augmentation, dropout."""
     np.random.seed(3)
