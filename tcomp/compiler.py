@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .codegen.assembly import assembly_facts
 from .codegen.build import Kernel, build_all, cached_object, make_kernel
-from .codegen.cache import ObjectCache
+from .codegen.cache import ObjectCache, fingerprint
 from .codegen.steps import Argument, Copy, KernelCall
 from .config import config
 from .errors import TcompError, UnsupportedError
@@ -77,7 +77,7 @@ def compile(
     graph = GRAPH.run(module)
     graph = seen["graph"] = Pipeline((_pack(chosen, winograd),), graph.facts).run(graph)
     cache = ObjectCache()
-    fused = seen["fused"] = Pipeline((FuseOps(store=cache),)).run(graph)
+    fused = seen["fused"] = Pipeline((FuseOps(store=cache, version=fingerprint()),)).run(graph)
     lowered = LOWER.run(fused)
     plan = plan_memory(lowered.main)
     kernels = _make_kernels(lowered, chosen, schedules or {})

@@ -57,7 +57,7 @@ def _reference(key: Any, shape: Sequence[int], stream: int) -> Any:
 
 
 register(
-    Operator("random_uniform", _infer, _uniform, _reference, "injective", 1, {"shape": ..., "stream": 0},
+    Operator("random_uniform", _infer, _uniform, _reference, "source", 1, {"shape": ..., "stream": 0},
              lambda args, out, attrs: 40 * out.size)
 )  # fmt: skip
 """Uniform numbers in [0, 1) from a key (seed, step); streams are the random tensors of one step."""

@@ -11,12 +11,13 @@ from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
 from ..te import Tensor
 
-FusionKind = Literal["elementwise", "injective", "reduction", "anchor", "rows", "view"]
+FusionKind = Literal["elementwise", "injective", "reduction", "anchor", "rows", "source", "view"]
 """How an operator fuses.
 
 elementwise: each output element needs the elements at its own (broadcast) position; injective: it needs one element of
 each input, somewhere; reduction: a sum or the like over axes; anchor: matmul, convolution, pooling: keeps elementwise
-followers in its write-back; rows: several reductions over the same rows (softmax, layer norm); view: the same bytes
+followers in its write-back; rows: several reductions over the same rows (softmax, layer norm); source: made of
+next to nothing, at a price (random numbers): joins elementwise calls, but no product or reduction; view: the same bytes
 under another shape, never a kernel.
 """
 

@@ -19,10 +19,11 @@ _FOLLOWS = {
     "reduction": {"elementwise"},
     "anchor": {"elementwise"},
     "rows": {"elementwise"},
+    "source": {"elementwise"},
 }
 """Which kinds may join the kernel of a producer of each kind, in its write-back."""
 
-_HEAVY = ("anchor", "reduction", "rows")
+_HEAVY = ("anchor", "reduction", "rows", "source")
 
 
 class Store(Protocol):
@@ -46,18 +47,20 @@ class FuseOps:
     Attributes:
         max_calls: the largest group.
         store: where groupings are remembered between processes, by the graph's structural hash.
+        version: what else decides them: tcomp's own sources.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"typed"})
     ensures: ClassVar[frozenset[str]] = frozenset({"fused"})
     max_calls: int = 24
     store: Store | None = None
+    version: str = ""
 
     def run(self, module: IRModule) -> IRModule:
         main = module.main
         if self.store is None:
             return _outline(module, _Grouping(main, self.max_calls).run())
-        key = f"{structural_hash(with_fields(main, name=''))}g{self.max_calls}"
+        key = f"{structural_hash(with_fields(main, name=''))}g{self.max_calls}{self.version}"
         known = self.store.get(key)
         if known is None:
             groups = _Grouping(main, self.max_calls).run()

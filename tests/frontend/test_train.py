@@ -254,6 +254,16 @@ def test_recomputed_layers_take_the_square_root_of_the_memory_and_lose_the_same(
     assert memory[None] > 16 * layer and memory[4] < 12 * layer and memory[4] < memory[2] and memory[4] < memory[8]
 
 
+def test_a_recomputed_transformer_with_dropout_loses_the_same() -> None:
+    batch, losses = text(), {}
+    for every in (None, 1):
+        np.random.seed(0)
+        model = Language("transformer")
+        step = train.compile_step(model, nn.SoftmaxLoss(), optim.Adam(model.parameters(), 0.01), batch, recompute=every)
+        losses[every] = [step(*batch) for _ in range(5)]
+    assert losses[1] == losses[None]
+
+
 @pytest.mark.parametrize("make", [mlp, lambda: Language("transformer")])
 def test_recomputed_layers_draw_and_count_once(make: Any) -> None:
     """Dropout masks are the same again, running statistics change once; eager steps agree, too."""
