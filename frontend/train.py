@@ -151,6 +151,26 @@ class TrainStep:
             self._programs[key] = _Program(tcomp.compile(module, **self._options), single)
         return self._programs[key]
 
+    def fit_into(self, arrays: Sequence[np.ndarray], limit: int) -> None:
+        """Choose how many layers are computed again at a time, so that the workspace has at most so many bytes.
+
+        Raises:
+            MemoryError: no choice does.
+        """
+        longest = max((len(m.layers) for m in self.model.modules() if isinstance(m, Stack)), default=0)
+        needed: dict[int | None, int] = {}
+        for every in (None, *range(1, longest)):
+            segment_layers(self.model, every)
+            needed[every] = tcomp.workspace(self._trace(arrays)[0], target=self._options["target"])
+            if every is None and needed[every] <= limit:
+                return
+        best = min(needed, key=lambda k: (needed[k], k or 0))
+        if needed[best] > limit:
+            raise MemoryError(
+                f"a step needs {needed[best]:,} bytes at least (recompute={best}), the limit is {limit:,}"
+            )
+        segment_layers(self.model, best)
+
     def _trace(self, arrays: Sequence[np.ndarray], t: int = 1) -> tuple[Any, bool]:
         """The graph of step t: its inputs are the batch, the numbers of the step, the key, and the state, which it changes."""
         batch = [Tensor(a, requires_grad=False) for a in arrays]
@@ -254,6 +274,7 @@ def compile_step(
     num_threads: int | None = None,
     seed: int = 0,
     recompute: int | None = None,
+    memory_limit: int | None = None,
     detect_anomaly: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> TrainStep:
@@ -270,6 +291,8 @@ def compile_step(
         recompute: of so many layers at a time (of a Sequential or a Transformer) only the input is kept for the backward pass,
             which computes the rest again: less memory, the same losses. About the square root of the number of layers takes the
             least memory; `step.executable.memory` tells how much.
+        memory_limit: bytes that the step's workspace may have: where it would have more, `recompute` is chosen for the least memory
+            (the time is the same for all: each layer is computed again once).
         detect_anomaly: keep the state before each step, so that after a loss of NaN the step can be taken again, eagerly, to
             name the operator that first made NaN.
         progress: called with (kernels done, kernels in all, name) while kernels are built.
@@ -284,7 +307,12 @@ def compile_step(
     options = {"target": target, "num_threads": num_threads, "progress": progress}
     segment_layers(model, recompute)
     step = TrainStep(model, loss, optimizer, seed, detect_anomaly, options)
-    step.compile([np.ascontiguousarray(b.numpy() if isinstance(b, Tensor) else b) for b in example_batch])
+    arrays = [np.ascontiguousarray(b.numpy() if isinstance(b, Tensor) else b) for b in example_batch]
+    if memory_limit is not None:
+        if recompute is not None:
+            raise ValueError("give recompute, or a memory_limit by which it is chosen, not both")
+        step.fit_into(arrays, memory_limit)
+    step.compile(arrays)
     return step
 
 

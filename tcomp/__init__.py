@@ -12,6 +12,7 @@ from .version import __version__
 
 _PUBLIC = {
     "compile": ".compiler",
+    "workspace": ".compiler",
     "Executable": ".runtime.executable",
     "GraphBuilder": ".ops",
     "IRModule": ".ir",

@@ -72,13 +72,8 @@ def compile(
     if isinstance(model, PrimFunc) or isinstance(getattr(model, "func", None), PrimFunc):
         return _compile_kernel(model, chosen, num_threads)
     module = _as_module(model, inputs)
-    verify(module)
-    seen = {"traced": module}
-    graph = GRAPH.run(module)
-    graph = seen["graph"] = Pipeline((_pack(chosen, winograd),), graph.facts).run(graph)
     cache = ObjectCache()
-    fused = seen["fused"] = Pipeline((FuseOps(store=cache, version=fingerprint()),)).run(graph)
-    lowered = LOWER.run(fused)
+    seen, lowered = _lower(module, chosen, winograd, cache)
     plan = plan_memory(lowered.main)
     kernels = _make_kernels(lowered, chosen, schedules or {})
     if config().verify >= 2:
@@ -108,6 +103,24 @@ def compile(
         main.attrs.get("updates", ()),
     )
     return Executable(program, library, num_threads)
+
+
+def workspace(model: Any, inputs: Any = None, target: str | Target = "cpu", *, winograd: bool = True) -> int:
+    """The bytes of the workspace that a compiled model will need, without generating its code; arguments as for `compile`."""
+    lowered = _lower(_as_module(model, inputs), Target.parse(target), winograd, ObjectCache())[1]
+    return plan_memory(lowered.main).arena_bytes
+
+
+def _lower(
+    module: IRModule, target: Target, winograd: bool, cache: ObjectCache
+) -> tuple[dict[str, IRModule], IRModule]:
+    """The stages of a module on its way, and its kernels, not yet scheduled."""
+    verify(module)
+    seen = {"traced": module}
+    graph = GRAPH.run(module)
+    graph = seen["graph"] = Pipeline((_pack(target, winograd),), graph.facts).run(graph)
+    fused = seen["fused"] = Pipeline((FuseOps(store=cache, version=fingerprint()),)).run(graph)
+    return seen, LOWER.run(fused)
 
 
 def _pack(target: Target, winograd: bool) -> PackWeights:

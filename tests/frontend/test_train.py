@@ -254,6 +254,28 @@ def test_recomputed_layers_take_the_square_root_of_the_memory_and_lose_the_same(
     assert memory[None] > 16 * layer and memory[4] < 12 * layer and memory[4] < memory[2] and memory[4] < memory[8]
 
 
+def test_a_memory_limit_chooses_what_is_computed_again() -> None:
+    batch = [R.standard_normal((256, 64)).astype("float32"), R.integers(0, 10, 256)]
+
+    def arena(limit: int) -> tuple[int, int | None]:
+        np.random.seed(0)
+        model = deep(9)
+        step = train.compile_step(
+            model, nn.SoftmaxLoss(), optim.SGD(model.parameters(), 0.01), batch, memory_limit=limit
+        )
+        step(*batch)
+        return step.executable.memory.arena, model.segment
+
+    whole, none = arena(1 << 30)
+    least, chosen = arena(whole - 1)
+    assert none is None and chosen in (2, 3, 4) and least < 0.75 * whole
+    with pytest.raises(MemoryError, match=r"a step needs .* the limit is 1,000"):
+        arena(1000)
+    model = deep(9)
+    with pytest.raises(ValueError, match="not both"):
+        train.compile_step(model, nn.SoftmaxLoss(), optim.SGD(model.parameters()), batch, recompute=2, memory_limit=1)
+
+
 def test_a_recomputed_transformer_with_dropout_loses_the_same() -> None:
     batch, losses = text(), {}
     for every in (None, 1):
