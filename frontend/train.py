@@ -186,8 +186,9 @@ class TrainStep:
             after = self._state.updates(loss, found, hyper, changes)
         inputs = [(f"x{i}", x) for i, x in enumerate(batch)] + list(hyper.items()) + [("key", key)]
         results = [ops.reshape(loss, ()) if loss.shape else loss, *more]
-        updates = {name: len(results) + i for i, (name, _, _) in enumerate(after)}
-        module = write_graph([*inputs, *self._state.tensors()], [*results, *(new for _, _, new in after)], updates)
+        updates = {f"state.{name}": len(results) + i for i, (name, _, _) in enumerate(after)}
+        state = [(f"state.{name}", t) for name, t in self._state.tensors()]  # a parameter may be called lr, or key
+        module = write_graph([*inputs, *state], [*results, *(new for _, _, new in after)], updates)
         return module, isinstance(out, Tensor)
 
     def _forward(self, batch: Sequence[Tensor]) -> Any:
@@ -258,7 +259,9 @@ class _State:
         for i in sorted(range(len(self.params)), key=lambda i: -place.get(id(self.params[i]), 0)):
             p, name = self.params[i], self.names[i]
             own = {k: ops.cast(v, p.dtype) for k, v in hyper.items()}
-            new, state = self.optimizer.update(p, grads[i], self.optimizer.state[i], own)
+            new, state = p, self.optimizer.state[i]
+            if id(p) in place:  # one that the loss does not depend on stays as it is, weight decay or not
+                new, state = self.optimizer.update(p, grads[i], state, own)
             slots = zip(self.optimizer.slots, self.optimizer.state[i], state)
             found += [(name, p, new), *((f"{name}.{slot}", before, after) for slot, before, after in slots)]
         return found

@@ -161,15 +161,11 @@ def clip(a: Tensor, low: float | None = None, high: float | None = None) -> Tens
     return where(inside, a, bounded)
 
 
-class _Logical(_Compare):
-    """Of truths."""
-
-
-class LogicalAnd(_Logical):
+class LogicalAnd(_Compare):
     name = "logical_and"
 
 
-class LogicalOr(_Logical):
+class LogicalOr(_Compare):
     name = "logical_or"
 
 

@@ -161,6 +161,24 @@ def test_parameters_that_others_train_are_read_anew_each_step() -> None:
         assert np.array_equal(two[2].weight.numpy(), kept)
 
 
+def test_parameters_may_have_any_name_and_unused_ones_stay() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lr, self.key, self.x0 = (nn.Parameter(np.full((12, 4), v, "float32")) for v in (0.1, 0.2, 0.3))
+
+        def forward(self, x: ndl.Tensor) -> ndl.Tensor:
+            return x @ (self.lr * self.key)
+
+    one, two = Odd(), Odd()
+    first, second = (optim.AdamW(m.parameters(), 0.1, weight_decay=0.5) for m in (one, two))
+    batch = rows()
+    step = train.compile_step(two, nn.SoftmaxLoss(), second, batch)
+    for _ in range(3):
+        assert np.isclose(step(*batch), eager_step(one, nn.SoftmaxLoss(), first, batch), rtol=1e-5)
+    assert (two.x0.numpy() == np.float32(0.3)).all() and np.allclose(two.key.numpy(), one.key.numpy(), atol=1e-4)
+
+
 def test_a_loss_function_may_return_more() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
