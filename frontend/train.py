@@ -292,9 +292,8 @@ def compile_step(
         example_batch: arrays or tensors like those of each step.
         seed: of dropout; each step draws its own numbers.
         recompute: of so many layers at a time (of a Sequential or a Transformer) only the input is kept for the backward pass,
-            which computes the rest again: less memory, the same losses (but for the last bit where the processor has multiply-add
-            instructions and kernels are fused in another way). About the square root of the number of layers takes the
-            least memory; `step.executable.memory` tells how much.
+            which computes the rest again: less memory, the same losses to the last bit. About the square root of the number of
+            layers takes the least memory; `step.executable.memory` tells how much.
         memory_limit: bytes that the step's workspace may have: where it would have more, `recompute` is chosen for the least memory
             (the time is the same for all: each layer is computed again once).
         detect_anomaly: keep the state before each step, so that after a loss of NaN the step can be taken again, eagerly, to

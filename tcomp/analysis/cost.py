@@ -43,7 +43,7 @@ def operations(e: Expr) -> int:
     if isinstance(e, BinaryExpr) and not isinstance(e, CompareExpr) and e.symbol not in ("and", "or"):
         own = 1
     elif isinstance(e, Call):
-        own = 2 if e.op == "fma" else 1
+        own = {"fma": 2, "rounded": 0}.get(e.op, 1)
     return own * e.dtype.lanes + sum(operations(x) for x in children(e) if isinstance(x, Expr))
 
 

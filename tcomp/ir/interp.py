@@ -117,6 +117,7 @@ _FUNCTIONS: dict[str, Any] = {
 """Computed in float64 and rounded once."""
 
 _EXACT: dict[str, Any] = {
+    "rounded": np.positive,
     "neg": np.negative,
     "abs": np.abs,
     "floor": np.floor,

@@ -29,6 +29,7 @@ INTRINSICS = {
         *(Intrinsic(n, 1) for n in ("cos", "floor", "ceil", "round", "trunc")),
         Intrinsic("pow", 2),
         Intrinsic("fma", 3),
+        Intrinsic("rounded", 1),
         Intrinsic("neg", 1, "any"),
         Intrinsic("abs", 1, "any"),
         Intrinsic("isnan", 1, "float", "bool"),
@@ -38,5 +39,6 @@ INTRINSICS = {
         Intrinsic("philox", 6, "int"),
     )
 }
-"""Every intrinsic by name. `round` rounds halves to even; `shr` is arithmetic for signed integers; `philox` is the first word of a
+"""Every intrinsic by name. `round` rounds halves to even; `rounded` is its argument as a number of its dtype: a product in it is
+rounded before anything is added to it (without, a sum and the product under it are one fused multiply-add where the target has it); `shr` is arithmetic for signed integers; `philox` is the first word of a
 block of random bits, from four words of a counter and two of a key, all uint32 (see `philox.py`)."""

@@ -156,3 +156,35 @@ def test_masked_stores_leave_the_neighbours_alone(name: str, lanes: int) -> None
     sch.unroll(i)
     x = (np.arange(3 * n).reshape(3, n) % 2 + 1).astype("int32")
     assert np.array_equal(tcomp.compile(sch)(x).astype("float64"), x[::-1].astype(dtype(name).numpy).astype("float64"))
+
+
+def _sum_of_products(n: int, parts: int) -> list[te.Tensor]:
+    """A[i] * B[i] + C[i], as one expression or as two."""
+    a, b, c = (te.placeholder((n,), name=name) for name in "ABC")
+    if parts == 1:
+        return [a, b, c, te.compute((n,), lambda i: a[i] * b[i] + c[i], "S")]
+    product = te.compute((n,), lambda i: a[i] * b[i], "P")
+    return [a, b, c, te.compute((n,), lambda i: product[i] + c[i], "S")]
+
+
+@pytest.mark.parametrize("target", ["cpu", "llvm -mcpu=haswell", "llvm -mcpu=x86-64"])
+@pytest.mark.parametrize("vector", [1, 8])
+def test_inlining_changes_no_bit(target: str, vector: int, rng: np.random.Generator) -> None:
+    """Within an expression a product and a sum may be rounded once; what was stored between them stays rounded."""
+    n = 99
+    arrays = [rng.standard_normal(n).astype("float32") for _ in range(3)]
+    twice = arrays[0] * arrays[1] + arrays[2]
+    once = (arrays[0].astype("longdouble") * arrays[1] + arrays[2]).astype("float32")
+    assert (once != twice).any()
+    results = []
+    for parts in (1, 2):
+        func = te.create_prim_func(_sum_of_products(n, parts))
+        sch = Schedule(func)
+        if parts == 2:
+            sch.compute_inline("P")
+        if vector > 1:
+            _, inner = sch.split(sch.get_loops("S")[0], [None, vector])
+            sch.vectorize(inner)
+        results.append(tcomp.compile(sch, target=target)(*arrays))
+    assert np.array_equal(results[1], twice)
+    assert np.array_equal(results[0], twice if target.endswith("x86-64") else once)

@@ -9,6 +9,7 @@ from llvmlite import ir
 from ...dtype import DType, float32, int32
 from ...errors import InternalError
 from ...ir.expr import (
+    Add,
     And,
     BinaryExpr,
     Broadcast,
@@ -22,10 +23,12 @@ from ...ir.expr import (
     Load,
     Max,
     Min,
+    Mul,
     Not,
     Or,
     Ramp,
     Select,
+    Sub,
     Var,
 )
 from .. import mathfuncs
@@ -48,6 +51,15 @@ _BITS = {"bitand": "and_", "bitor": "or_", "bitxor": "xor", "shl": "shl"}
 def is_narrow(d: DType) -> bool:
     """Whether arithmetic happens in float32."""
     return d.is_float and d.bits == 16
+
+
+def _factors(e: Expr) -> tuple[Expr, Expr] | None:
+    """Of a product, which may be the same in all lanes."""
+    if isinstance(e, Mul):
+        return e.a, e.b
+    if isinstance(e, Broadcast) and isinstance(e.value, Mul):
+        return Broadcast(e.value.a, e.lanes), Broadcast(e.value.b, e.lanes)
+    return None
 
 
 class ExprEmitter(MemoryEmitter):
@@ -122,6 +134,10 @@ class ExprEmitter(MemoryEmitter):
 
     def arithmetic(self, e: BinaryExpr) -> ir.Value:
         d = e.dtype
+        if isinstance(e, (Add, Sub)) and d.is_float and not is_narrow(d):
+            fused = self.multiply_add(e, d)
+            if fused is not None:
+                return fused
         a, b = self.value(e.a), self.value(e.b)
         if is_narrow(d):
             wide = float32.with_lanes(d.lanes)
@@ -129,13 +145,28 @@ class ExprEmitter(MemoryEmitter):
             return self.convert(result, wide, d)
         return self.binary(e, a, b, d)
 
+    def multiply_add(self, e: BinaryExpr, d: DType) -> ir.Value | None:
+        """A sum with a product in it, rounded once where the target has an instruction for that.
+
+        Decided here, by the expression alone, and not by LLVM: what else a kernel computes must not change the bits of a result.
+        """
+        for one, other, is_right in ((e.b, e.a, True), (e.a, e.b, False)):
+            factors = _factors(one)
+            if factors is None:
+                continue
+            a, b, c = self.value(factors[0]), self.value(factors[1]), self.value(other)
+            if isinstance(e, Sub):
+                a, c = (self.builder.fneg(a), c) if is_right else (a, self.builder.fneg(c))
+            return self.intrinsic(f"llvm.fmuladd.{mangled(d)}", value_type(d), [a, b, c])
+        return None
+
     def binary(self, e: BinaryExpr, a: ir.Value, b: ir.Value, d: DType) -> ir.Value:
         if isinstance(e, (Min, Max)):
             literal = e.b.value if isinstance(e.b, Broadcast) else e.b
             is_number = isinstance(literal, Const) and literal.value == literal.value
             return self.extremum(isinstance(e, Max), a, b, d, is_number)
         if d.is_float:
-            return getattr(self.builder, _FLOAT[e.symbol])(a, b, flags=("contract",))
+            return getattr(self.builder, _FLOAT[e.symbol])(a, b)
         if isinstance(e, (FloorDiv, FloorMod)):
             return self.floor_divide(e, a, b, d)
         if d.is_bool:  # sums and products of bools are or and and
@@ -358,7 +389,7 @@ class ExprEmitter(MemoryEmitter):
 
     def float_call(self, e: Call, d: DType) -> ir.Value:
         if e.op in mathfuncs.FUNCTIONS and d.bits == 32:
-            return self.value(mathfuncs.FUNCTIONS[e.op](*e.args))
+            return self.value(mathfuncs.FUNCTIONS[e.op](*(Call("rounded", (a,), d) for a in e.args)))
         args = [self.value(a) for a in e.args]
         t = value_type(d)
         if e.op == "isnan":
@@ -366,6 +397,8 @@ class ExprEmitter(MemoryEmitter):
         if e.op == "isinf":
             size = self.intrinsic(f"llvm.fabs.{mangled(d)}", t, args)
             return self.builder.fcmp_ordered("==", size, self.constant(float("inf"), d))
+        if e.op == "rounded":
+            return args[0]
         if e.op == "neg":
             return self.builder.fneg(args[0])
         if e.op == "fma":
@@ -377,7 +410,7 @@ class ExprEmitter(MemoryEmitter):
         if e.op == "rsqrt":
             return self.builder.fdiv(self.constant(1.0, d), self.intrinsic(f"llvm.sqrt.{mangled(d)}", t, args))
         if e.op == "sigmoid":
-            return self.value(mathfuncs.sigmoid(e.args[0]))
+            return self.value(mathfuncs.sigmoid(Call("rounded", e.args, d)))
         if e.op == "scale2":
             return self.scale2(e, args)
         if e.op in _LIBM:

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from ...analysis.regions import accesses, consumers, producers, reads, writes
 from ...ir.arith import simplify
-from ...ir.expr import Add, Buffer, Expr, Load, Var, const
+from ...ir.expr import Add, Buffer, Call, Expr, Load, Mul, Select, Sub, Var, const
 from ...ir.node import Node, rewrite, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.stmt import Block, Store, replace_statements
+from ...ir.stmt import Block, Stmt, Store, replace_statements
 from .base import BlockRef, Primitive, Refusal, remove_block, replace, with_body
 from .patterns import movable_output, parts, pinned, spatial_index
+
+T = TypeVar("T")
+
+
+def _may_be_product(e: Expr) -> bool:
+    return isinstance(e, Mul) or (isinstance(e, Select) and (_may_be_product(e.then) or _may_be_product(e.orelse)))
+
+
+def _inlined(body: T, buffer: Buffer, stored: Expr, at: Callable[[Load], Expr]) -> T:
+    """What reads `buffer`, with `at(load)`, an instance of the stored value, in place of each load.
+
+    A product that a sum would read stays rounded, as it was in memory: inlining changes no bit of a result.
+    """
+
+    def addend(e: Expr) -> Expr:
+        if isinstance(e, Load) and e.buffer is buffer:
+            return Call("rounded", (e,), e.dtype)
+        return with_fields(e, then=addend(e.then), orelse=addend(e.orelse)) if isinstance(e, Select) else e
+
+    def mark(e: object) -> object:
+        return type(e)(addend(e.a), addend(e.b)) if isinstance(e, (Add, Sub)) else e
+
+    def use(e: object) -> object:
+        return at(e) if isinstance(e, Load) and e.buffer is buffer else e
+
+    is_marked = stored.dtype.is_float and _may_be_product(stored)
+    return rewrite(rewrite(body, mark) if is_marked else body, use)
 
 
 def check_compute_inline(func: PrimFunc, block: BlockRef) -> Refusal | None:
@@ -42,22 +72,22 @@ def apply_compute_inline(func: PrimFunc, block: BlockRef) -> tuple[PrimFunc, Non
           A3[vy] = A[vy] * 3.0
       for x in range(8):
         block S(vx over 8 = x):
-          S[vx] = A[vx] * 2.0 + A[vx + 1] * 2.0 + A[vx + 2] * 2.0 + A3[vx]
+          S[vx] = rounded(A[vx] * 2.0) + rounded(A[vx + 1] * 2.0) + rounded(A[vx + 2] * 2.0) + A3[vx]
     """
     b = func.blocks[block.name]
     store = b.body
     where = spatial_index(b, store.indices)
 
-    def use(e: object) -> object:
-        if isinstance(e, Load) and e.buffer is store.buffer:
-            return substitute(store.value, {v: e.indices[d] for d, v in where.items()})
-        return e
+    def at(e: Load) -> Expr:
+        return substitute(store.value, {v: e.indices[d] for d, v in where.items()})
+
+    def put(s: Stmt) -> Stmt:
+        return _inlined(s, store.buffer, store.value, at)
 
     body = remove_block(func, b)
     changed = {}
     for c in consumers(func, store.buffer):
-        inlined = with_fields(c, body=rewrite(c.body, use), init=None if c.init is None else rewrite(c.init, use))
-        changed[c] = inlined
+        changed[c] = with_fields(c, body=put(c.body), init=None if c.init is None else put(c.init))
     body = replace_statements(body, changed)
     return with_body(func, body, allocs=tuple(x for x in func.allocs if x is not store.buffer)), None
 
@@ -139,10 +169,7 @@ def apply_reverse_compute_inline(func: PrimFunc, block: BlockRef) -> tuple[PrimF
     read = next(a for a in accesses(b) if a.buffer is buffer)
     at = {v: store.indices[d] for d, v in (spatial_index(b, read.indices) or {}).items()}
 
-    def inlined(e: object) -> object:
-        return store.value if isinstance(e, Load) and e.buffer is buffer else e
-
-    value = substitute(rewrite(use.value, inlined), at)
+    value = substitute(_inlined(use.value, buffer, store.value, lambda e: store.value), at)
     body = Store(use.buffer, tuple(substitute(i, at) for i in use.indices), value)
     inside = with_body(func, remove_block(func, b), allocs=tuple(x for x in func.allocs if x is not buffer))
     return replace(inside, producer, with_fields(producer, body=body)), None
