@@ -4,7 +4,7 @@ from . import data, init, nn, ops, optim, random
 from .autograd import AnomalyError, Op, Tensor, TensorOp, TensorTuple, Value
 from .device import all_devices, cpu, cpu_numpy, default_device
 from .differentiate import grad, gradcheck, gradients, hessian_vector_product, jvp, value_and_grad
-from .modes import detect_anomaly, enable_grad, no_grad
+from .modes import autocast, detect_anomaly, enable_grad, no_grad
 from .ops import (
     add,
     add_scalar,
@@ -98,6 +98,7 @@ __all__ = [
     "argmax",
     "attention",
     "argmin",
+    "autocast",
     "avg_pool2d",
     "batch_norm",
     "broadcast_to",

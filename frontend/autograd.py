@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .device import Device, default_device
-from .modes import ASSIGNING, DETECTING, DIFFERENTIATING, TRACING, enable_grad, no_grad
+from .modes import ASSIGNING, DETECTING, DIFFERENTIATING, TRACING, autocast, enable_grad, no_grad
 
 TENSOR_COUNTER = 0
 """How many nodes of graphs are alive."""
@@ -27,9 +27,11 @@ class Op:
 
     Attributes:
         is_differentiable: results that are no numbers (comparisons, places) have no gradient.
+        precision: of the products in its gradient (see `autocast`).
     """
 
     is_differentiable = True
+    precision: np.dtype | None = None
 
     def __call__(self, *args: Any) -> Any:
         raise NotImplementedError
@@ -412,7 +414,9 @@ def accumulate_gradients(
         if isinstance(node.op, ops.TupleGetItem):
             members.setdefault(id(node.inputs[0]), {}).setdefault(node.op.index, []).append(total)
         elif node.op is not None and any(id(x) in needed for x in node.inputs):
-            for x, g in zip(node.inputs, node.op.gradient_as_tuple(total, node), strict=True):
+            with autocast(node.op.precision):
+                grads = node.op.gradient_as_tuple(total, node)
+            for x, g in zip(node.inputs, grads, strict=True):
                 if g is not None and id(x) in needed:
                     partial.setdefault(id(x), []).append(g)
 

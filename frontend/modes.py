@@ -7,14 +7,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import ml_dtypes
+import numpy as np
+
 TRACING: ContextVar[bool] = ContextVar("tracing", default=False)
 DIFFERENTIATING: ContextVar[bool] = ContextVar("differentiating", default=True)
 DETECTING: ContextVar[bool] = ContextVar("detecting", default=False)
+PRECISION: ContextVar[np.dtype | None] = ContextVar("precision", default=None)
 ASSIGNING: ContextVar[dict[int, Any] | None] = ContextVar("assigning", default=None)
 
 
 @contextmanager
-def _setting(variable: ContextVar[bool], value: bool) -> Iterator[None]:
+def _setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
     token = variable.set(value)
     try:
         yield
@@ -52,3 +56,34 @@ def assigned() -> Iterator[dict[int, Any]]:
 def detect_anomaly() -> Any:
     """Within, the first operator whose result holds NaN, while its inputs hold none, raises an AnomalyError."""
     return _setting(DETECTING, True)
+
+
+_SHORT = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
+
+
+def autocast(dtype: Any = "bfloat16") -> Any:
+    """Within, matrix products and convolutions of float32 tensors round their operands to a shorter type and add up in float32; so do
+    their gradients. Everything else, parameters and results of operators too, stays float32 (P. Micikevicius et al., Mixed
+    Precision Training, 2018). A context, or a decorator.
+
+    Convolutions round their results to the shorter type, too; attention stays as it is.
+
+    Args:
+        dtype: bfloat16, float16, or None for full precision.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    return _setting(PRECISION, None if dtype is None else short_dtype(dtype))
+
+
+def short_dtype(dtype: Any) -> np.dtype:
+    """bfloat16 or float16.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    found = _SHORT.get(dtype if isinstance(dtype, str) else np.dtype(dtype).name)
+    if found is None:
+        raise ValueError(f"products are computed in {' or '.join(_SHORT)}, or with None as they are; not in {dtype}")
+    return found

@@ -318,6 +318,59 @@ def _parts(flat: np.ndarray, like: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [part.reshape(a.shape) for part, a in zip(np.split(flat, ends), like)]
 
 
+class LossScale:
+    """Multiplies the loss, so that small gradients are not lost in a short type's products; a step whose gradients overflow is skipped.
+
+    P. Micikevicius et al., Mixed Precision Training, 2018, section 3.2. float16 needs it; bfloat16 has the range of float32.
+
+        scale.scale(loss).backward()
+        scale.step(optimizer)
+
+    Args:
+        value: at first.
+        growth: a factor after `interval` steps without overflow (None: the value is constant); backoff: a factor after an overflow.
+
+    Attributes:
+        value: now. good: steps since it changed.
+    """
+
+    def __init__(
+        self, value: float = 2.0**16, growth: float = 2.0, backoff: float = 0.5, interval: int | None = 2000
+    ) -> None:
+        if value <= 0 or growth < 1 or not 0 < backoff <= 1 or (interval is not None and interval < 1):
+            raise ValueError(
+                f"a loss scale is positive, grows by 1 or more, shrinks by 1 or less, after at least one step; got value={value}, "
+                f"growth={growth}, backoff={backoff}, interval={interval}"
+            )
+        self.value, self.growth, self.backoff, self.interval = value, growth, backoff, interval
+        self.good = 0
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss to differentiate."""
+        return loss * self.value
+
+    def step(self, optimizer: Optimizer) -> bool:
+        """Scale the gradients back, and take the step; where one is not finite, skip it. Whether it was taken."""
+        grads = [p.grad for p in optimizer.params if p.grad is not None]
+        for g in grads:
+            g.cached_data = g.numpy() / g.dtype.type(self.value)
+        finite = all(np.isfinite(g.numpy()).all() for g in grads)
+        if finite:
+            optimizer.step()
+        self.update(finite)
+        return finite
+
+    def update(self, finite: bool) -> None:
+        """Change the value after a step."""
+        if self.interval is None:
+            return
+        self.good = self.good + 1 if finite else 0
+        if not finite:
+            self.value *= self.backoff
+        elif self.good == self.interval:
+            self.value, self.good = self.value * self.growth, 0
+
+
 # gradient clipping
 
 

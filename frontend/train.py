@@ -16,13 +16,24 @@ from . import ops, random
 from .autograd import AnomalyError, Tensor, find_topo_sort
 from .data import DataLoader
 from .differentiate import gradients
-from .modes import assigned, detect_anomaly, keep_graph
+from .modes import assigned, autocast, detect_anomaly, keep_graph, short_dtype
 from .nn.module import Module, Parameter, Stack, read_safetensors, write_safetensors
-from .optim import Optimizer
+from .optim import LossScale, Optimizer
 from .trace import flatten, write_graph
 
-_STEPS, _WORDS, _PLACE = "seed and steps", "numpy.random words", "numpy.random place"
+_STEPS, _WORDS, _PLACE = "seed, steps, skipped", "numpy.random words", "numpy.random place"
+_SCALE = "loss scale"
 """The entries of a checkpoint that are no tensors of the state."""
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """How a step computes and uses its gradients; as `compile_step` takes them."""
+
+    precision: Any = None
+    loss_scale: LossScale | None = None
+    clip_norm: float | None = None
+    detect_anomaly: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,8 @@ class TrainStep:
 
     Attributes:
         executable: the compiled step for the batch that was run last (see `Executable.ir`, `explain`, `profile`).
+        loss_scale: see `LossScale`; or None.
+        skipped: steps that changed nothing, since gradients overflowed.
     """
 
     def __init__(
@@ -53,20 +66,20 @@ class TrainStep:
         loss: Callable[..., Any],
         optimizer: Optimizer,
         seed: int,
-        detect: bool,
+        rules: _Rules,
         options: Mapping[str, Any],
     ) -> None:
         self.model, self.optimizer, self.seed = model, optimizer, seed
-        self.detect_anomaly = detect
-        self._loss, self._options = loss, dict(options)
+        self.loss_scale, self.skipped = rules.loss_scale, 0
+        self._loss, self._rules, self._options = loss, rules, dict(options)
         self._programs: dict[tuple[Any, ...], _Program] = {}
         self._state = _State(model, optimizer)
         self.executable: Any = None
 
     @property
     def steps(self) -> int:
-        """Steps done: the optimizer's."""
-        return self.optimizer.t
+        """Steps done: the optimizer's, and those that were skipped."""
+        return self.optimizer.t + self.skipped
 
     def __call__(self, *batch: Any) -> Any:
         """Take a step.
@@ -84,25 +97,34 @@ class TrainStep:
         arrays = [np.ascontiguousarray(b.numpy() if isinstance(b, Tensor) else b) for b in batch]
         program = self.compile(arrays)
         self.executable = program.exe
-        before = [a.copy() for a in self._state.arrays()] if self.detect_anomaly else []
-        t = self.optimizer.t + 1
-        numbers = [np.asarray(v, self._state.dtype) for v in self.optimizer.hyperparameters(t).values()]
-        key = np.array([self.seed, t], np.int64)
+        before = [a.copy() for a in self._state.arrays()] if self._rules.detect_anomaly else []
+        numbers = [np.asarray(v, self._state.dtype) for v in self._numbers().values()]
+        key = np.array([self.seed, self.steps + 1], np.int64)
         results = program.exe(*arrays, *numbers, key, *self._state.arrays())
         loss, *more = results[: len(results) - self._state.size] if isinstance(results, tuple) else (results,)
         if before and np.isnan(loss):
-            self._blame(arrays, t, before)
-        self.optimizer.t = t
+            self._blame(arrays, before)
+        finite = True
+        if self.loss_scale is not None:
+            finite = bool(more.pop())
+            self.loss_scale.update(finite)
+        self.optimizer.t += finite
+        self.skipped += not finite
         return float(loss) if program.single else (float(loss), *more)
 
-    def _blame(self, arrays: Sequence[np.ndarray], t: int, before: Sequence[np.ndarray]) -> None:
+    def _numbers(self) -> dict[str, float]:
+        """What the next step reads beside the batch and the state."""
+        scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.value}
+        return self.optimizer.hyperparameters(self.optimizer.t + 1) | scale
+
+    def _blame(self, arrays: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> None:
         """Find the operator that made NaN, by taking the step again, eagerly."""
         for (_, tensor), a in zip(self._state.tensors(), before, strict=True):
             tensor.cached_data = a
         with detect_anomaly(), np.errstate(all="ignore"):
-            self._trace(arrays, t)
+            self._trace(arrays)
         raise AnomalyError(
-            f"the loss of step {t} is NaN, but no operator made NaN of numbers when the step was taken again, eagerly: "
+            f"the loss of step {self.steps + 1} is NaN, but no operator made NaN of numbers when the step was taken again, eagerly: "
             "does the batch or the state hold NaN already?"
         )
 
@@ -113,9 +135,11 @@ class TrainStep:
         arrays = {name: t.numpy() for name, t in self._state.tensors()}
         _, words, place, has_gauss, gauss = np.random.get_state()
         extra = {
-            _STEPS: np.array([self.seed, self.steps], np.int64), _WORDS: np.asarray(words),
+            _STEPS: np.array([self.seed, self.optimizer.t, self.skipped], np.int64), _WORDS: np.asarray(words),
             _PLACE: np.array([place, has_gauss, gauss], np.float64),
         }  # fmt: skip
+        if self.loss_scale is not None:
+            extra[_SCALE] = np.array([self.loss_scale.value, self.loss_scale.good], np.float64)
         write_safetensors({**arrays, **extra}, path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
@@ -126,7 +150,7 @@ class TrainStep:
         """
         found = read_safetensors(path)
         own = dict(self._state.tensors())
-        extra = {_STEPS, _WORDS, _PLACE}
+        extra = {_STEPS, _WORDS, _PLACE} | ({_SCALE} if self.loss_scale is not None else set())
         missing, unknown = (own.keys() | extra) - found.keys(), found.keys() - own.keys() - extra
         if missing or unknown:
             raise ValueError(
@@ -139,7 +163,10 @@ class TrainStep:
                 )
         for name, t in own.items():
             t.cached_data = found[name]
-        self.seed, self.optimizer.t = map(int, found[_STEPS])
+        self.seed, self.optimizer.t, self.skipped = map(int, found[_STEPS])
+        if self.loss_scale is not None:
+            value, good = found[_SCALE]
+            self.loss_scale.value, self.loss_scale.good = float(value), int(good)
         place, has_gauss, gauss = found[_PLACE]
         np.random.set_state(("MT19937", found[_WORDS], int(place), int(has_gauss), float(gauss)))
 
@@ -171,19 +198,27 @@ class TrainStep:
             )
         segment_layers(self.model, best)
 
-    def _trace(self, arrays: Sequence[np.ndarray], t: int = 1) -> tuple[Any, bool]:
-        """The graph of step t: its inputs are the batch, the numbers of the step, the key, and the state, which it changes."""
+    def _trace(self, arrays: Sequence[np.ndarray]) -> tuple[Any, bool]:
+        """The graph of the next step: its inputs are the batch, the numbers of the step, the key, and the state, which it changes."""
         batch = [Tensor(a, requires_grad=False) for a in arrays]
-        numbers = self.optimizer.hyperparameters(t)
-        hyper = {k: Tensor.make_const(np.asarray(v, self._state.dtype)) for k, v in numbers.items()}
-        key = random.key_of(self.seed, t)
-        with keep_graph(), random.using(random.Generator(key)), assigned() as changes:
+        hyper = {k: Tensor.make_const(np.asarray(v, self._state.dtype)) for k, v in self._numbers().items()}
+        key, precision = random.key_of(self.seed, self.steps + 1), autocast(self._rules.precision)
+        quiet = np.errstate(all="ignore")  # the values computed on the way are not used
+        with keep_graph(), random.using(random.Generator(key)), precision, quiet, assigned() as changes:
             out = self._forward(batch)
             loss, *more = flatten(out)
             if loss.size != 1:
                 raise ValueError(f"the loss is one number, got a tensor of shape {loss.shape}")
-            found = gradients(loss, self._state.params)
+            scale = hyper.get("loss_scale")
+            found = gradients(loss if scale is None else loss * scale, self._state.params)
+            if scale is not None:
+                found = [g / ops.cast(scale, g.dtype) for g in found]
+                more.append(_all_finite(found))
+            if self._rules.clip_norm is not None:
+                found = _clipped(found, self._rules.clip_norm)
             after = self._state.updates(loss, found, hyper, changes)
+            if scale is not None:
+                after = [(name, old, ops.where(more[-1], new, old)) for name, old, new in after]
         inputs = [(f"x{i}", x) for i, x in enumerate(batch)] + list(hyper.items()) + [("key", key)]
         results = [ops.reshape(loss, ()) if loss.shape else loss, *more]
         updates = {f"state.{name}": len(results) + i for i, (name, _, _) in enumerate(after)}
@@ -196,6 +231,20 @@ class TrainStep:
             *inputs, target = batch
             return self._loss(self.model(*inputs), target)
         return self._loss(self.model, *batch)
+
+
+def _all_finite(grads: Sequence[Tensor]) -> Tensor:
+    """Whether all gradients are numbers."""
+    largest = [ops.cast(ops.max(ops.abs(g)), grads[0].dtype) for g in grads if g.size]
+    return ops.less(ops.max(ops.stack(largest, 0)), float("inf"))
+
+
+def _clipped(grads: Sequence[Tensor], max_norm: float) -> list[Tensor]:
+    """The gradients, scaled so that their common norm is at most `max_norm`."""
+    squares = [ops.cast(ops.summation(g * g), grads[0].dtype) for g in grads]
+    norm = ops.sqrt(ops.summation(ops.stack(squares, 0)))
+    factor = ops.where(ops.greater(norm, max_norm), max_norm / norm, 1.0)
+    return [g * ops.cast(factor, g.dtype) for g in grads]
 
 
 class _State:
@@ -278,6 +327,9 @@ def compile_step(
     seed: int = 0,
     recompute: int | None = None,
     memory_limit: int | None = None,
+    precision: Any = None,
+    loss_scale: LossScale | float | None = None,
+    clip_norm: float | None = None,
     detect_anomaly: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> TrainStep:
@@ -296,6 +348,11 @@ def compile_step(
             layers takes the least memory; `step.executable.memory` tells how much.
         memory_limit: bytes that the step's workspace may have: where it would have more, `recompute` is chosen for the least memory
             (the time is the same for all: each layer is computed again once).
+        precision: "bfloat16" or "float16": products round their operands to it and add up in float32; parameters, the optimizer's
+            state and everything else stay float32 (see `frontend.autocast`).
+        loss_scale: a LossScale, or a constant: gradients are computed of the loss times this, and scaled back; a step of which one is
+            not finite changes nothing and is counted as `skipped`. float16 gets a `LossScale()` by default.
+        clip_norm: the gradients are scaled so that their common norm is at most this.
         detect_anomaly: keep the state before each step, so that after a loss of NaN the step can be taken again, eagerly, to
             name the operator that first made NaN.
         progress: called with (kernels done, kernels in all, name) while kernels are built.
@@ -304,12 +361,20 @@ def compile_step(
         A callable: `step(*batch)` returns the loss.
 
     Raises:
-        ValueError: the loss is not one number, or the optimizer has parameters that are not the model's.
+        ValueError: the loss is not one number, the optimizer has parameters that are not the model's, or an option cannot be.
         tcomp.UnsupportedError: the model uses an operation that cannot be compiled.
     """
     options = {"target": target, "num_threads": num_threads, "progress": progress}
     segment_layers(model, recompute)
-    step = TrainStep(model, loss, optimizer, seed, detect_anomaly, options)
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm is positive, got {clip_norm}")
+    precision = None if precision is None else short_dtype(precision)
+    if loss_scale is None and precision == np.float16:
+        loss_scale = LossScale()
+    if isinstance(loss_scale, (int, float)):
+        loss_scale = LossScale(loss_scale, interval=None)
+    rules = _Rules(precision, loss_scale, clip_norm, detect_anomaly)
+    step = TrainStep(model, loss, optimizer, seed, rules, options)
     arrays = [np.ascontiguousarray(b.numpy() if isinstance(b, Tensor) else b) for b in example_batch]
     if memory_limit is not None:
         if recompute is not None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..autograd import Tensor
+from ..autograd import Tensor, TensorOp
+from ..modes import PRECISION
 
 
 def normal_axes(axes: Any, ndim: int) -> tuple[int, ...]:
@@ -54,3 +55,25 @@ def unbroadcast(grad: Tensor, shape: Sequence[int]) -> Tensor:
 def beside(value: Any, other: Tensor) -> Tensor:
     """A number as a tensor without axes, of another tensor's dtype; tensors as they are."""
     return value if isinstance(value, Tensor) else Tensor.make_const(np.asarray(value, other.dtype))
+
+
+class ProductOp(TensorOp):
+    """A sum of products of two float tensors, whose operands may be rounded to a shorter type: the one of `autocast` where the
+    operator was made. `accumulate_gradients` computes its gradient in the same precision."""
+
+    def __init__(self) -> None:
+        self.precision = PRECISION.get()
+
+    def rounded(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """The operands as they are multiplied."""
+        short = self.precision
+        if short is None:
+            return list(arrays)
+        with np.errstate(over="ignore"):  # what overflows is infinite
+            return [a.astype(short).astype(np.float32) if a.dtype == np.float32 else a for a in arrays]
+
+    def lowered(self, g: Any, *args: Any) -> tuple[Any, ...]:
+        """The operands as they are multiplied, in a graph."""
+        if self.precision is None or any(a.type.dtype.name != "float32" for a in args):
+            return args
+        return tuple(g.cast(a, dtype=self.precision.name) for a in args)

@@ -14,10 +14,11 @@ import numpy as np
 
 import tcomp
 
-from ..autograd import Tensor, TensorOp
+from ..autograd import Tensor
+from .common import ProductOp
 
 
-class _Convolution(TensorOp):
+class _Convolution(ProductOp):
     """Settings of a convolution of images (n, *size, c) by kernels (*window, c / groups, o) to results (n, *places, o).
 
     Args:
@@ -35,6 +36,7 @@ class _Convolution(TensorOp):
         size: Sequence[int] = (),
         window: Sequence[int] = (),
     ) -> None:
+        super().__init__()
         self.stride, self.padding, self.dilation, self.groups = tuple(stride), tuple(padding), tuple(dilation), groups
         self.size, self.window = tuple(size), tuple(window)
 
@@ -72,9 +74,25 @@ class _Convolution(TensorOp):
         """(groups, pixels, channels of a group) -> a shape (..., channels)."""
         return rows.swapaxes(0, 1).reshape(shape)
 
+    def compute(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return self.rounded(self.combine(*self.rounded(a, b)))[0]
+
+    def lower(self, g: Any, a: Any, b: Any) -> Any:
+        x, y = self.lowered(g, a, b)
+        result = self.emit(g, x, y)
+        return result if x is a else g.cast(result, dtype="float32")
+
+    def combine(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The result, in NumPy."""
+        raise NotImplementedError
+
+    def emit(self, g: Any, a: Any, b: Any) -> Any:
+        """The result, in a graph."""
+        raise NotImplementedError
+
 
 class Conv(_Convolution):
-    def compute(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def combine(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         window, image = b.shape[:-2], self.bordered(a)
         places = self.places(a.shape[1:-1], window)
         total: Any = 0
@@ -89,7 +107,7 @@ class Conv(_Convolution):
             a, out_grad
         )
 
-    def lower(self, g: Any, a: Any, b: Any) -> Any:
+    def emit(self, g: Any, a: Any, b: Any) -> Any:
         dims, settings = len(self.stride), _settings(self)
         if dims == 2:
             return g.conv2d(a, b, layout="NHWC", kernel_layout="HWIO", **settings)
@@ -100,7 +118,7 @@ class Conv(_Convolution):
 class ConvImage(_Convolution):
     """The image whose convolution a result is the gradient of."""
 
-    def compute(self, y: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def combine(self, y: np.ndarray, b: np.ndarray) -> np.ndarray:
         window, places, channels = b.shape[:-2], y.shape[1:-1], b.shape[-2] * self.groups
         padded = tuple(e + 2 * p for e, p in zip(self.size, self.padding))
         image = np.zeros((y.shape[0], *padded, channels), y.dtype)
@@ -114,12 +132,12 @@ class ConvImage(_Convolution):
         y, b = node.inputs
         return Conv(*self.settings)(out_grad, b), ConvKernel(*self.settings, window=b.shape[:-2])(out_grad, y)
 
-    def lower(self, g: Any, y: Any, b: Any) -> Any:
+    def emit(self, g: Any, y: Any, b: Any) -> Any:
         dims = len(self.stride)
         if dims == 1:  # an image of one row
             flat = ConvImage((1, *self.stride), (0, *self.padding), (1, *self.dilation), self.groups, (1, *self.size))
             n, *rest = y.type.shape
-            image = flat.lower(g, g.reshape(y, shape=(n, 1, *rest)), g.reshape(b, shape=(1, *b.type.shape)))
+            image = flat.emit(g, g.reshape(y, shape=(n, 1, *rest)), g.reshape(b, shape=(1, *b.type.shape)))
             return g.reshape(image, shape=(n, *image.type.shape[2:]))
         if dims > 2:
             raise tcomp.UnsupportedError(
@@ -138,7 +156,7 @@ class ConvImage(_Convolution):
 class ConvKernel(_Convolution):
     """The kernel by which an image's convolution a result is the gradient of."""
 
-    def compute(self, a: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def combine(self, a: np.ndarray, y: np.ndarray) -> np.ndarray:
         image, results = self.bordered(a), self.rows(y)
         depth, outputs = a.shape[-1] // self.groups, y.shape[-1]
         kernel = np.empty((*self.window, depth, outputs), y.dtype)
@@ -150,7 +168,7 @@ class ConvKernel(_Convolution):
         a, y = node.inputs
         return ConvImage(*self.settings, size=a.shape[1:-1])(y, out_grad), Conv(*self.settings)(a, out_grad)
 
-    def lower(self, g: Any, a: Any, y: Any) -> Any:
+    def emit(self, g: Any, a: Any, y: Any) -> Any:
         """One matrix product for each element of the window."""
         n, *places, outputs = y.type.shape
         channels, groups, pixels = a.type.shape[-1], self.groups, n * prod(places)

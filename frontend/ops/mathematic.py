@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..autograd import Tensor, TensorOp
-from .common import unbroadcast
+from .common import ProductOp, unbroadcast
 
 
 class EWiseAdd(TensorOp):
@@ -186,10 +186,11 @@ def negate(a: Tensor) -> Tensor:
     return Negate()(a)
 
 
-class MatMul(TensorOp):
+class MatMul(ProductOp):
     """The product of matrices; leading axes are broadcast."""
 
     def compute(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b = self.rounded(a, b)
         return a @ b
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,7 +201,8 @@ class MatMul(TensorOp):
         )
 
     def lower(self, g: Any, a: Any, b: Any) -> Any:
-        return g.matmul(a, b)
+        x, y = self.lowered(g, a, b)
+        return g.matmul(a, b) if x is a else g.matmul(x, y, out_dtype="float32")
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:

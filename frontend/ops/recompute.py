@@ -10,7 +10,7 @@ import numpy as np
 from .. import random
 from ..autograd import Tensor, TensorOp
 from ..differentiate import gradients
-from ..modes import assigned, enable_grad, no_grad
+from ..modes import PRECISION, assigned, enable_grad, no_grad
 
 
 class After(TensorOp):
@@ -30,6 +30,7 @@ class Recomputed(TensorOp):
 
     def __init__(self, f: Callable[..., Tensor], count: int, generator: random.Generator, stream: int) -> None:
         self.f, self.count, self.generator, self.stream = f, count, generator, stream
+        self.precision = PRECISION.get()
 
     def compute(self, result: np.ndarray, *rest: np.ndarray) -> np.ndarray:
         return result
