@@ -1,6 +1,6 @@
-"""Whole training steps, compiled, against the same steps in torch.
+"""Whole training steps, compiled, against the same steps in torch and jax.
 
-python -m benchmarks.train [--model mlp|resnet9|lstm|transformer] [--peers torch,torch-compile] [--threads N]
+python -m benchmarks.train [--model mlp|resnet9|lstm|transformer] [--peers torch,torch-compile,jax] [--threads N]
 
 All sides start from the same weights and take their steps in one process, turn by turn (`benchmarks.compare`); the losses of
 the first steps are compared. A ratio is the peer's median over tcomp's, so above 1 tcomp is faster.
@@ -27,8 +27,10 @@ from frontend.models import LanguageModel, mlp, resnet9
 from frontend.train import compile_step
 
 from .compare import interleaved
+from .jax_models import jax_step
 from .torch_models import as_torch
 
+PEERS = ("torch", "torch-compile", "jax")
 CHECKED = 3
 """Steps whose losses are compared."""
 
@@ -92,6 +94,8 @@ def torch_step(
     kind, options = task.torch_optimizer
     optimizer = getattr(torch.optim, kind)(module.parameters(), **options)
     x, y = (torch.from_numpy(a) for a in batch)
+    if x.ndim == 4:
+        module, x = module.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
 
     def forward(x: Any, y: Any) -> Any:
         out = module(x)
@@ -118,7 +122,10 @@ def run(name: str, peers: list[str], threads: int, rounds: int) -> list[dict[str
     np.random.seed(0)
     model = task.model()
     batch = task.batch(np.random.default_rng(1))
-    sides: dict[str, Callable[[], Any]] = {p: torch_step(p, task, model, batch, threads) for p in peers}
+    sides: dict[str, Callable[[], Any]] = {
+        p: jax_step(model, batch, task.torch_optimizer) if p == "jax" else torch_step(p, task, model, batch, threads)
+        for p in peers
+    }
     step = compile_step(model, loss_of, task.optimizer(model.parameters()), batch, num_threads=threads)
     sides = {"tcomp": lambda: step(*batch), **sides}
     losses = {side: [f() for _ in range(CHECKED)] for side, f in sides.items()}
@@ -142,8 +149,15 @@ def main(model: str = "mlp,resnet9,lstm,transformer", peers: str = "torch", thre
     unknown = [m for m in chosen if m not in TASKS]
     if unknown:
         raise typer.BadParameter(f"unknown model {unknown[0]!r}: {', '.join(TASKS)}")
-    count = threads or tcomp.Target.parse("cpu").num_cores
+    cores = tcomp.Target.parse("cpu").num_cores
+    count = threads or cores
     sides = [p for p in peers.split(",") if p]
+    if unfit := [p for p in sides if p not in PEERS]:
+        raise typer.BadParameter(f"unknown peer {unfit[0]!r}: {', '.join(PEERS)}")
+    if "jax" in sides and count != cores:
+        raise typer.BadParameter(
+            f"jax runs on all cores of the process: give --threads {cores}, or a process fewer (taskset)"
+        )
     rows = [row for name in chosen for row in run(name, sides, count, rounds)]
     table = Table("model", "side", "median ms", "best ms", "first losses", "differ by", "tcomp is faster by")
     for r in rows:
