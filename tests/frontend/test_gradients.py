@@ -71,6 +71,10 @@ case("sign", lambda a: ops.sign(a) * a, lambda a: torch.sign(a) * a, "ab")
 case("clip", lambda a: ops.clip(a, -0.5, 0.7), lambda a: torch.clamp(a, -0.5, 0.7), "abc")
 case("clip low", lambda a: ops.clip(a, low=0.1), lambda a: torch.clamp(a, min=0.1), "abc")
 case("where", lambda a, b: ops.where(a > b, a * b, a + b), lambda a, b: torch.where(a > b, a * b, a + b), "abc", "c")
+for _name, _theirs in (("equal", torch.eq), ("not_equal", torch.ne), ("less", torch.lt), ("less_equal", torch.le), ("greater", torch.gt), ("greater_equal", torch.ge)):  # fmt: skip
+    case(_name, lambda a, b, n=_name: ops.where(getattr(ops, n)(ops.sign(a), ops.sign(b)), a * b, a), lambda a, b, f=_theirs: torch.where(f(a.sign(), b.sign()), a * b, a), "abc", "c")  # fmt: skip
+for _name in ("logical_and", "logical_or"):
+    case(_name, lambda a, b, n=_name: ops.where(ops.logical_not(getattr(ops, n)(a > 0, b > 0)), a * b, b), lambda a, b, n=_name: torch.where(~getattr(torch, n)(a > 0, b > 0), a * b, b), "ab", "b")  # fmt: skip
 case("where number", lambda a: ops.where(a <= 0.0, 2.0, a * a), lambda a: torch.where(a <= 0.0, 2.0, a * a), "ab")
 case(
     "cast",
@@ -102,6 +106,7 @@ case("max of ties", lambda a: ops.max(a * 0 + 1, -1), lambda a: torch.amax(a * 0
 for _axis in (0, -1, 1):
     case(f"softmax {_axis}", lambda a, x=_axis: ops.softmax(a, x), lambda a, x=_axis: torch.softmax(a, x), "abc", may_be_empty=False)  # fmt: skip
     case(f"logsoftmax {_axis}", lambda a, x=_axis: ops.logsoftmax(a, x), lambda a, x=_axis: torch.log_softmax(a, x), "abc", may_be_empty=False)  # fmt: skip
+    case(f"argmin {_axis}", lambda a, x=_axis: ops.cast(ops.argmin(a, x), "float64") * a.sum(), lambda a, x=_axis: a.argmin(x) * a.sum(), "abc", may_be_empty=False)  # fmt: skip
     case(f"argmax {_axis}", lambda a, x=_axis: ops.cast(ops.argmax(a, x), "float64") * a.sum(), lambda a, x=_axis: a.argmax(x) * a.sum(), "abc", may_be_empty=False)  # fmt: skip
 
 for _shapes in (("ab", "bc"), ("dab", "dbc"), ("edab", "bc"), ("ab", "dbc"), ("d1ab", "ebc"), ("b", "bc"), ("ab", "b"), ("b", "b"), ("dab", "b"), ("b", "dbc")):  # fmt: skip
@@ -132,6 +137,7 @@ def _one_split(a: Any) -> Any:
     return parts[0] * parts[-1] + parts[0]
 
 
+case("make_tuple", lambda a, b: ops.tuple_get_item(ops.make_tuple(a, b * a), 1) * ops.make_tuple(a, b)[0], lambda a, b: a * b * a, "ab", "b")  # fmt: skip
 case("members of one tuple", _one_split, lambda a: a[0] * a[-1] + a[0], "ab", may_be_empty=False)
 case("dilate", lambda a: ops.undilate(ops.dilate(a, (0, -1), 2) * 3, (0,), 2), lambda a: F.pad(a[..., None], (0, 2)).reshape(a.shape[0], -1) * 3, "ab", may_be_empty=False)  # fmt: skip
 case("pad", lambda a: ops.pad(a, ((1, 0), (0, 2))), lambda a: F.pad(a, (0, 2, 1, 0)), "ab")
