@@ -17,8 +17,9 @@ from .autograd import AnomalyError, Tensor, find_topo_sort
 from .data import DataLoader
 from .differentiate import gradients
 from .modes import assigned, autocast, detect_anomaly, keep_graph, short_dtype
-from .nn.module import Module, Parameter, Stack, read_safetensors, write_safetensors
+from .nn.module import Module, Parameter, Stack
 from .optim import LossScale, Optimizer
+from .storage import read_safetensors, write_safetensors
 from .trace import flatten, write_graph
 
 _STEPS, _WORDS, _PLACE = "seed, steps, skipped", "numpy.random words", "numpy.random place"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from .. import ops
 from ..autograd import Tensor
+from ..storage import read_safetensors, write_safetensors
 from ..trace import trace
 
 
@@ -178,30 +175,3 @@ def _chain(layers: Sequence[Module], x: Tensor, *more: Any) -> Tensor:
     for layer in layers:
         x = layer(x, *more)
     return x
-
-
-def write_safetensors(
-    arrays: Mapping[str, np.ndarray], path: str | os.PathLike[str], metadata: dict[str, str] | None = None
-) -> None:
-    """Write arrays to a file that takes its name when it is whole."""
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, name, metadata)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays of a file.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file: {error}") from error

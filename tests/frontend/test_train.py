@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,11 @@ def test_a_resumed_run_loses_the_same_to_the_last_bit(tmp_path: Path) -> None:
     path.write_bytes(raw[:-100])
     with pytest.raises(ValueError, match="no whole safetensors file"):
         again.load(path)
+    flipped = bytearray(raw)
+    flipped[-1000] ^= 1  # in a tensor: the file is whole all the same
+    path.write_bytes(flipped)
+    with pytest.raises(ValueError, match="is damaged: its arrays are not those"):
+        again.load(path)
     path.write_bytes(raw)
     other, _ = pair(mlp)
     step = train.compile_step(other, nn.SoftmaxLoss(), optim.SGD(other.parameters()), rows())
@@ -311,7 +317,7 @@ def stop(step, loss):
     print(step.steps, repr(loss), flush=True)
     if step.steps == int(sys.argv[1]):
         os.kill(os.getpid(), 9)
-train.fit(step, loader, 3, checkpoint={path!r}, every=3, schedule=lambda n: 0.9**n, on_step=stop, quiet=True)
+train.fit(step, loader, 3, checkpoint={path!r}, every=int(sys.argv[2]), schedule=lambda n: 0.9**n, on_step=stop, quiet=True)
 """
 
 
@@ -323,14 +329,30 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     script = SCRIPT.format(tests=str(Path(__file__).parent), path=str(path))
     root = Path(__file__).resolve().parents[2]
     seen: dict[int, float] = {}
-    for stop in (5, 8, 0):  # killed between checkpoints, at different places of an epoch; then to the end
-        done = subprocess.run([sys.executable, "-c", script, str(stop)], cwd=root, capture_output=True, text=True)
-        assert (done.returncode == 0) == (stop == 0), done.stderr
-        for line in done.stdout.splitlines():
-            number, loss = line.split()
-            assert seen.setdefault(int(number), float(loss)) == float(loss)
+
+    def run(stop: int, every: int, delay: float | None = None) -> int:
+        """Train until killed: by itself at a step, or from outside so many seconds after the first step."""
+        command = [sys.executable, "-c", script, str(stop), str(every)]
+        with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            if delay is not None:
+                time.sleep(delay)
+                process.kill()
+            lines = [first, *process.stdout.readlines()]
+        for line in lines:
+            if line.endswith("\n"):  # the last may be cut short
+                number, loss = line.split()
+                assert seen.setdefault(int(number), float(loss)) == float(loss)
+        return process.returncode
+
+    for stop in (5, 8):  # between checkpoints, at different places of an epoch
+        assert run(stop, 3) == -9
+    for delay in np.random.default_rng().uniform(0, 0.02, 3):  # at any moment, writing a checkpoint included
+        assert run(0, 1, delay) in (0, -9), delay
+    assert run(0, 3) == 0
     assert [seen[i] for i in range(1, 13)] == whole
-    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
+    assert {p.name for p in tmp_path.iterdir()} <= {"run.safetensors", ".run.safetensors.part"}
 
 
 def test_nan_is_reported_with_the_operator_that_made_it() -> None:
