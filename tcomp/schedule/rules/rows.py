@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
 from ...ir.expr import Var
@@ -104,17 +105,35 @@ def _accumulators(vectors: int) -> int:
     return min(range(ACCUMULATORS, 1, -1), key=lambda a: ceil(vectors / a) * a * (1 + WAIT * (ACCUMULATORS - a)))
 
 
+def _contiguous(sch: Schedule, name: str, loops: Sequence[Var]) -> list[Var]:
+    """The innermost of a reduction's loops that together walk through each operand as one loop would: a channel of images that lie
+    channel by channel is such a run, though the channel of the next image is not next to it."""
+    steps = {v: steps_along(sch, name, v) for v in loops}
+    run = [loops[-1]]
+    for outer in reversed(loops[:-1]):
+        inner, extent = run[0], sch.get_extent(run[0])
+        goes_on = isinstance(extent, int) and all(
+            step is not None and steps[outer][buffer] == step * extent for buffer, step in steps[inner].items()
+        )
+        if not goes_on or sch.refusal("fuse", outer, *run) is not None:
+            break
+        run.insert(0, outer)
+    return run
+
+
 def factor(sch: Schedule, name: str, lanes: int) -> tuple[str, list[str]]:
     """Give a reduction over contiguous elements vectors of partial results: its name now, and the blocks that fill them."""
     loops = reduce_loops(sch, name)
-    if len(loops) > 1 and loops == sch.get_loops(name)[-len(loops) :] and sch.refusal("fuse", *loops) is None:
-        whole = fuse_all(sch, loops)
-        assert whole is not None
-        loops = [whole]
-    extent = sch.get_extent(loops[-1]) if loops else 0
-    if not isinstance(extent, int) or extent < 2 * lanes or 1 not in steps_along(sch, name, loops[-1]).values():
+    if not loops or loops != sch.get_loops(name)[-len(loops) :]:
         return name, []
-    if sch.refusal("rfactor", BlockRef(name), loops[-1]) is not None:
+    run = _contiguous(sch, name, loops)
+    is_whole = len(run) == len(loops)
+    last = fuse_all(sch, run)
+    assert last is not None
+    extent = sch.get_extent(last)
+    if not isinstance(extent, int) or extent < (2 if is_whole else 1) * lanes:
+        return name, []
+    if 1 not in steps_along(sch, name, last).values() or sch.refusal("rfactor", BlockRef(name), last) is not None:
         return name, []
     filled = rfactor_lanes(sch, name, lanes * _accumulators(ceil(extent / lanes)))
     combined, vectors = combine_lanes(sch, name, lanes)
