@@ -36,10 +36,17 @@ def train_digits(
     return step, seconds
 
 
-def eager_step(model: nn.Module, batch: tuple[np.ndarray, ...]) -> None:
-    """Forward and backward as NumPy calls, to compare with; nothing is changed but gradients."""
-    x, y = (ndl.Tensor(a, requires_grad=False) for a in batch)
-    nn.SoftmaxLoss()(model(x), y).backward()
+def step_times(model: nn.Module, step: train.TrainStep) -> tuple[float, float]:
+    """The median seconds of forward and backward as NumPy calls, and of a compiled step; the model stays as it is."""
+    data, before = DigitsDataset(), model.state_dict()
+    x, y = data.X[:64], data.y[:64]
+    tensors = (ndl.Tensor(x, requires_grad=False), ndl.Tensor(y, requires_grad=False))
+    model.train()
+    eager = _median(lambda: nn.SoftmaxLoss()(model(tensors[0]), tensors[1]).backward())
+    compiled = _median(lambda: step(x, y))
+    model.load_state_dict(before)
+    model.eval()
+    return eager, compiled
 
 
 def accuracy(predict: object, x: np.ndarray, y: np.ndarray) -> float:
@@ -74,8 +81,7 @@ def main(epochs: int = 40, seed: int = 0) -> None:
     reference = tcomp.evaluate(ndl.trace(model, [x]), [x], exact=True)[0]
     out = exe(x)
     error = float(np.linalg.norm(out - reference) / np.linalg.norm(reference))
-    batch = (x[:64], test.y[:64])
-    eager_training, compiled_training = _median(lambda: eager_step(model, batch)), _median(lambda: step(*batch))
+    eager_training, compiled_training = step_times(model, step)
     eager_one, eager_all = (_median(lambda b=b: model(ndl.Tensor.make_const(b))) for b in (one, x))
     compiled_one, compiled_all = exe_one.time(one).median, exe.time(x).median
 
@@ -83,7 +89,7 @@ def main(epochs: int = 40, seed: int = 0) -> None:
     table.add_row("test accuracy, compiled", f"{100 * accuracy(exe, x, test.y):.2f} %")
     table.add_row("error against float64", f"{error:.2e}")
     table.add_row(
-        "training step, batch 64: NumPy eager / compiled, with AdamW",
+        "training step, batch 64: NumPy eager, without the update / compiled",
         f"{1e3 * eager_training:.2f} ms / {1e3 * compiled_training:.3f} ms",
     )
     table.add_row("latency, batch 1: NumPy eager / compiled", f"{1e3 * eager_one:.3f} ms / {1e3 * compiled_one:.3f} ms")

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-import tcomp
-
 from ..autograd import Tensor
 from .common import ProductOp
 
@@ -140,10 +138,7 @@ class ConvImage(_Convolution):
             image = flat.emit(g, g.reshape(y, shape=(n, 1, *rest)), g.reshape(b, shape=(1, *b.type.shape)))
             return g.reshape(image, shape=(n, *image.type.shape[2:]))
         if dims > 2:
-            raise tcomp.UnsupportedError(
-                f"cannot compile a transposed convolution of {dims} dimensions",
-                why="there is an operator for 1 and 2 only",
-            )
+            return self.by_convolution(g, y, b)
         window, places = b.type.shape[:2], y.type.shape[1:3]
         extra = tuple(
             e - ((r - 1) * s - 2 * p + d * (k - 1) + 1)
@@ -151,6 +146,29 @@ class ConvImage(_Convolution):
         )
         kernel = g.transpose(b, axes=(3, 2, 0, 1))
         return g.conv2d_transpose(y, kernel, output_padding=extra, layout="NHWC", **_settings(self))
+
+    def by_convolution(self, g: Any, y: Any, b: Any) -> Any:
+        """As the convolution of the result, with zeros between its places and around them, by the kernel turned around."""
+        dims, (n, *places, outputs) = len(self.stride), y.type.shape
+        *window, depth, _ = b.type.shape
+        apart = g.reshape(y, shape=(n, *(v for e in places for v in (e, 1)), outputs))
+        apart = g.pad(apart, pad_width=((0, 0), *(w for s in self.stride for w in ((0, 0), (0, s - 1))), (0, 0)))
+        spread = [e * s for e, s in zip(places, self.stride)]
+        apart = g.reshape(apart, shape=(n, *spread, outputs))
+        before = [d * (k - 1) - p for d, k, p in zip(self.dilation, window, self.padding)]
+        wanted = [e + d * (k - 1) for e, d, k in zip(self.size, self.dilation, window)]
+        # what the pixels see begins `before` places ahead of the first, or behind it
+        after = [max(0, w - lead - e) for w, lead, e in zip(wanted, before, spread)]
+        apart = g.pad(apart, pad_width=((0, 0), *((max(0, lead), x) for lead, x in zip(before, after)), (0, 0)))
+        begin = [max(0, -lead) for lead in before]
+        end = [at + w for at, w in zip(begin, wanted)]
+        apart = g.slice(apart, begin=(0, *begin, 0), end=(n, *end, outputs), strides=(1,) * (dims + 2))
+        turned = g.flip(b, axes=tuple(range(dims)))
+        parts = g.reshape(turned, shape=(*window, depth, self.groups, outputs // self.groups))
+        order = (*range(dims), dims + 2, dims + 1, dims)
+        kernel = g.reshape(g.transpose(parts, axes=order), shape=(*window, outputs // self.groups, self.groups * depth))
+        return g.op(f"conv{dims}d", apart, kernel, layout="NDHWC", kernel_layout="DHWIO", stride=1, padding=0,
+                    dilation=self.dilation, groups=self.groups)  # fmt: skip
 
 
 class ConvKernel(_Convolution):
@@ -169,11 +187,17 @@ class ConvKernel(_Convolution):
         return ConvImage(*self.settings, size=a.shape[1:-1])(y, out_grad), Conv(*self.settings)(a, out_grad)
 
     def emit(self, g: Any, a: Any, y: Any) -> Any:
-        """One matrix product for each element of the window."""
-        n, *places, outputs = y.type.shape
-        channels, groups, pixels = a.type.shape[-1], self.groups, n * prod(places)
         if any(self.padding):
             a = g.pad(a, pad_width=((0, 0), *((p, p) for p in self.padding), (0, 0)))
+        if self.groups in (1, y.type.shape[-1]):
+            settings = {"window": self.window, "stride": self.stride, "dilation": self.dilation, "groups": self.groups}
+            return g.op("conv_backward_weight", a, y, **settings)
+        return self.by_products(g, a, y)
+
+    def by_products(self, g: Any, a: Any, y: Any) -> Any:
+        """Groups of several channels: one product of batches of matrices for each element of the window."""
+        n, *places, outputs = y.type.shape
+        channels, groups, pixels = a.type.shape[-1], self.groups, n * prod(places)
 
         def by_group(t: Any, width: int) -> Any:
             return g.transpose(g.reshape(t, shape=(pixels, groups, width // groups)), axes=(1, 0, 2))

@@ -3,6 +3,7 @@
 from . import (
     attention,
     conv,
+    conv_gradient,
     convolutions,
     elementwise,
     matmul,
@@ -23,6 +24,7 @@ __all__ = [
     "Operator",
     "attention",
     "conv",
+    "conv_gradient",
     "convolutions",
     "elementwise",
     "get",

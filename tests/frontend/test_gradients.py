@@ -178,6 +178,7 @@ for _dims, _image, _kernel, _more in (
     (2, (2, 6, 7, 4), (3, 3, 4, 5), {}), (2, (2, 6, 7, 4), (3, 3, 4, 5), {"padding": 1}),
     (2, (1, 7, 8, 4), (3, 2, 4, 2), {"stride": 2, "padding": 1}), (2, (1, 7, 8, 4), (2, 3, 4, 2), {"stride": (3, 1), "padding": (0, 2)}),
     (2, (1, 9, 8, 4), (3, 3, 2, 6), {"dilation": 2, "groups": 2, "padding": 2}), (2, (2, 5, 5, 3), (3, 3, 1, 6), {"groups": 3, "stride": 2}),
+    (2, (1, 6, 5, 4), (3, 3, 1, 4), {"groups": 4, "padding": 1}),
     (2, (1, 5, 6, 2), (1, 1, 2, 3), {"stride": 2}), (2, (1, 4, 4, 1), (2, 2, 1, 3), {"padding": 2}),
     (1, (2, 9, 4), (3, 4, 5), {"padding": 1, "stride": 2}), (1, (2, 9, 4), (3, 2, 6), {"dilation": 2, "groups": 2}),
     (3, (1, 4, 5, 4, 2), (2, 3, 2, 2, 3), {"padding": 1, "stride": (1, 2, 1)}),
@@ -186,6 +187,8 @@ for _dims, _image, _kernel, _more in (
 for _dims, _image, _kernel, _more in (
     (2, (2, 3, 4, 4), (3, 3, 5, 4), {}), (2, (1, 3, 4, 4), (3, 2, 5, 4), {"stride": 2, "padding": 1}),
     (2, (1, 3, 4, 4), (3, 3, 1, 4), {"stride": 3, "output_padding": 1, "groups": 2}),
+    (3, (1, 3, 2, 4, 4), (2, 3, 2, 3, 4), {"stride": 2, "padding": (0, 2, 1), "output_padding": 1, "groups": 2}),
+    (3, (2, 3, 3, 2, 3), (2, 2, 2, 2, 3), {"stride": (1, 2, 3), "dilation": (2, 1, 1), "padding": (1, 1, 0)}),
     (2, (1, 4, 4, 2), (3, 3, 3, 2), {"dilation": 2, "padding": 2}), (1, (2, 5, 4), (3, 3, 4), {"stride": 2, "output_padding": 1}),
 ):  # fmt: skip
     case(f"conv_transpose {_image} {_kernel} {_more}", lambda a, b, m=_more: ops.conv_transpose(a, b, **m), _transpose_theirs(_dims, **_more), _image, _kernel)  # fmt: skip
@@ -295,10 +298,7 @@ def derivatives(c: Case, weights: list[np.ndarray]) -> Callable[..., list[ndl.Te
     return f
 
 
-COMPILED = [c for c in CASES if not c.name.startswith("conv (1, 4, 5, 4, 2)")]  # three dimensions have no transpose
-
-
-@pytest.mark.parametrize("c", COMPILED, ids=[c.name for c in COMPILED])
+@pytest.mark.parametrize("c", CASES, ids=[c.name for c in CASES])
 def test_values_and_gradients_are_traced(c: Case) -> None:
     """The graph of a case and of its gradients, evaluated by the operators' references."""
     arrays = draws(c, 11)[0]
@@ -315,6 +315,9 @@ def test_values_and_gradients_are_traced(c: Case) -> None:
     ["gelu", "clip", "power ('ab', 'b')", "max (0, 2) False", "logsumexp (0, 2)", "softmax 1", "take axis", "einsum aab,bcb->ac",
      "members of one tuple", "max_pool2d 3 2 1", "avg_pool2d 2 None 0", "layer_norm", "batch_norm 1", "getitem (slice(4, 0, -2), slice(1, 1, None))",
      "conv (1, 9, 8, 4) (3, 3, 2, 6) {'dilation': 2, 'groups': 2, 'padding': 2}",
+     "conv (2, 5, 5, 3) (3, 3, 1, 6) {'groups': 3, 'stride': 2}", "conv (1, 6, 5, 4) (3, 3, 1, 4) {'groups': 4, 'padding': 1}",
+     "conv (1, 4, 5, 4, 2) (2, 3, 2, 2, 3) {'padding': 1, 'stride': (1, 2, 1)}",
+     "conv_transpose (1, 3, 2, 4, 4) (2, 3, 2, 3, 4) {'stride': 2, 'padding': (0, 2, 1), 'output_padding': 1, 'groups': 2}",
      "conv_transpose (1, 3, 4, 4) (3, 3, 1, 4) {'stride': 3, 'output_padding': 1, 'groups': 2}", "attention causal"],
 )  # fmt: skip
 def test_values_and_gradients_compile(name: str) -> None:

@@ -97,6 +97,12 @@ case("conv2d_transpose", (1, 4, 5, 5), (4, 3, 3, 2), groups=2, stride=2)
 case("conv2d_transpose", (1, 4, 5, 5), (4, 6, 3, 2), dilation=2, stride=2, padding=1)
 case("conv2d_transpose", (1, 4, 5, 5), (4, 6, 2, 2), stride=3, output_padding=2)
 case("conv2d_transpose", (1, 4, 9, 9), (4, 6, 3, 3), padding=2)
+case("conv_backward_weight", (2, 9, 8, 5), (2, 7, 6, 20), window=3)
+case("conv_backward_weight", (3, 11, 9, 17), (3, 3, 2, 35), window=(3, 4), stride=(4, 3))
+case("conv_backward_weight", (2, 9, 8, 6), (2, 5, 6, 6), window=(3, 2), dilation=2, groups=6)
+case("conv_backward_weight", (2, 9, 8, 6), (2, 8, 7, 8), window=2, groups=2)
+case("conv_backward_weight", (2, 19, 6), (2, 9, 24), window=3, stride=2)
+case("conv_backward_weight", (1, 5, 6, 7, 4), (1, 3, 5, 3, 16), window=(3, 2, 3), stride=(1, 1, 2))
 for _name in ("max_pool2d", "avg_pool2d"):
     case(_name, (2, 3, 9, 8), kernel=2)
     case(_name, (2, 5, 9, 8), kernel=3, stride=2, padding=1)
@@ -243,6 +249,14 @@ def test_other_dtypes(op: str, kind: str, rng: np.random.Generator) -> None:
         ("conv1d", [(1, 3, 8), (4, 3, 3)], {"layout": "NCHW"}, "unknown layout"),
         ("conv3d", [(1, 3, 8, 8), (4, 3, 3, 3)], {}, "5 dimensions, not 4"),
         ("conv3d", [(1, 3, 8, 8, 8), (4, 3, 3, 3, 3)], {"stride": (1, 2)}, "1 or 3 integers"),
+        (
+            "conv_backward_weight",
+            [(1, 8, 8, 3), (1, 7, 6, 4)],
+            {"window": 3},
+            "7 places of a window of 3 do not fit into 8",
+        ),
+        ("conv_backward_weight", [(1, 8, 8, 3), (2, 6, 6, 4)], {"window": 3}, "it takes images"),
+        ("conv_backward_weight", [(1, 8, 8, 3), (1, 6, 6, 4)], {"window": 3, "groups": 2}, "do not make 2 groups"),
         ("conv2d_transpose", [(1, 3, 8, 8), (4, 3, 3, 3)], {}, "do not fit a kernel"),
         ("conv2d_transpose", [(1, 3, 8, 8), (3, 4, 3, 3)], {"output_padding": 1}, "must be less than"),
         ("conv2d_transpose", [(1, 3, 1, 1), (3, 4, 3, 3)], {"padding": 2}, "leaves"),
