@@ -36,7 +36,7 @@ class Op:
     def __call__(self, *args: Any) -> Any:
         raise NotImplementedError
 
-    def compute(self, *args: np.ndarray) -> Any:
+    def compute(self, *args: Any, **_: Any) -> Any:
         """The value, from the values of the inputs."""
         raise NotImplementedError
 
@@ -52,7 +52,7 @@ class Op:
             return out
         return tuple(out) if isinstance(out, list) else (out,)
 
-    def lower(self, graph: Any, *args: Any) -> Any:
+    def lower(self, graph: Any, *args: Any, **_: Any) -> Any:
         """The same operation as calls on a `tcomp.GraphBuilder`."""
         raise NotImplementedError(f"{type(self).__name__} cannot be compiled")
 
@@ -75,7 +75,7 @@ class Value:
     """A node of the graph: the operator that made it, its inputs, and its value."""
 
     op: Op | None
-    inputs: list[Value]
+    inputs: list[Any]
     cached_data: Any
     requires_grad: bool
 

@@ -6,6 +6,7 @@ python -m frontend.demo [--epochs N] [--seed N]
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import typer
@@ -49,7 +50,7 @@ def step_times(model: nn.Module, step: train.TrainStep) -> tuple[float, float]:
     return eager, compiled
 
 
-def accuracy(predict: object, x: np.ndarray, y: np.ndarray) -> float:
+def accuracy(predict: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray) -> float:
     """The share of rows whose largest logit is the label's."""
     return float((np.argmax(predict(x), axis=1) == y).mean())
 
@@ -107,7 +108,7 @@ def main(epochs: int = 40, seed: int = 0) -> None:
         raise SystemExit(f"the compiled model's error {error:.2e} is above 1e-5")
 
 
-def _median(f: object, repeat: int = 15) -> float:
+def _median(f: Callable[[], object], repeat: int = 15) -> float:
     seconds = []
     for _ in range(repeat):
         start = time.perf_counter()

@@ -37,7 +37,8 @@ class _Cell(Module):
 
         width = self.gates * hidden_size
         self.W_ih, self.W_hh = uniform(input_size, width), uniform(hidden_size, width)
-        self.bias_ih, self.bias_hh = (uniform(width), uniform(width)) if bias else (None, None)
+        self.bias_ih = uniform(width) if bias else None
+        self.bias_hh = uniform(width) if bias else None
 
     def describe(self) -> str:
         return f"{self.input_size}, {self.hidden_size}"

@@ -87,7 +87,7 @@ class AttentionLayer(Module):
         """
         keys = q if k is None else k
         values = keys if v is None else v
-        heads = (
+        q_heads, k_heads, v_heads = (
             self._heads(project(norm(x)))
             for project, norm, x in (
                 (self.q_projection, self.prenorm_q, q),
@@ -95,7 +95,8 @@ class AttentionLayer(Module):
                 (self.v_projection, self.prenorm_v, values),
             )
         )
-        mixed = ops.permute(self.attn.mix(*heads, None if mask is None else additive(mask, q.dtype)), (0, 2, 1, 3))
+        added = None if mask is None else additive(mask, q.dtype)
+        mixed = ops.permute(self.attn.mix(q_heads, k_heads, v_heads, added), (0, 2, 1, 3))
         n, steps = q.shape[:2]
         return self.out_projection(mixed.reshape((n, steps, self.num_head * self.dim_head)))
 

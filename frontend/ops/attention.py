@@ -32,7 +32,7 @@ class Attention(TensorOp):
         for m in mask:
             scores = scores + m
         if self.causal:
-            scores = scores + causal_mask(*scores.shape[-2:], scores.dtype)
+            scores = scores + causal_mask(scores.shape[-2], scores.shape[-1], scores.dtype)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         return (weights @ v) / weights.sum(axis=-1, keepdims=True)
 
@@ -59,7 +59,7 @@ def attention_weights(
     if mask is not None:
         scores = scores + mask
     if causal:
-        scores = scores + Tensor.make_const(causal_mask(*scores.shape[-2:], scores.dtype))
+        scores = scores + Tensor.make_const(causal_mask(scores.shape[-2], scores.shape[-1], scores.dtype))
     return ops.softmax(scores, -1)
 
 
