@@ -22,7 +22,7 @@ from frontend.models import digits_cnn
 
 
 def train_digits(
-    model: nn.Module, epochs: int = 40, batch_size: int = 64, seed: int = 0, quiet: bool = False
+    model: nn.Module, epochs: int = 80, batch_size: int = 64, seed: int = 0, quiet: bool = False
 ) -> tuple[train.TrainStep, float]:
     """Train on the digits, shifted by up to a pixel, with AdamW; returns the compiled step and the seconds that compiling it took."""
     np.random.seed(seed)
@@ -55,7 +55,7 @@ def accuracy(predict: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray) -
     return float((np.argmax(predict(x), axis=1) == y).mean())
 
 
-def main(epochs: int = 40, seed: int = 0) -> None:
+def main(epochs: int = 80, seed: int = 0) -> None:
     """Train, compile, check, time."""
     console = Console()
     np.random.seed(seed)
