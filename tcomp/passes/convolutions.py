@@ -9,6 +9,9 @@ from ..ops.convolutions import LAYOUTS, each
 from ..ops.transposed import transposed_settings
 from .rewriter import Rewriter
 
+STAYS = 1 << 20
+"""Bytes that the second cache keeps while a kernel passes over them."""
+
 
 def conv1d_to_conv2d(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """A convolution along a line is one over images of one row."""
@@ -61,6 +64,21 @@ def transposed_conv_to_phases(g: Rewriter, call: OpCall, type_: TensorType) -> O
     if full.type.shape == type_.shape:
         return full
     return g.op("slice", full, begin=(0, top, left, 0), end=(n, top + h, left + width, o))
+
+
+def kernel_gradient_by_parts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """The gradient of a kernel by many images is that by a few at a time, summed up: each tile of it passes over all of them, and
+    those few stay in the second cache meanwhile."""
+    if call.op != "conv_backward_weight" or call.attrs["parts"] > 1 or not isinstance(call.args[0].type.shape[0], int):
+        return None
+    images = call.args[0].type.shape[0]
+    nbytes = sum(a.type.size * a.type.dtype.itemsize for a in call.args)
+    most = min(images, nbytes // max(1, 2 * type_.size * type_.dtype.itemsize))  # the parts are written and read, too
+    choices = [p for p in range(2, most + 1) if images % p == 0 and nbytes <= 2 * p * STAYS]
+    if nbytes <= 2 * STAYS or not choices:
+        return None
+    parts = next((p for p in choices if nbytes <= p * STAYS), choices[-1])
+    return g.op("sum", g.again(call, *call.args, parts=parts), axes=(0,))
 
 
 def _interleaved(g: Rewriter, parts: list[Operand], axis: int) -> Operand:

@@ -12,7 +12,7 @@ from ..ir.module import IRModule
 from ..ops.common import pair
 from ..ops.conv import padding_of
 from ..ops.registry import get
-from .convolutions import conv1d_to_conv2d, transposed_conv_to_phases, volumes_to_ndhwc
+from .convolutions import conv1d_to_conv2d, kernel_gradient_by_parts, transposed_conv_to_phases, volumes_to_ndhwc
 from .fold import EliminateDeadCode, fold_constant
 from .rewriter import Rewriter
 
@@ -338,6 +338,7 @@ CANONICAL = (
     volumes_to_ndhwc,
     images_to_nhwc,
     transposed_conv_to_phases,
+    kernel_gradient_by_parts,
     kernel_to_hwio,
     pointwise_conv_to_matmul,
     matmul_of_rows,

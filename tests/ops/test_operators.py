@@ -101,6 +101,8 @@ case("conv_backward_weight", (2, 9, 8, 5), (2, 7, 6, 20), window=3)
 case("conv_backward_weight", (3, 11, 9, 17), (3, 3, 2, 35), window=(3, 4), stride=(4, 3))
 case("conv_backward_weight", (2, 9, 8, 6), (2, 5, 6, 6), window=(3, 2), dilation=2, groups=6)
 case("conv_backward_weight", (2, 9, 8, 6), (2, 8, 7, 8), window=2, groups=2)
+case("conv_backward_weight", (6, 9, 8, 4), (6, 7, 6, 24), window=3, parts=3)
+case("conv_backward_weight", (16, 40, 40, 17), (16, 38, 38, 20), window=3)
 case("conv_backward_weight", (2, 19, 6), (2, 9, 24), window=3, stride=2)
 case("conv_backward_weight", (1, 5, 6, 7, 4), (1, 3, 5, 3, 16), window=(3, 2, 3), stride=(1, 1, 2))
 for _name in ("max_pool2d", "avg_pool2d"):
@@ -257,6 +259,12 @@ def test_other_dtypes(op: str, kind: str, rng: np.random.Generator) -> None:
         ),
         ("conv_backward_weight", [(1, 8, 8, 3), (2, 6, 6, 4)], {"window": 3}, "it takes images"),
         ("conv_backward_weight", [(1, 8, 8, 3), (1, 6, 6, 4)], {"window": 3, "groups": 2}, "do not make 2 groups"),
+        (
+            "conv_backward_weight",
+            [(4, 8, 8, 3), (4, 6, 6, 4)],
+            {"window": 3, "parts": 3},
+            "4 images do not make 3 parts",
+        ),
         ("conv2d_transpose", [(1, 3, 8, 8), (4, 3, 3, 3)], {}, "do not fit a kernel"),
         ("conv2d_transpose", [(1, 3, 8, 8), (3, 4, 3, 3)], {"output_padding": 1}, "must be less than"),
         ("conv2d_transpose", [(1, 3, 1, 1), (3, 4, 3, 3)], {"padding": 2}, "leaves"),

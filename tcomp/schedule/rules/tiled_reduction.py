@@ -206,8 +206,8 @@ def apply(sch: Schedule, target: Target) -> None:
     first = _groups_outside(sch, epilogue, groups) if groups else []
     outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes, len(first))
     outer = [*first, *outer]
-    panel = None if padded or width else _panel_to_pack(sch, acc, tile, extents, target)
     at_once = bool(padded) and far
+    panel = None if (padded and not at_once) or width else _panel_to_pack(sch, acc, tile, extents, target)
     fits = _weight_bytes(block) <= target.l1_bytes // 2
     whole_rows = fits or (not far and prod(extents) * target.vector_bytes // lanes > target.own_l2_bytes // 2)
     packed_here = panel is not None or (bool(packing) and not whole_rows)
