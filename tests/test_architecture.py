@@ -29,7 +29,7 @@ ALLOWED = {
 
 FILES = sorted(p for folder in ("tcomp", "frontend", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
 MAX_LINES, MAX_FUNCTION = 500, 60
-LOCAL_IMPORTS = {"sklearn", "torch", "jax", "optax", "matplotlib", "onnx", "onnxruntime", "openvino"}
+LOCAL_IMPORTS = {"sklearn", "scipy", "torch", "jax", "optax", "matplotlib", "onnx", "onnxruntime", "openvino"}
 """Optional packages that may be imported inside functions."""
 
 

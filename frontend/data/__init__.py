@@ -4,7 +4,7 @@ from .datasets import DigitsDataset, NDArrayDataset
 from .files import CIFAR10Dataset, MNISTDataset
 from .loader import DataLoader, Dataset, collate
 from .text import Corpus, Dictionary, batchify, get_batch, python_topics
-from .transforms import RandomCrop, RandomFlipHorizontal, Transform
+from .transforms import RandomAffine, RandomCrop, RandomFlipHorizontal, Transform
 
 __all__ = [
     "CIFAR10Dataset",
@@ -15,6 +15,7 @@ __all__ = [
     "DigitsDataset",
     "MNISTDataset",
     "NDArrayDataset",
+    "RandomAffine",
     "RandomCrop",
     "RandomFlipHorizontal",
     "Transform",

@@ -17,6 +17,7 @@ from frontend.data import (
     DigitsDataset,
     MNISTDataset,
     NDArrayDataset,
+    RandomAffine,
     RandomCrop,
     RandomFlipHorizontal,
     batchify,
@@ -43,6 +44,36 @@ def test_transforms_keep_shape() -> None:
     assert np.array_equal(RandomFlipHorizontal(1.0)(image), image[:, ::-1])
     np.random.seed(1)
     assert RandomCrop(2)(image).shape == image.shape
+
+
+def test_random_affine_maps() -> None:
+    """Nothing where all ranges are 0; a turn by a known angle; the same numbers from the same seed."""
+    pytest.importorskip("scipy")
+    image = R.random((9, 8, 2)).astype("float32")
+    np.testing.assert_allclose(RandomAffine(0, 0, 0)(image), image, atol=1e-6)
+    some = RandomAffine(20, 0.1, 1)
+    np.random.seed(4)
+    first = some(image)
+    np.random.seed(4)
+    assert np.array_equal(some(image), first) and first.shape == image.shape and first.dtype == np.float32
+    assert not np.allclose(first, image, atol=0.01)
+    ramp = np.arange(81, dtype="float32").reshape(9, 9, 1)  # rows grow by 9, columns by 1
+
+    class Highest:
+        """In place of NumPy's generator: the upper end of each range."""
+
+        def __call__(self, low: float, high: float, size: int | None = None) -> float | np.ndarray:
+            return high if size is None else np.full(size, high)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np.random, "uniform", Highest())
+        turned = RandomAffine(90, 0, 0)(ramp)
+        moved = RandomAffine(0, 0, 1)(ramp)
+    assert np.allclose(turned, np.rot90(ramp, -1), atol=1e-3) or np.allclose(turned, np.rot90(ramp), atol=1e-3)
+    np.testing.assert_allclose(moved[:-1, :-1], ramp[1:, 1:], atol=1e-4)
+    assert not moved[-1].any() and not moved[:, -1].any()
+    with pytest.raises(ValueError, match="ranges are not negative"):
+        RandomAffine(scale=1.0)
 
 
 def test_digits_train_and_test_are_apart() -> None:
