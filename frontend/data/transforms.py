@@ -59,9 +59,8 @@ class RandomAffine(Transform):
     def __call__(self, img: np.ndarray) -> np.ndarray:
         angle = np.deg2rad(np.random.uniform(-self.degrees, self.degrees))
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        matrix = turn / (
-            1 + np.random.uniform(-self.scale, self.scale, 2)
-        )  # from a pixel of the result to one of the image
+        stretch = 1 + np.random.uniform(-self.scale, self.scale, 2)
+        matrix = turn / stretch  # from a pixel of the result to one of the image
         middle = (np.array(img.shape[:2]) - 1) / 2
         offset = middle - matrix @ middle + np.random.uniform(-self.shift, self.shift, 2)
         channels = [self._resample(img[:, :, c], matrix, offset, order=1) for c in range(img.shape[2])]

@@ -40,5 +40,6 @@ INTRINSICS = {
     )
 }
 """Every intrinsic by name. `round` rounds halves to even; `rounded` is its argument as a number of its dtype: a product in it is
-rounded before anything is added to it (without, a sum and the product under it are one fused multiply-add where the target has it); `shr` is arithmetic for signed integers; `philox` is the first word of a
-block of random bits, from four words of a counter and two of a key, all uint32 (see `philox.py`)."""
+rounded before anything is added to it (without, a sum and the product under it are one fused multiply-add where the target has
+it); `shr` is arithmetic for signed integers; `philox` is the first word of a block of random bits, from four words of a counter and
+two of a key, all uint32 (see `philox.py`)."""

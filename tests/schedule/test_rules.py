@@ -46,6 +46,8 @@ GRAPHS = {
     "packed matmul": (lambda g: g.relu(g.packed_matmul(g.input("a", (37, 29)), g.input("b", (5, 29, 16)), columns=70)), "tiled reduction"),
     "columns": (lambda g: g.sum(g.input("x", (13, 33)), axes=(0,)), "tiled reduction"),
     "rows": (lambda g: g.sum(g.input("x", (13, 33)), axes=(1,)), "rows"),
+    "channels": (lambda g: g.sum(g.input("x", (3, 5, 6, 7)), axes=(0, 2, 3)), "rows"),
+    "gradient of a kernel": (lambda g: g.op("conv_backward_weight", g.input("x", (2, 7, 7, 9)), g.input("y", (2, 5, 5, 36)), window=3), "tiled reduction"),
     "softmax": (lambda g: g.softmax(g.input("x", (13, 33))), "rows"),
     "attention": (lambda g: g.relu(g.attention(*(g.input(n, (2, 21, 20)) for n in "qkv"), panel=32)), "attention"),
     "attention of a query": (lambda g: g.attention(g.input("q", (3, 1, 40)), g.input("k", (3, 45, 40)), g.input("v", (3, 45, 33))), "attention"),
@@ -82,6 +84,30 @@ def test_large_matrices_of_few_results_are_streamed(name: str, cores: int) -> No
     assert used == "streams"
     check(sch, func)
     assert default_schedule(func, Target.parse("llvm -mcpu=haswell -l1=64K -num-cores=1"))[1] == "tiled reduction"
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 7), (4, 4), (1, 3)])
+def test_channels_of_images_are_summed_in_vectors(size: tuple[int, int]) -> None:
+    """Where the pixels of a channel fill one: rows of an image are next to each other, images are not."""
+    (func,) = kernels(lambda g: g.sum(g.input("x", (3, 5, *size)), axes=(0, 2, 3)))
+    sch, used = default_schedule(func, Target.parse("llvm -mcpu=skylake-avx512 -num-cores=1"))
+    assert used == "rows" and ("vectorize(" in sch.trace.as_python()) == (size[0] * size[1] >= 16)
+    check(sch, func)
+
+
+def test_padded_convolutions_pack_large_kernels_that_vary() -> None:
+    def build(g: GraphBuilder) -> object:
+        x, w = g.input("x", (2, 5, 5, 20)), g.input("w", (3, 3, 20, 258))
+        return g.conv2d(x, w, padding=1, layout="NHWC", kernel_layout="HWIO")
+
+    (func,) = kernels(build)
+    packs = {}
+    for size in ("16K", "4M"):
+        sch, used = default_schedule(func, Target.parse(f"llvm -mcpu=haswell -l2={size} -num-cores=2"))
+        assert used == "tiled reduction"
+        packs[size] = "read_at(" in sch.trace.as_python()
+        check(sch, func)
+    assert packs == {"16K": True, "4M": False}
 
 
 def check(sch: Schedule, func: PrimFunc) -> None:

@@ -30,10 +30,16 @@ def _inlined(body: T, buffer: Buffer, stored: Expr, at: Callable[[Load], Expr]) 
     def addend(e: Expr) -> Expr:
         if isinstance(e, Load) and e.buffer is buffer:
             return Call("rounded", (e,), e.dtype)
-        return with_fields(e, then=addend(e.then), orelse=addend(e.orelse)) if isinstance(e, Select) else e
+        if not isinstance(e, Select):
+            return e
+        then, orelse = addend(e.then), addend(e.orelse)
+        return e if then is e.then and orelse is e.orelse else Select(e.cond, then, orelse)
 
     def mark(e: object) -> object:
-        return type(e)(addend(e.a), addend(e.b)) if isinstance(e, (Add, Sub)) else e
+        if not isinstance(e, (Add, Sub)) or not e.dtype.is_float:
+            return e
+        a, b = addend(e.a), addend(e.b)
+        return e if a is e.a and b is e.b else type(e)(a, b)
 
     def use(e: object) -> object:
         return at(e) if isinstance(e, Load) and e.buffer is buffer else e
