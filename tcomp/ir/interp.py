@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ..dtype import DType, int64
 from ..errors import InternalError
+from .convert import convert
 from .expr import (
     And,
     BinaryExpr,
@@ -74,26 +74,6 @@ def _check(array: np.ndarray, name: str, index: tuple[Any, ...]) -> None:
         if (i.size and (i.min() < 0 or i.max() >= extent)) if isinstance(i, np.ndarray) else not 0 <= i < extent:
             shown = ", ".join(str(np.asarray(x).tolist()) for x in index)
             raise OutOfBounds(f"{name}[{shown}] is outside its shape {array.shape}")
-
-
-def _narrow(value: Any, to: np.dtype) -> Any:
-    """Conversion with the semantics of the generated code: floats saturate to integers, NaN becomes 0."""
-    source = np.asarray(value).dtype
-    is_float = source.kind == "f" or source == ml_dtypes.bfloat16
-    if to.kind in "iu" and is_float:
-        info, wide = (
-            np.iinfo(to),
-            np.nan_to_num(np.trunc(np.asarray(value, np.float64)), nan=0.0, posinf=1e300, neginf=-1e300),
-        )
-        result = np.where(
-            wide <= info.min,
-            info.min,
-            np.where(wide >= info.max, info.max, np.clip(wide, -(2.0**62), 2.0**62).astype(to)),
-        ).astype(to)
-        return result if np.ndim(value) else result[()]
-    if to == np.bool_:
-        return np.asarray(value).astype(np.float64).astype(bool)[()] if is_float else np.asarray(value).astype(bool)[()]
-    return np.asarray(value).astype(to)[()]
 
 
 def _erf(x: Any) -> Any:
@@ -172,7 +152,7 @@ class Emitter:
         self.lines: list[str] = []
         self.names: dict[Any, str] = {}
         self.scope: dict[str, Any] = {
-            "np": np, "_load": load, "_store": store, "_narrow": _narrow, "_call": _call, "_div": _floor_divide,
+            "np": np, "_load": load, "_store": store, "_convert": convert, "_call": _call, "_div": _floor_divide,
         }  # fmt: skip
 
     def name(self, x: Var | Buffer) -> str:
@@ -215,7 +195,7 @@ class Emitter:
                     return f"({self.expr(e.then)} if {self.expr(e.cond)} else {self.expr(e.orelse)})"
                 return f"np.where({self.expr(e.cond)}, {self.expr(e.then)}, {self.expr(e.orelse)})"
             case Cast():
-                return f"_narrow({self.expr(e.value)}, {self.type(e.dtype)})"
+                return f"_convert({self.expr(e.value)}, {self.type(e.dtype)})"
             case Call():
                 args = "".join(f", {self.expr(a)}" for a in e.args)
                 return f"_call({e.op!r}, {self.type(e.dtype)}{args})"
@@ -245,7 +225,7 @@ class Emitter:
                     return f"({a} {e.symbol} {b})"
                 return f"_div({e.symbol!r}, {a}, {b})"
             case Div() if e.dtype.bits == 16:
-                return f"_narrow(np.float32({a}) / np.float32({b}), {self.type(e.dtype)})"
+                return f"_convert(np.float32({a}) / np.float32({b}), {self.type(e.dtype)})"
             case _:
                 return f"({a} {e.symbol} {b})"
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from .. import te
-from ..dtype import DType, dtype
+from ..dtype import DType, dtype, float32, float64, int64, uint64
 from ..errors import ShapeError
 from ..ir.arith import simplify
+from ..ir.convert import convert
 from ..ir.expr import Const, Expr, as_expr, const
 from ..ir.graph import TensorType
+from ..ir.stmt import Attrs
 from ..te import Tensor
-from .registry import mismatch
+from .registry import Operator, mismatch
 
 
 def extent(s: int | Expr) -> Expr:
@@ -85,6 +89,72 @@ def reference_product(a: Any, b: Any, out_dtype: Any = None) -> Any:
     if exact.dtype == np.float64 or exact.dtype.kind in "iu":
         return exact
     return exact.astype(a.dtype if out_dtype is None else dtype(out_dtype).numpy)
+
+
+LONG_SUM = 1 << 16
+"""Sums of more float32 elements than these are formed in float64: their rounding errors would grow beyond 1e-6 of the result."""
+
+
+def summed_in(d: DType, count: int | Expr) -> DType:
+    """The dtype in which `count` elements are summed up: int64 or uint64 for integers, float32 for 16-bit floats, float64 for long
+    sums of float32."""
+    if d.is_int:
+        return int64 if d.kind == "int" else uint64
+    is_long = isinstance(count, int) and count > LONG_SUM
+    return float64 if is_long and d.accumulator == float32 else d.accumulator
+
+
+def rounds_once(op: Operator, count: Callable[[Sequence[TensorType], Attrs], int] = lambda types, attrs: 1) -> Operator:
+    """An operator of floating-point tensors that computes in `summed_in` and rounds its result once.
+
+    Args:
+        op: computes everything in the dtype of its floating-point arguments.
+        count: (argument types, attributes) -> how many elements it sums up for one of its result.
+    """
+
+    def compute(args: Sequence[Tensor], attrs: Attrs, out: TensorType) -> Tensor:
+        wide = summed_in(out.dtype, count([_static_type(t) for t in args], attrs))
+        if wide == out.dtype:
+            return op.compute(args, attrs, out)
+        widened_args = [in_dtype(t, wide) if t.dtype.is_float else t for t in args]
+        return in_dtype(op.compute(widened_args, attrs, TensorType(out.shape, wide)), out.dtype)
+
+    def reference(*arrays: Any, **attrs: Any) -> Any:
+        types = [TensorType(x.shape, dtype(x.dtype)) for x in arrays]
+        wide = summed_in(types[0].dtype, count(types, Attrs.of(attrs))).numpy
+        if wide == arrays[0].dtype:
+            return op.reference(*arrays, **attrs)
+        floats = [x.astype(wide) if t.dtype.is_float else x for x, t in zip(arrays, types)]
+        return convert(np.asarray(op.reference(*floats, **attrs)), types[0].dtype.numpy)
+
+    return replace(op, compute=compute, reference=reference)
+
+
+def _static_type(t: Tensor) -> TensorType:
+    return TensorType(tuple(getattr(e, "value", e) for e in t.shape), t.dtype)
+
+
+def extents_of(t: TensorType, axes: Sequence[int]) -> int:
+    """How many elements lie along some axes; 1 where an extent is symbolic."""
+    extents = [t.shape[a] for a in axes]
+    return prod(extents) if all(isinstance(e, int) for e in extents) else 1
+
+
+def mean_factor(count: int) -> float:
+    """1 / count; NaN for the mean of nothing."""
+    return 1.0 / count if count else float("nan")
+
+
+def whole_scalar(name: str, value: Any, t: TensorType, what: str = "scalar") -> None:
+    """Raises ShapeError unless an integer tensor's dtype can hold a number, and where the tensor is bool and the number is not."""
+    d = t.dtype
+    if d.is_float:
+        return
+    if d.is_bool:
+        if not isinstance(value, (bool, np.bool_)) and value not in (0, 1):
+            raise mismatch(name, f"the {what} {value!r} is no bool", t, hint="cast the argument")
+    elif not float(value).is_integer() or not d.lowest <= int(value) <= d.highest:
+        raise mismatch(name, f"{d} cannot hold the {what} {value!r}", t, hint="cast the argument")
 
 
 def in_dtype(t: Tensor, wanted: DType) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..errors import ShapeError
 from ..ir.expr import Expr, as_expr, const
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import factors, float_only, in_dtype, pair, rank, widened
+from .common import extents_of, factors, float_only, in_dtype, mean_factor, pair, rank, rounds_once, widened
 from .movement import pad_tensor
 from .registry import Operator, mismatch, register
 
@@ -215,6 +216,8 @@ def _infer_pool(name: str, args: Sequence[TensorType], attrs: Attrs) -> TensorTy
     rank(name, x, 4, "image")
     if name == "avg_pool2d":
         float_only(name, x)
+    if x.dtype.is_bool:
+        raise mismatch(name, "it takes numbers", x, hint="cast the argument")
     order = _order(name, _IMAGE, attrs["layout"])
     n, c, h, w = (x.shape[a] for a in order)
     kh, kw, sh, sw, vertical, horizontal = _pool_geometry(name, attrs)
@@ -283,18 +286,17 @@ def _pool_reference(
 
 for _name in ("max_pool2d", "avg_pool2d"):
     _more = {} if _name == "max_pool2d" else {"count_include_pad": True}
-    register(
-        Operator(
-            _name,
-            lambda args, attrs, n=_name: _infer_pool(n, args, attrs),
-            lambda args, attrs, out, n=_name: _pool(n, args, attrs, out),
-            lambda x, n=_name, **attrs: _pool_reference(n, x, **attrs),
-            "anchor",
-            1,
-            _POOL_DEFAULTS | _more,
-            lambda args, out, attrs, n=_name: out.size * int(np.prod(pair(n, attrs["kernel"], "kernel"))),
-        )
+    _op = Operator(
+        _name,
+        lambda args, attrs, n=_name: _infer_pool(n, args, attrs),
+        lambda args, attrs, out, n=_name: _pool(n, args, attrs, out),
+        lambda x, n=_name, **attrs: _pool_reference(n, x, **attrs),
+        "anchor",
+        1,
+        _POOL_DEFAULTS | _more,
+        lambda args, out, attrs, n=_name: out.size * int(np.prod(pair(n, attrs["kernel"], "kernel"))),
     )
+    register(_op if _name == "max_pool2d" else rounds_once(_op))
 
 
 def _infer_global(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -316,15 +318,19 @@ def _global(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tens
         name="global_sum",
     )
     return te.compute(
-        out.shape, lambda *i: total[i] * as_expr(1.0 / (h.value * w.value), out.dtype), name="global_avg_pool2d"
+        out.shape, lambda *i: total[i] * as_expr(mean_factor(h.value * w.value), out.dtype), name="global_avg_pool2d"
     )
 
 
 def _global_reference(x: Any, layout: str) -> Any:
-    return x.mean(axis=_IMAGE[layout][2:], keepdims=True).astype(x.dtype)
+    axes = _IMAGE[layout][2:]
+    return x.sum(axis=axes, keepdims=True) * x.dtype.type(mean_factor(prod(x.shape[a] for a in axes)))
 
 
 register(
-    Operator("global_avg_pool2d", _infer_global, _global, _global_reference, "anchor", 1, {"layout": "NCHW"},
-             lambda args, out, attrs: args[0].size)
+    rounds_once(
+        Operator("global_avg_pool2d", _infer_global, _global, _global_reference, "anchor", 1, {"layout": "NCHW"},
+                 lambda args, out, attrs: args[0].size),
+        lambda types, attrs: extents_of(types[0], _IMAGE[attrs["layout"]][2:]),
+    )
 )  # fmt: skip

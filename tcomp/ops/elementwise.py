@@ -10,10 +10,11 @@ import numpy as np
 
 from .. import te
 from ..dtype import bool_, dtype
+from ..ir.convert import convert
 from ..ir.expr import Expr, Max, Min, Select, as_expr, binary, call
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import broadcast_shape, element, float_only, same_dtype
+from .common import broadcast_shape, element, float_only, rounds_once, same_dtype, whole_scalar
 from .registry import Operator, mismatch, register
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -38,14 +39,22 @@ def _map(f: Callable[..., Expr]) -> Callable[[Sequence[te.Tensor], Attrs, Tensor
 
 
 def _unary(
-    name: str, expression: Callable[..., Expr], reference: Callable[..., Any], floats: bool = True, **defaults: Any
+    name: str,
+    expression: Callable[..., Expr],
+    reference: Callable[..., Any],
+    floats: bool = True,
+    bools: bool = True,
+    **defaults: Any,
 ) -> None:
     def infer(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
         if floats:
             float_only(name, args[0])
+        if args[0].dtype.is_bool and not bools:
+            raise mismatch(name, "it takes numbers", *args, hint="cast the argument")
         return args[0]
 
-    register(Operator(name, infer, _map(expression), reference, "elementwise", 1, defaults))
+    op = Operator(name, infer, _map(expression), reference, "elementwise", 1, defaults)
+    register(rounds_once(op) if floats else op)
 
 
 def _gelu(x: Expr, approximate: bool) -> Expr:
@@ -69,10 +78,18 @@ _unary("erf", lambda x: call("erf", x), erf)
 _unary("sigmoid", lambda x: call("sigmoid", x), _sigmoid)
 _unary("silu", lambda x: x * call("sigmoid", x), lambda x: x * _sigmoid(x))
 _unary("gelu", _gelu, _gelu_reference, approximate=False)
-_unary("negative", lambda x: -x, np.negative, floats=False)
+_unary("negative", lambda x: -x, np.negative, floats=False, bools=False)
 _unary("abs", lambda x: call("abs", x), np.abs, floats=False)
 _unary("relu", lambda x: Max(x, as_expr(0, x.dtype)), lambda x: np.maximum(x, x.dtype.type(0)), floats=False)
-_unary("logical_not", lambda x: ~x, np.logical_not, floats=False)
+register(
+    Operator(
+        "logical_not",
+        lambda args, attrs: TensorType(args[0].shape, bool_),
+        _map(lambda x: ~x if x.dtype.is_bool else te.equal(x, as_expr(0, x.dtype))),
+        np.logical_not,
+        "elementwise",
+    )
+)
 
 
 def _binary(
@@ -89,11 +106,8 @@ def _binary(
             raise mismatch(name, f"it takes {domain}", *args)
         return TensorType(broadcast_shape(name, args), result or args[0].dtype)
 
-    register(Operator(name, infer, _map(expression), reference, "elementwise", 2))
-
-
-def _power_reference(a: Any, b: Any) -> Any:
-    return np.power(a, b)
+    op = Operator(name, infer, _map(expression), reference, "elementwise", 2)
+    register(rounds_once(op) if name == "power" else op)
 
 
 _binary("add", lambda a, b: a + b, np.add)
@@ -104,7 +118,7 @@ _binary("floor_divide", lambda a, b: a // b, np.floor_divide, accepts=lambda d: 
 _binary(
     "power",
     lambda a, b: call("pow", a, b),
-    _power_reference,
+    np.power,
     accepts=lambda d: d.is_float,
     domain="floating-point tensors",
 )
@@ -139,7 +153,7 @@ register(
         "cast",
         _infer_cast,
         lambda args, attrs, out: te.compute(out.shape, lambda *i: te.cast(args[0][i], out.dtype), name="cast"),
-        lambda x, dtype: x.astype(_to_numpy(dtype)),
+        lambda x, **attrs: convert(np.asarray(x), dtype(attrs["dtype"]).numpy),
         "elementwise",
         1,
         {"dtype": ...},
@@ -147,14 +161,24 @@ register(
 )
 
 
-def _to_numpy(name: Any) -> Any:
-    return dtype(name).numpy
-
-
-def _scalar(name: str, cls: Callable[[Expr, Expr], Expr], reference: Callable[..., Any]) -> None:
-    """A tensor with a number from the attributes: a constant that needs no memory."""
+def _scalar(
+    name: str,
+    cls: Callable[[Expr, Expr], Expr],
+    reference: Callable[..., Any],
+    floats: bool = False,
+    bools: bool = False,
+) -> None:
+    """A tensor with a number from the attributes: a constant that needs no memory. The result has the tensor's dtype, which must be
+    able to hold the number."""
 
     def infer(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
+        if floats:
+            float_only(name, args[0])
+        if args[0].dtype.is_bool and not bools:
+            raise mismatch(name, "it takes numbers", *args, hint="cast the argument")
+        whole_scalar(name, attrs["scalar"], args[0])
+        if name == "power_scalar" and args[0].dtype.is_int and attrs["scalar"] < 0:
+            raise mismatch(name, "an integer has no negative power", *args, hint="cast the argument")
         return args[0]
 
     def expression(x: Expr, scalar: float) -> Expr:
@@ -163,19 +187,26 @@ def _scalar(name: str, cls: Callable[[Expr, Expr], Expr], reference: Callable[..
     def apply(x: Any, scalar: float) -> Any:
         return reference(x, x.dtype.type(scalar))
 
-    register(Operator(name, infer, _map(expression), apply, "elementwise", 1, {"scalar": ...}))
+    op = Operator(name, infer, _map(expression), apply, "elementwise", 1, {"scalar": ...})
+    register(rounds_once(op) if name == "power_scalar" else op)
 
 
 _scalar("add_scalar", lambda a, b: a + b, np.add)
 _scalar("multiply_scalar", lambda a, b: a * b, np.multiply)
-_scalar("divide_scalar", lambda a, b: a / b, np.divide)
+_scalar("divide_scalar", lambda a, b: a / b, np.divide, floats=True)
 _scalar("power_scalar", lambda a, b: _power(a, b), np.power)
-_scalar("maximum_scalar", lambda a, b: binary(Max, a, b), np.maximum)
-_scalar("minimum_scalar", lambda a, b: binary(Min, a, b), np.minimum)
+_scalar("maximum_scalar", lambda a, b: binary(Max, a, b), np.maximum, bools=True)
+_scalar("minimum_scalar", lambda a, b: binary(Min, a, b), np.minimum, bools=True)
 
 
 def _power(a: Expr, b: Expr) -> Expr:
-    """Small whole powers are products."""
+    """Small whole powers are products, and so are all of integers."""
+    if a.dtype.is_int:
+        result: Expr = as_expr(1, a.dtype)
+        for bit in f"{int(b.value):b}":
+            result = result * result
+            result = result * a if bit == "1" else result
+        return result
     if b.value == 2:
         return a * a
     if b.value == 3:

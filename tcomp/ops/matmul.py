@@ -11,7 +11,7 @@ from .. import te
 from ..ir.expr import Expr
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import broadcast_shape, element, factors, in_dtype, reference_product, same_dtype, same_extent, widened
+from .common import broadcast_shape, element, factors, in_dtype, reference_product, same_extent
 from .packed import pack_tensor, packed_product
 from .registry import Operator, mismatch, register
 
@@ -80,12 +80,14 @@ products are summed up in float32 in any case; those of 8-bit integers are int32
 
 def _infer_linear(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     x, w = args[:2]
-    same_dtype("linear", args)
+    kind = factors("linear", (x, w))
+    if len(args) == 3 and args[2].dtype != kind:
+        raise mismatch("linear", f"the bias must be {kind}, as the products' sums are", *args, hint="cast the bias")
     if w.ndim != 2 or x.ndim < 1 or not same_extent(x.shape[-1], w.shape[1]):
         raise mismatch("linear", "the weight must be (out, in) with as many inputs as the last axis", *args)
     if len(args) > 3 or (len(args) == 3 and (args[2].ndim != 1 or not same_extent(args[2].shape[0], w.shape[0]))):
         raise mismatch("linear", "the bias must be (out,)", *args)
-    return TensorType((*x.shape[:-1], w.shape[0]), x.dtype)
+    return TensorType((*x.shape[:-1], w.shape[0]), kind)
 
 
 def _linear(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
@@ -100,7 +102,7 @@ def _linear(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tens
 
 
 def _linear_reference(x: Any, w: Any, b: Any = None) -> Any:
-    y = (widened(x) @ widened(w.T)).astype(x.dtype)
+    y = reference_product(x, w.T)
     return y if b is None else y + b
 
 

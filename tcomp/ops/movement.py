@@ -15,7 +15,7 @@ from ..ir.expr import Expr, Select, as_expr, const
 from ..ir.graph import TensorType
 from ..ir.query import all_of
 from ..ir.stmt import Attrs
-from .common import element, normal_axis, same_dtype, same_extent
+from .common import element, normal_axis, same_dtype, same_extent, whole_scalar
 from .registry import Operator, mismatch, register
 
 
@@ -186,6 +186,7 @@ def _infer_pad(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     widths = attrs["pad_width"]
     if len(widths) != t.ndim or any(len(w) != 2 or min(w) < 0 for w in widths):
         raise mismatch("pad", f"pad_width {widths} must be a (before, after) pair for each axis", t)
+    whole_scalar("pad", attrs["value"], t, "value")
     return TensorType(tuple(s + a + b for s, (a, b) in zip(t.shape, widths)), t.dtype)
 
 
@@ -210,7 +211,7 @@ register(
         "pad",
         _infer_pad,
         lambda args, attrs, out: pad_tensor(args[0], attrs["pad_width"], attrs["value"]),
-        lambda x, pad_width, value: np.pad(x, pad_width, constant_values=value),
+        lambda x, pad_width, value: np.pad(x, pad_width, constant_values=value) if x.ndim else x,
         "injective",
         1,
         {"pad_width": ..., "value": 0},

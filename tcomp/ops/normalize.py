@@ -11,7 +11,7 @@ from .. import te
 from ..ir.expr import Expr, Select, as_expr, call
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import float_only, normal_axis, quotient, same_dtype, same_extent
+from .common import extents_of, float_only, mean_factor, normal_axis, quotient, rounds_once, same_dtype, same_extent
 from .reduce import reduce_tensor
 from .registry import Operator, mismatch, register
 
@@ -50,6 +50,8 @@ def _softmax(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Ten
 
 
 def _softmax_reference(x: Any, axis: int) -> Any:
+    if x.size == 0:
+        return x
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
@@ -64,6 +66,8 @@ def _log_softmax(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te
 
 
 def _log_softmax_reference(x: Any, axis: int) -> Any:
+    if x.size == 0:
+        return x
     shifted = x - x.max(axis=axis, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
 
@@ -72,12 +76,20 @@ def _five(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
     return 5 * out.size
 
 
-register(Operator("softmax", _infer_rows("softmax"), _softmax, _softmax_reference, "rows", 1, {"axis": -1}, _five))
-register(
-    Operator(
-        "log_softmax", _infer_rows("log_softmax"), _log_softmax, _log_softmax_reference, "rows", 1, {"axis": -1}, _five
-    )
-)
+def _along_axis(types: Sequence[TensorType], attrs: Attrs) -> int:
+    return extents_of(types[0], (attrs["axis"],)) if types[0].ndim else 1
+
+
+def _last_axis(types: Sequence[TensorType], attrs: Attrs) -> int:
+    return extents_of(types[0], (-1,))
+
+
+for _name, _compute, _reference in (
+    ("softmax", _softmax, _softmax_reference),
+    ("log_softmax", _log_softmax, _log_softmax_reference),
+):
+    _op = Operator(_name, _infer_rows(_name), _compute, _reference, "rows", 1, {"axis": -1}, _five)
+    register(rounds_once(_op, _along_axis))
 
 
 def _infer_layer_norm(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -92,7 +104,7 @@ def _infer_layer_norm(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
 def _layer_norm(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     x, weight, bias = args
     axis = x.ndim - 1
-    scale = as_expr(1.0 / x.shape[-1].value, x.dtype)
+    scale = as_expr(mean_factor(x.shape[-1].value), x.dtype)
     total = reduce_tensor(x, (axis,), True, te.sum, "row_sum")
 
     def squared(*i: Expr) -> Expr:
@@ -110,13 +122,18 @@ def _layer_norm(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.
 
 
 def _layer_norm_reference(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    if x.size == 0:
+        return x
     centred = x - x.mean(axis=-1, keepdims=True)
     return (centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps) * weight + bias).astype(x.dtype)
 
 
 register(
-    Operator("layer_norm", _infer_layer_norm, _layer_norm, _layer_norm_reference, "rows", 3, {"eps": 1e-5},
-             lambda args, out, attrs: 8 * out.size)
+    rounds_once(
+        Operator("layer_norm", _infer_layer_norm, _layer_norm, _layer_norm_reference, "rows", 3, {"eps": 1e-5},
+                 lambda args, out, attrs: 8 * out.size),
+        _last_axis,
+    )
 )  # fmt: skip
 
 
@@ -132,7 +149,7 @@ def _infer_rms_norm(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
 def _rms_norm(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     x, weight = args
     axis = x.ndim - 1
-    scale = as_expr(1.0 / x.shape[-1].value, x.dtype)
+    scale = as_expr(mean_factor(x.shape[-1].value), x.dtype)
     total = reduce_tensor(x, (axis,), True, te.sum, "row_squares", lambda *i: x[i] * x[i])
 
     def at(*i: Expr) -> Expr:
@@ -142,12 +159,17 @@ def _rms_norm(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Te
 
 
 def _rms_norm_reference(x: Any, weight: Any, eps: float) -> Any:
+    if x.size == 0:
+        return x
     return (x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight).astype(x.dtype)
 
 
 register(
-    Operator("rms_norm", _infer_rms_norm, _rms_norm, _rms_norm_reference, "rows", 2, {"eps": 1e-6},
-             lambda args, out, attrs: 4 * out.size)
+    rounds_once(
+        Operator("rms_norm", _infer_rms_norm, _rms_norm, _rms_norm_reference, "rows", 2, {"eps": 1e-6},
+                 lambda args, out, attrs: 4 * out.size),
+        _last_axis,
+    )
 )  # fmt: skip
 """x / sqrt(mean(x^2) + eps) * weight, along the last axis: B. Zhang and R. Sennrich, Root Mean Square Layer Normalization, 2019."""
 
@@ -181,8 +203,10 @@ def _batch_norm_reference(x: Any, weight: Any, bias: Any, mean: Any, var: Any, a
 
 
 register(
-    Operator("batch_norm", _infer_batch_norm, _batch_norm, _batch_norm_reference, "elementwise", 5,
-             {"axis": 1, "eps": 1e-5}, lambda args, out, attrs: 2 * out.size)
+    rounds_once(
+        Operator("batch_norm", _infer_batch_norm, _batch_norm, _batch_norm_reference, "elementwise", 5,
+                 {"axis": 1, "eps": 1e-5}, lambda args, out, attrs: 2 * out.size)
+    )
 )  # fmt: skip
 
 
@@ -204,25 +228,38 @@ def _cross_entropy(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> 
     rows, classes = logits.shape
     top, total = _softmax_stages(logits, 1)
     k = te.reduce_axis(classes, "k")
+
+    def label(i: Expr) -> Expr:
+        """Counted from the end where negative; never out of range."""
+        given = te.cast(labels[i], "int64")
+        place = te.select(given < 0, given + classes, given)
+        return te.maximum(te.minimum(place, classes - 1), 0)
+
     zero = as_expr(0.0, out.dtype)
     chosen = te.compute(
         (rows,),
-        lambda i: te.sum(Select(te.equal(te.cast(labels[i], "int64"), k), logits[i, k], zero), axis=k),
+        lambda i: te.sum(Select(te.equal(label(i), k), logits[i, k], zero), axis=k),
         name="chosen",
     )
     r = te.reduce_axis(rows, "r")
     loss = te.compute(
         (), lambda: te.sum(call("log", total[r, 0]) + top[r, 0] - chosen[r], axis=r), name="cross_entropy_sum"
     )
-    return te.compute((), lambda: loss[()] * as_expr(1.0 / rows.value, out.dtype), name="cross_entropy")
+    return te.compute((), lambda: loss[()] * as_expr(mean_factor(rows.value), out.dtype), name="cross_entropy")
 
 
 def _cross_entropy_reference(logits: Any, labels: Any) -> Any:
     rows = _log_softmax_reference(logits, 1)
-    return np.asarray(-rows[np.arange(len(labels)), labels.astype(np.int64)].mean()).astype(logits.dtype)
+    classes, wide = logits.shape[1], labels.astype(np.int64)
+    places = np.clip(np.where(wide < 0, wide + classes, wide), 0, max(classes - 1, 0))
+    chosen = rows[np.arange(len(labels)), places]
+    return np.asarray(-chosen.sum() * mean_factor(len(labels))).astype(logits.dtype)
 
 
 register(
-    Operator("cross_entropy", _infer_cross_entropy, _cross_entropy, _cross_entropy_reference, "rows", 2, {},
-             lambda args, out, attrs: 5 * args[0].size)
+    rounds_once(
+        Operator("cross_entropy", _infer_cross_entropy, _cross_entropy, _cross_entropy_reference, "rows", 2, {},
+                 lambda args, out, attrs: 5 * args[0].size),
+        lambda types, attrs: max(extents_of(types[0], (0,)), extents_of(types[0], (1,))),
+    )
 )  # fmt: skip

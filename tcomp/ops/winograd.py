@@ -77,10 +77,16 @@ def _check_tile(name: str, attrs: Attrs) -> int:
     return int(attrs["tile"])
 
 
+def _wide_floats(name: str, t: TensorType) -> None:
+    float_only(name, t)
+    if t.dtype.bits == 16:
+        raise mismatch(name, "its transforms lose too much in 16 bits", t, hint="cast the argument")
+
+
 def _infer_weight(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     (w,) = args
     m = _check_tile("winograd_weight", attrs)
-    float_only("winograd_weight", w)
+    _wide_floats("winograd_weight", w)
     if w.ndim != 4 or w.shape[:2] != (3, 3) or attrs["width"] < 1:
         raise mismatch("winograd_weight", "it takes weights of (3, 3, in, out), and panels of at least one column", w)
     return TensorType((m + 2, m + 2, -(-w.shape[3] // attrs["width"]), w.shape[2], attrs["width"]), w.dtype)
@@ -127,6 +133,7 @@ def _infer(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     x, u = args
     m = _check_tile("winograd_conv2d", attrs)
     same_dtype("winograd_conv2d", args)
+    _wide_floats("winograd_conv2d", x)
     if u.ndim != 5 or u.shape[:2] != (m + 2, m + 2) or -(-attrs["columns"] // u.shape[4]) != u.shape[2]:
         raise mismatch("winograd_conv2d", f"the weight must be what winograd_weight(tile={m}) makes", x, u)
     return infer_image((x, TensorType((3, 3, u.shape[3], attrs["columns"]), u.dtype)), _as_conv(attrs))

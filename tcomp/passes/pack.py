@@ -129,7 +129,7 @@ class PackWeights:
         if (x.type.dtype, w.type.dtype) == (int8, int8) and self.group(uint8, int8) > 1:
             x, offset = (
                 self.unsigned(g, x, attrs),
-                g.op("sum", g.op("cast", w, dtype="int32"), axes=range(w.type.ndim - 1)),
+                g.op("sum", g.op("cast", w, dtype="int32"), axes=range(w.type.ndim - 1), out_dtype="int32"),
             )
         group = self.group(x.type.dtype, w.type.dtype)
         group = group if rows.type.shape[-2] % group == 0 else 1

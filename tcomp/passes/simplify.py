@@ -47,7 +47,7 @@ def transposes_apart(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | 
 
 def batch_norm_to_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Batch normalisation with known statistics is a scale and a shift."""
-    if call.op != "batch_norm":
+    if call.op != "batch_norm" or not _keeps_precision(type_):
         return None
     arrays = [g.array(a) for a in call.args[1:]]
     if any(a is None for a in arrays):
@@ -244,7 +244,7 @@ def simplify_arithmetic(g: Rewriter, call: OpCall, type_: TensorType) -> Operand
         return call.args[0]
     if call.op in ("negative", "logical_not"):
         inner = g.definition(call.args[0], call.op)
-        return None if inner is None else inner.args[0]
+        return None if inner is None or inner.args[0].type != type_ else inner.args[0]
     if call.op in ("relu", "abs") and g.definition(call.args[0], call.op) is not None:
         return call.args[0]
     if call.op == "where" and call.args[1] == call.args[2] and call.args[1].type == type_:
@@ -298,7 +298,7 @@ def fold_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         if factor is None or y.type.shape != type_.shape or not _is_last_axis(factor.shape):
             continue
         inner = g.definition(y)
-        if inner is None or not g.is_used_once(y):
+        if inner is None or not g.is_used_once(y) or not _keeps_precision(type_, c.type):
             continue
         if inner.op == "add":
             for z, b in (inner.args, inner.args[::-1]):
@@ -307,9 +307,18 @@ def fold_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         weight = g.array(inner.args[1]) if inner.op in ("conv2d", "matmul") else None
         if weight is None or (inner.op == "conv2d" and inner.attrs["kernel_layout"] != "HWIO"):
             continue
-        scaled = weight.astype(np.float64) * factor.reshape(-1).astype(np.float64)
-        return g.again(inner, inner.args[0], g.constant(scaled.astype(weight.dtype), f"{inner.args[1].name}_scaled"))
+        if weight.dtype != factor.dtype:
+            continue
+        with np.errstate(over="ignore"):
+            scaled = (weight.astype(np.float64) * factor.reshape(-1).astype(np.float64)).astype(weight.dtype)
+        if np.isfinite(scaled).all() or not np.isfinite(weight).all():
+            return g.again(inner, inner.args[0], g.constant(scaled, f"{inner.args[1].name}_scaled"))
     return None
+
+
+def _keeps_precision(*types: TensorType) -> bool:
+    """Whether arithmetic may be done in another order: integers are cut and 16-bit floats overflow where the order given does not."""
+    return all(t.dtype.is_float and t.dtype.bits >= 32 for t in types)
 
 
 def _is_last_axis(shape: tuple[int, ...]) -> bool:
@@ -318,7 +327,7 @@ def _is_last_axis(shape: tuple[int, ...]) -> bool:
 
 def merge_shifts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """(x + a) + b = x + (a + b) for constants a and b."""
-    if call.op != "add":
+    if call.op != "add" or not (_keeps_precision(type_) or type_.dtype.is_int):
         return None
     for y, b in (call.args, call.args[::-1]):
         inner = g.definition(y, "add") if g.array(b) is not None else None

@@ -1,4 +1,4 @@
-"""python -m tcomp.tools opt|fuzz|shrink|mutate|bisect"""
+"""python -m tcomp.tools opt|fuzz|graph-fuzz|shrink|mutate|bisect"""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ..schedule.rules.default import default_schedule
 from ..target import Target
 from .fuzz import agree, make_case, make_inputs, outcomes, run_case, script
 from .fuzz import shrink as shrink_case
+from .graph_fuzz import random_graph, verdicts
 from .mutate import mutants, run_mutants
 
 app = typer.Typer(add_completion=False, help="Tools for people who work on tcomp.", no_args_is_help=True)
@@ -95,6 +96,26 @@ def fuzz(
         for (name, why), count in harmless.most_common(20):
             print(f"{count:>7}  {name}: {why}")
     raise typer.Exit(1 if layers.keys() - {"agree"} else 0)
+
+
+@app.command("graph-fuzz")
+def graph_fuzz(
+    cases: int = 200,
+    seed: int = 0,
+    jobs: int = 2,
+    show: bool = typer.Option(False, help="print the graph of the first seed, and stop"),
+) -> None:
+    """Random graphs over all operators and dtypes, before and after each graph pass, and compiled."""
+    if show:
+        print(text(random_graph(seed)[0]))
+        return
+    failed = 0
+    for at, verdict in track(verdicts(seed, cases, jobs), "fuzzing graphs", cases, transient=True):
+        if verdict:
+            failed += 1
+            print(f"seed {at}: {verdict}\n  replay: python -m tcomp.tools graph-fuzz --cases 1 --seed {at}")
+    print(f"{cases} graphs, {failed} disagreements")
+    raise typer.Exit(1 if failed else 0)
 
 
 def _reason(why: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from ...dtype import DType, float32, int32
+from ...dtype import DType, float32, float64, int32
 from ...errors import InternalError
 from ...ir.expr import (
     Add,
@@ -234,6 +234,11 @@ class ExprEmitter(MemoryEmitter):
             return self.convert(self.from_bfloat(v, source), float32.with_lanes(source.lanes), target)
         if target.kind == "bfloat":
             wide = float32.with_lanes(target.lanes)
+            if source.is_int and source.bits > 16:  # through float64, which holds what float32 would round
+                double = float64.with_lanes(source.lanes)
+                v, source = self.convert(v, source, double), double
+            if source.bits == 64:
+                return self.to_bfloat(self.round_to_odd(v, source.lanes), target)
             return self.to_bfloat(self.convert(v, source, wide), target)
         t = value_type(target)
         if target.is_bool:
