@@ -243,8 +243,8 @@ class Tensor(Value):
         return self if self.ndim < 2 else ops.permute(self, tuple(reversed(range(self.ndim))))
 
     def numpy(self) -> np.ndarray:
-        """The value as a NumPy array."""
-        return self.realize_cached_data()
+        """A copy of the value as a NumPy array: changing it does not change the tensor."""
+        return np.array(self.realize_cached_data())
 
     def item(self) -> float | int:
         """The value of a tensor with one element."""
@@ -299,19 +299,19 @@ class Tensor(Value):
         return ops.power(self, other) if isinstance(other, Tensor) else ops.power_scalar(self, other)
 
     def __rpow__(self, other: Any) -> Tensor:
-        return ops.power(Tensor.make_const(np.asarray(other, self.dtype)), self)
+        return ops.power(other, self)
 
     def __sub__(self, other: Any) -> Tensor:
-        return ops.subtract(self, other) if isinstance(other, Tensor) else ops.add_scalar(self, -other)
+        return ops.subtract(self, other) if isinstance(other, Tensor) else ops.sub_scalar(self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return ops.add_scalar(ops.negate(self), other)
+        return ops.subtract(other, self)
 
     def __truediv__(self, other: Any) -> Tensor:
         return ops.divide(self, other) if isinstance(other, Tensor) else ops.divide_scalar(self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return ops.mul_scalar(ops.power_scalar(self, -1), other)
+        return ops.divide(other, self)
 
     def __matmul__(self, other: Tensor) -> Tensor:
         return ops.matmul(self, other)

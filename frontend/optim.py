@@ -82,7 +82,7 @@ class Optimizer:
         """Copies of the step count and of all state, by name."""
         found = {"t": np.asarray(self.t, np.int64)}
         for i, state in self.state.items():
-            found |= {f"{i}.{name}": s.numpy().copy() for name, s in zip(self.slots, state)}
+            found |= {f"{i}.{name}": s.numpy() for name, s in zip(self.slots, state)}
         return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -278,7 +278,7 @@ class Newton:
         g = _flat(grads)
         d = self._solve(grads, g)
         slope, before, length = float(g @ d), value.item(), 1.0
-        start = [p.numpy().copy() for p in self.params]
+        start = [p.numpy() for p in self.params]
         while True:
             for p, a, part in zip(self.params, start, _parts(d, start)):
                 p.data = Tensor.make_const((a - length * part).astype(a.dtype))

@@ -72,7 +72,7 @@ class Corpus:
 
 def batchify(data: Any, batch_size: int, device: Any = None, dtype: Any = None) -> np.ndarray:
     """A sequence cut into `batch_size` columns, one after another: (steps, batch_size); what is left over at the end goes."""
-    values = np.asarray(data)
+    values = np.asarray(data, dtype)
     steps = len(values) // batch_size
     if steps < 1:
         raise ValueError(f"{len(values)} elements do not fill {batch_size} columns")
@@ -85,7 +85,7 @@ def get_batch(batches: np.ndarray, i: int, bptt: int, device: Any = None, dtype:
     if steps < 1:
         raise IndexError(f"row {i} has no row behind it: there are {len(batches)}")
     data, target = batches[i : i + steps], batches[i + 1 : i + 1 + steps]
-    return Tensor.make_const(data), Tensor.make_const(target.reshape(-1))
+    return Tensor.make_const(np.array(data, dtype)), Tensor.make_const(np.array(target.reshape(-1), dtype))
 
 
 def python_topics() -> str:

@@ -76,7 +76,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and buffers, by name."""
-        return {name: t.numpy().copy() for name, t in self.named_tensors()}
+        return {name: t.numpy() for name, t in self.named_tensors()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set parameters and buffers.

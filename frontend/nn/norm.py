@@ -38,8 +38,8 @@ class BatchNorm1d(Module):
             others = tuple(d for d in range(x.ndim) if d != axis)
             mean, var = ops.mean(x, others), ops.var(x, others)
             keep = 1 - self.momentum
-            self.running_mean.data = (self.running_mean * keep + mean * self.momentum).data
-            self.running_var.data = (self.running_var * keep + var * self.momentum).data
+            for running, new in ((self.running_mean, mean), (self.running_var, var)):
+                running.data = (running * keep + ops.cast(new, running.dtype) * self.momentum).data
         return ops.batch_norm(x, self.weight, self.bias, mean, var, axis, self.eps)
 
 

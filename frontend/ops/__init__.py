@@ -35,6 +35,7 @@ from .mathematic import (
     negate,
     power,
     power_scalar,
+    sub_scalar,
     subtract,
 )
 from .movement import (
@@ -136,6 +137,7 @@ __all__ = [
     "squeeze",
     "stack",
     "stop_gradient",
+    "sub_scalar",
     "subtract",
     "summation",
     "take",

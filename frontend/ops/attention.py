@@ -10,6 +10,7 @@ import numpy as np
 from .. import ops
 from ..autograd import Tensor, TensorOp
 from .common import unbroadcast
+from .promotion import in_float32
 
 
 def causal_mask(queries: int, keys: int, dtype: Any) -> np.ndarray:
@@ -63,6 +64,7 @@ def attention_weights(
     return ops.softmax(scores, -1)
 
 
+@in_float32
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, scale: float | None = None
 ) -> Tensor:

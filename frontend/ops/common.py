@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..autograd import Tensor, TensorOp
+from ..autograd import Tensor, TensorOp, is_float
 from ..modes import PRECISION
 
 
@@ -52,11 +52,6 @@ def unbroadcast(grad: Tensor, shape: Sequence[int]) -> Tensor:
     return ops.reshape(ops.summation(grad, axes) if axes else grad, shape)
 
 
-def beside(value: Any, other: Tensor) -> Tensor:
-    """A number as a tensor without axes, of another tensor's dtype; tensors as they are."""
-    return value if isinstance(value, Tensor) else Tensor.make_const(np.asarray(value, other.dtype))
-
-
 class ProductOp(TensorOp):
     """A sum of products of two float tensors, whose operands may be rounded to a shorter type: the one of `autocast` where the
     operator was made. `accumulate_gradients` computes its gradient in the same precision."""
@@ -67,8 +62,8 @@ class ProductOp(TensorOp):
     def rounded(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """The operands as they are multiplied."""
         short = self.precision
-        if short is None:
-            return list(arrays)
+        if short is None:  # sums of 16-bit products are float32, whatever NumPy does
+            return [a.astype(np.float32) if a.dtype.itemsize == 2 and is_float(a.dtype) else a for a in arrays]
         with np.errstate(over="ignore"):  # what overflows is infinite
             return [a.astype(short).astype(np.float32) if a.dtype == np.float32 else a for a in arrays]
 

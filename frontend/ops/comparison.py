@@ -8,7 +8,8 @@ import numpy as np
 
 from .. import ops
 from ..autograd import Tensor, TensorOp, is_float
-from .common import beside, unbroadcast
+from .common import unbroadcast
+from .promotion import promoted
 
 
 class _Compare(TensorOp):
@@ -47,27 +48,27 @@ class GreaterEqual(_Compare):
 
 
 def equal(a: Tensor, b: Any) -> Tensor:
-    return Equal()(a, beside(b, a))
+    return Equal()(*promoted(a, b))
 
 
 def not_equal(a: Tensor, b: Any) -> Tensor:
-    return NotEqual()(a, beside(b, a))
+    return NotEqual()(*promoted(a, b))
 
 
 def less(a: Tensor, b: Any) -> Tensor:
-    return Less()(a, beside(b, a))
+    return Less()(*promoted(a, b))
 
 
 def less_equal(a: Tensor, b: Any) -> Tensor:
-    return LessEqual()(a, beside(b, a))
+    return LessEqual()(*promoted(a, b))
 
 
 def greater(a: Tensor, b: Any) -> Tensor:
-    return Greater()(a, beside(b, a))
+    return Greater()(*promoted(a, b))
 
 
 def greater_equal(a: Tensor, b: Any) -> Tensor:
-    return GreaterEqual()(a, beside(b, a))
+    return GreaterEqual()(*promoted(a, b))
 
 
 class Cast(TensorOp):
@@ -109,7 +110,7 @@ def where(condition: Tensor, a: Any, b: Any) -> Tensor:
     """a where the condition holds, else b; one of them may be a number."""
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         raise TypeError("where takes at least one tensor beside its condition")
-    return Where()(condition, beside(a, b), beside(b, a))
+    return Where()(condition, *promoted(a, b))
 
 
 class _Pick(TensorOp):
@@ -140,11 +141,11 @@ class Minimum(_Pick):
 
 
 def maximum(a: Tensor, b: Any) -> Tensor:
-    return Maximum()(a, beside(b, a))
+    return Maximum()(*promoted(a, b))
 
 
 def minimum(a: Tensor, b: Any) -> Tensor:
-    return Minimum()(a, beside(b, a))
+    return Minimum()(*promoted(a, b))
 
 
 def clip(a: Tensor, low: float | None = None, high: float | None = None) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..autograd import Tensor, TensorOp
+from .promotion import in_float32
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -32,6 +33,7 @@ class Log(_Unary):
         return out_grad / node.inputs[0]
 
 
+@in_float32
 def log(a: Tensor) -> Tensor:
     return Log()(a)
 
@@ -43,6 +45,7 @@ class Log1p(_Unary):
         return out_grad / (node.inputs[0] + 1)
 
 
+@in_float32
 def log1p(a: Tensor) -> Tensor:
     return Log1p()(a)
 
@@ -54,6 +57,7 @@ class Exp(_Unary):
         return out_grad * node
 
 
+@in_float32
 def exp(a: Tensor) -> Tensor:
     return Exp()(a)
 
@@ -65,6 +69,7 @@ class Sqrt(_Unary):
         return out_grad / (node * 2)
 
 
+@in_float32
 def sqrt(a: Tensor) -> Tensor:
     return Sqrt()(a)
 
@@ -76,6 +81,7 @@ class Sin(_Unary):
         return out_grad * cos(node.inputs[0])
 
 
+@in_float32
 def sin(a: Tensor) -> Tensor:
     return Sin()(a)
 
@@ -87,6 +93,7 @@ class Cos(_Unary):
         return ops.negate(out_grad * sin(node.inputs[0]))
 
 
+@in_float32
 def cos(a: Tensor) -> Tensor:
     return Cos()(a)
 
@@ -98,6 +105,7 @@ class Tanh(_Unary):
         return out_grad * (1 - node * node)
 
 
+@in_float32
 def tanh(a: Tensor) -> Tensor:
     return Tanh()(a)
 
@@ -113,6 +121,7 @@ class Sigmoid(_Unary):
         return out_grad * node * (1 - node)
 
 
+@in_float32
 def sigmoid(a: Tensor) -> Tensor:
     return Sigmoid()(a)
 
@@ -130,6 +139,7 @@ class Erf(_Unary):
         return out_grad * (exp(ops.negate(a * a)) * (2 / math.sqrt(math.pi)))
 
 
+@in_float32
 def erf(a: Tensor) -> Tensor:
     return Erf()(a)
 
@@ -182,6 +192,7 @@ def relu(a: Tensor) -> Tensor:
     return ReLU()(a)
 
 
+@in_float32
 def leaky_relu(a: Tensor, slope: float = 0.01) -> Tensor:
     """a where it is positive, else slope * a."""
     return ops.where(ops.greater(a, 0), a, a * slope)
@@ -201,6 +212,7 @@ class SiLU(_Unary):
         return out_grad * (s * (1 + a * (1 - s)))
 
 
+@in_float32
 def silu(a: Tensor) -> Tensor:
     return SiLU()(a)
 
@@ -237,5 +249,6 @@ class GELU(TensorOp):
         return g.gelu(a, approximate=self.approximate)
 
 
+@in_float32
 def gelu(a: Tensor, approximate: bool = False) -> Tensor:
     return GELU(approximate)(a)

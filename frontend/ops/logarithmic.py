@@ -9,6 +9,7 @@ import numpy as np
 from .. import ops
 from ..autograd import Tensor, TensorOp
 from .common import normal_axes, normal_axis, spread, without_axes
+from .promotion import in_float32
 
 
 class LogSumExp(TensorOp):
@@ -36,6 +37,7 @@ class LogSumExp(TensorOp):
         return g.reshape(total, shape=without_axes(a.type.shape, axes))
 
 
+@in_float32
 def logsumexp(a: Tensor, axes: Any = None) -> Tensor:
     return LogSumExp(axes)(a)
 
@@ -58,6 +60,7 @@ class Softmax(TensorOp):
         return g.softmax(a, axis=self.axis)
 
 
+@in_float32
 def softmax(a: Tensor, axis: int = -1) -> Tensor:
     return Softmax(axis)(a)
 
@@ -79,5 +82,6 @@ class LogSoftmax(TensorOp):
         return g.log_softmax(a, axis=self.axis)
 
 
+@in_float32
 def logsoftmax(a: Tensor, axis: int = -1) -> Tensor:
     return LogSoftmax(normal_axis(axis, a.ndim))(a)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..autograd import Tensor, TensorOp
+from ..autograd import Tensor, TensorOp, is_float
 from .common import ProductOp, unbroadcast
+from .promotion import floating, for_number, promoted
 
 
 class EWiseAdd(TensorOp):
@@ -25,7 +26,7 @@ class EWiseAdd(TensorOp):
 
 
 def add(a: Tensor, b: Tensor) -> Tensor:
-    return EWiseAdd()(a, b)
+    return EWiseAdd()(*promoted(a, b))
 
 
 class EWiseSub(TensorOp):
@@ -41,7 +42,7 @@ class EWiseSub(TensorOp):
 
 
 def subtract(a: Tensor, b: Tensor) -> Tensor:
-    return EWiseSub()(a, b)
+    return EWiseSub()(*promoted(a, b))
 
 
 class _ScalarOp(TensorOp):
@@ -53,6 +54,10 @@ class _ScalarOp(TensorOp):
     def _number(self, a: np.ndarray) -> Any:
         return a.dtype.type(self.scalar)
 
+    def _attribute(self, a: Any) -> float | int:
+        """The number as an attribute of a graph's call."""
+        return float(self.scalar) if a.type.dtype.is_float else int(self.scalar)
+
 
 class AddScalar(_ScalarOp):
     def compute(self, a: np.ndarray) -> np.ndarray:
@@ -62,11 +67,17 @@ class AddScalar(_ScalarOp):
         return out_grad
 
     def lower(self, g: Any, a: Any) -> Any:
-        return g.add_scalar(a, scalar=float(self.scalar))
+        return g.add_scalar(a, scalar=self._attribute(a))
 
 
 def add_scalar(a: Tensor, scalar: float) -> Tensor:
-    return AddScalar(scalar)(a)
+    return AddScalar(scalar)(for_number(a, scalar))
+
+
+def sub_scalar(a: Tensor, scalar: float) -> Tensor:
+    a = for_number(a, scalar)
+    unsigned = a.dtype.kind == "u"  # the same bits as a number that the dtype holds
+    return AddScalar(-int(scalar) % (1 << 8 * a.dtype.itemsize) if unsigned else -scalar)(a)
 
 
 class EWiseMul(TensorOp):
@@ -82,7 +93,7 @@ class EWiseMul(TensorOp):
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    return EWiseMul()(a, b)
+    return EWiseMul()(*promoted(a, b))
 
 
 class MulScalar(_ScalarOp):
@@ -93,11 +104,11 @@ class MulScalar(_ScalarOp):
         return out_grad * self.scalar
 
     def lower(self, g: Any, a: Any) -> Any:
-        return g.multiply_scalar(a, scalar=float(self.scalar))
+        return g.multiply_scalar(a, scalar=self._attribute(a))
 
 
 def mul_scalar(a: Tensor, scalar: float) -> Tensor:
-    return MulScalar(scalar)(a)
+    return MulScalar(scalar)(for_number(a, scalar))
 
 
 class PowerScalar(_ScalarOp):
@@ -107,14 +118,17 @@ class PowerScalar(_ScalarOp):
     def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor | None:
         (a,) = node.inputs
         if self.scalar == 0:
-            return None
+            return out_grad * 0
         return out_grad if self.scalar == 1 else out_grad * (power_scalar(a, self.scalar - 1) * self.scalar)
 
     def lower(self, g: Any, a: Any) -> Any:
-        return g.power_scalar(a, scalar=float(self.scalar))
+        return g.power_scalar(a, scalar=self._attribute(a))
 
 
 def power_scalar(a: Tensor, scalar: float) -> Tensor:
+    a = for_number(a, scalar)
+    if not is_float(a.dtype) and scalar < 0:
+        raise ValueError(f"integers have no power {scalar}: cast the tensor to a floating-point dtype")
     return PowerScalar(scalar)(a)
 
 
@@ -130,11 +144,14 @@ class EWisePow(TensorOp):
         return unbroadcast(base, a.shape), unbroadcast(exponent, b.shape)
 
     def lower(self, g: Any, a: Any, b: Any) -> Any:
-        return g.power(a, b)
+        if a.type.dtype.is_float:
+            return g.power(a, b)
+        wide = (g.cast(x, dtype="float64") for x in (a, b))
+        return g.cast(g.power(*wide), dtype=a.type.dtype.name)
 
 
 def power(a: Tensor, b: Tensor) -> Tensor:
-    return EWisePow()(a, b)
+    return EWisePow()(*promoted(a, b))
 
 
 ewise_pow = power
@@ -153,7 +170,7 @@ class EWiseDiv(TensorOp):
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
-    return EWiseDiv()(a, b)
+    return EWiseDiv()(*map(floating, promoted(a, b)))
 
 
 class DivScalar(_ScalarOp):
@@ -168,7 +185,7 @@ class DivScalar(_ScalarOp):
 
 
 def divide_scalar(a: Tensor, scalar: float) -> Tensor:
-    return DivScalar(scalar)(a)
+    return DivScalar(scalar)(floating(for_number(a, scalar)))
 
 
 class Negate(TensorOp):
@@ -190,8 +207,8 @@ class MatMul(ProductOp):
     """The product of matrices; leading axes are broadcast."""
 
     def compute(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        a, b = self.rounded(a, b)
-        return a @ b
+        x, y = self.rounded(a, b)
+        return (x @ y).astype(a.dtype, copy=False)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:
         a, b = node.inputs

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import ops
 from ..autograd import Tensor, TensorOp
+from .promotion import in_float32
 
 
 class BatchNormInference(TensorOp):
@@ -42,11 +43,13 @@ class BatchNormInference(TensorOp):
         return g.batch_norm(*args, axis=self.axis, eps=self.eps)
 
 
+@in_float32
 def batch_norm(
     x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, axis: int = 1, eps: float = 1e-5
 ) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias along one axis; the others are (extent of the axis,)."""
-    return BatchNormInference(axis, eps)(x, weight, bias, mean, var)
+    """(x - mean) / sqrt(var + eps) * weight + bias along one axis, in x's dtype; the others are (extent of the axis,)."""
+    params = (ops.cast(p, x.dtype) for p in (weight, bias, mean, var))
+    return BatchNormInference(axis, eps)(x, *params)
 
 
 class LayerNorm(TensorOp):
@@ -72,6 +75,7 @@ class LayerNorm(TensorOp):
         return g.layer_norm(*args, eps=self.eps)
 
 
+@in_float32
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """Layer normalisation along the last axis; weight and bias have its extent."""
     return LayerNorm(eps)(x, weight, bias)
@@ -97,6 +101,7 @@ class RMSNorm(TensorOp):
         return g.rms_norm(*args, eps=self.eps)
 
 
+@in_float32
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     """Root mean square normalisation along the last axis; the weight has its extent."""
     return RMSNorm(eps)(x, weight)

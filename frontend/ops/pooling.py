@@ -11,6 +11,7 @@ import numpy as np
 from .. import ops
 from ..autograd import Tensor, TensorOp
 from .convolution import each
+from .promotion import in_float32
 
 
 class _Pool(TensorOp):
@@ -146,6 +147,7 @@ def max_pool2d(a: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0
     return MaxPool2d(*_windows(a, kernel_size, stride, padding))(a)
 
 
+@in_float32
 def avg_pool2d(a: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:
     """The mean of each window of an NCHW image, the padding's zeros counted; windows lie side by side unless a stride is given."""
     return AvgPool2d(*_windows(a, kernel_size, stride, padding))(a)

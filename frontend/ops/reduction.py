@@ -10,6 +10,7 @@ import numpy as np
 from .. import ops
 from ..autograd import Tensor, TensorOp
 from .common import normal_axes, spread
+from .promotion import floating, in_float32
 
 
 class _Reduction(TensorOp):
@@ -26,13 +27,17 @@ class Summation(_Reduction):
     name = "sum"
 
     def compute(self, a: np.ndarray) -> np.ndarray:
-        return np.asarray(a.sum(axis=normal_axes(self.axes, a.ndim), keepdims=self.keepdims, dtype=a.dtype))
+        wide = {"i": np.int64, "u": np.uint64}.get(a.dtype.kind, a.dtype)
+        return np.asarray(a.sum(axis=normal_axes(self.axes, a.ndim), keepdims=self.keepdims, dtype=wide))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
         return spread(out_grad, self.axes, node.inputs[0].shape)
 
 
+@in_float32
 def summation(a: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
+    """The sum over axes: of integers in int64 or uint64, of truths as a count in int64."""
+    a = ops.cast(a, np.int64) if a.dtype == np.bool_ else a
     return Summation(axes, keepdims)(a)
 
 
@@ -44,9 +49,12 @@ class _Extremum(_Reduction):
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
         (a,) = node.inputs
-        hits = ops.cast(ops.equal(a, spread(node, self.axes, a.shape)), a.dtype)
+        # counted in a type that holds the number of elements
+        counted = np.float32 if a.dtype.itemsize == 2 else a.dtype
+        hits = ops.cast(ops.equal(a, spread(node, self.axes, a.shape)), counted)
         count = spread(summation(hits, self.axes), self.axes, a.shape)
-        return spread(out_grad, self.axes, a.shape) * (hits / count)
+        shared = ops.cast(spread(out_grad, self.axes, a.shape), counted) * (hits / count)
+        return ops.cast(shared, a.dtype)
 
 
 class Max(_Extremum):
@@ -69,11 +77,13 @@ def _count(a: Tensor, axes: Any) -> int:
     return prod(a.shape[i] for i in normal_axes(axes, a.ndim))
 
 
+@in_float32
 def mean(a: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
     """The mean; NaN of nothing."""
-    return summation(a, axes, keepdims) / (_count(a, axes) or nan)
+    return summation(floating(a), axes, keepdims) / (_count(a, axes) or nan)
 
 
+@in_float32
 def var(a: Tensor, axes: Any = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """The mean squared distance from the mean.
 

@@ -59,10 +59,10 @@ def test_state_lives_in_the_arrays_that_the_step_changes() -> None:
     step = train.compile_step(model, nn.SoftmaxLoss(), optimizer, batch)
     step(*batch)
     weight = model.parameters()[0]
-    array, moment = weight.numpy(), optimizer.state[0][0].numpy()
+    array, moment = weight.cached_data, optimizer.state[0][0].cached_data
     before, moved = array.copy(), moment.copy()
     step(*batch)
-    assert weight.numpy() is array and optimizer.state[0][0].numpy() is moment
+    assert weight.cached_data is array and optimizer.state[0][0].cached_data is moment
     assert not np.array_equal(array, before) and not np.array_equal(moment, moved)
     model.load_state_dict(model.state_dict())  # other arrays: taken up by the next step
     kept = weight.numpy().copy()
