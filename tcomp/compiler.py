@@ -11,16 +11,20 @@ from .codegen.build import Kernel, build_all, cached_object, make_kernel
 from .codegen.cache import ObjectCache, fingerprint
 from .codegen.steps import Argument, Copy, KernelCall
 from .config import config
-from .errors import TcompError, UnsupportedError
-from .ir.graph import FuncCall, Operand, TensorType
+from .errors import ShapeError, TcompError, UnsupportedError
+from .ir.expr import Add, Call, Const, Expr, FloorDiv, FloorMod, Max, Min, Mul, Sub, Var
+from .ir.graph import ConstRef, FuncCall, Operand, TensorType
 from .ir.module import IRModule
 from .ir.primfunc import PrimFunc
 from .ir.printer import text
 from .ir.verify import verify
 from .lazy import lazy_module
 from .passes import GRAPH, LOWER, FuseOps, MemoryPlan, PackWeights, Pipeline, Slot, plan_memory
+from .passes.indices import index_ranges
+from .runtime.arguments import IndexCheck, Spec, first_outside
 from .runtime.device.cpu import load_objects
-from .runtime.executable import Executable, KernelInfo, Program, Spec
+from .runtime.executable import Executable, KernelInfo, Program
+from .runtime.extents import Code, Extent
 from .target import Target
 
 if TYPE_CHECKING:
@@ -48,6 +52,7 @@ def compile(
     num_threads: int | None = None,
     schedules: Mapping[str, UserSchedule] | None = None,
     winograd: bool = True,
+    check_indices: bool = True,
     progress: Progress | None = None,
 ) -> Executable:
     """Compile a model for a target.
@@ -62,6 +67,9 @@ def compile(
             default schedule.
         winograd: whether 3 x 3 convolutions may use Winograd's algorithm where it is predicted to be faster. Its rounding error
             is about five times the direct way's (2e-6 relative to float64 on normal data).
+        check_indices: whether each call tests the inputs that serve as places (of `take`, labels of `cross_entropy`): one that is out
+            of range is an InputError before anything is written; constants are tested here. Without, places are moved to the
+            nearest end, so that they never leave a tensor. Negative ones count from the end, as in NumPy.
         progress: called with (kernels done, kernels in all, name) while kernels are built.
 
     Raises:
@@ -101,8 +109,27 @@ def compile(
         module.main.num_calls,
         _stages(seen, lowered, kernels),
         main.attrs.get("updates", ()),
+        _index_checks(module) if check_indices else (),
     )
     return Executable(program, library, num_threads)
+
+
+def _index_checks(module: IRModule) -> tuple[IndexCheck, ...]:
+    """The tests of inputs that are places; constants are tested now."""
+    numbers = {p: i for i, p in enumerate(module.main.params)}
+    checks = []
+    for r in index_ranges(module):
+        if isinstance(r.source, ConstRef):
+            array = module.constants[r.source.name]
+            place = first_outside(array, r.low, r.high)
+            if place is not None:
+                raise ShapeError(
+                    f"constant {r.source.name} holds {array[place]} at {list(place)}",
+                    why=f"{r.reader} needs {r.low} <= place <= {r.high} there",
+                )
+        elif r.source in numbers:
+            checks.append(IndexCheck(numbers[r.source], r.low, r.high, r.reader))
+    return tuple(checks)
 
 
 def workspace(model: Any, inputs: Any = None, target: str | Target = "cpu", *, winograd: bool = True) -> int:
@@ -305,7 +332,7 @@ def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int
     )
 
     def spec(b: Any) -> Spec:
-        return Spec(b.name, tuple(map(_extent_text, b.shape)), b.dtype.name)
+        return Spec(b.name, tuple(_extent(e, func.dims) for e in b.shape), b.dtype.name)
 
     program = Program(
         tuple(spec(b) for b in func.inputs),
@@ -321,6 +348,24 @@ def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int
     return Executable(program, library, num_threads)
 
 
-def _extent_text(e: Any) -> int | str:
-    value = getattr(e, "value", None)
-    return value if value is not None else text(e)
+_ARITHMETIC = {Add: "+", Sub: "-", Mul: "*", FloorDiv: "//", FloorMod: "%", Min: "min", Max: "max"}
+
+
+def _extent(e: Expr, dims: Sequence[Var]) -> int | Extent:
+    """An extent as data."""
+    return e.value if isinstance(e, Const) else Extent(text(e), _code(e, dims))
+
+
+def _code(e: Expr, dims: Sequence[Var]) -> Code:
+    match e:
+        case Const():
+            return int(e.value)
+        case Var():
+            return ("dim", dims.index(e))
+        case Call(op="neg", args=(a,)):
+            return ("-", 0, _code(a, dims))
+        case _ if type(e) in _ARITHMETIC:
+            return (_ARITHMETIC[type(e)], _code(e.a, dims), _code(e.b, dims))
+    raise UnsupportedError(
+        f"cannot compute the extent {text(e)} when the kernel is called", hint="+, -, *, //, %, min, max"
+    )

@@ -13,10 +13,18 @@ from .common import unbroadcast
 from .promotion import in_float32
 
 
-def causal_mask(queries: int, keys: int, dtype: Any) -> np.ndarray:
-    """What is added to scores (queries, keys) so that no query sees a later key; the last ones of both are in line."""
-    later = np.arange(keys) > np.arange(queries)[:, None] + keys - queries
-    return np.where(later, -np.inf, 0.0).astype(dtype)
+def causal_mask(queries: int, keys: int, dtype: Any, causal: bool | str = True) -> np.ndarray:
+    """What is added to scores (queries, keys) so that no query sees a later key. Rows of queries that see none at all stay as they
+    are: their softmax would not be a number (see `sees_none`)."""
+    shift = 0 if causal == "upper_left" else keys - queries
+    later = np.arange(keys) > np.arange(queries)[:, None] + shift
+    return np.where(later & ~later.all(axis=1, keepdims=True), -np.inf, 0.0).astype(dtype)
+
+
+def sees_none(queries: int, keys: int, causal: bool | str) -> np.ndarray:
+    """(queries, 1) truths: which queries see no key; their result is zero, as in flash attention."""
+    shift = 0 if causal == "upper_left" else keys - queries
+    return np.arange(queries)[:, None] + shift < 0
 
 
 class Attention(TensorOp):
@@ -25,7 +33,7 @@ class Attention(TensorOp):
     The gradient computes the weights anew, instead of keeping them.
     """
 
-    def __init__(self, scale: float, causal: bool) -> None:
+    def __init__(self, scale: float, causal: bool | str) -> None:
         self.scale, self.causal = scale, causal
 
     def compute(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray) -> np.ndarray:
@@ -33,9 +41,13 @@ class Attention(TensorOp):
         for m in mask:
             scores = scores + m
         if self.causal:
-            scores = scores + causal_mask(scores.shape[-2], scores.shape[-1], scores.dtype)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        return (weights @ v) / weights.sum(axis=-1, keepdims=True)
+            scores = scores + causal_mask(*scores.shape[-2:], scores.dtype, self.causal)
+        top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
+        weights = np.exp(scores - np.where(np.isneginf(top), 0, top).astype(scores.dtype))
+        if self.causal:
+            weights = np.where(sees_none(*scores.shape[-2:], self.causal), weights.dtype.type(0), weights)
+        total = weights.sum(axis=-1, keepdims=True)
+        return (weights @ v) / np.where(total == 0, 1, total).astype(v.dtype)
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> tuple[Tensor, ...]:
         q, k, v, *mask = node.inputs
@@ -53,27 +65,30 @@ class Attention(TensorOp):
 
 
 def attention_weights(
-    q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool = False, scale: float | None = None
+    q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool | str = False, scale: float | None = None
 ) -> Tensor:
     """softmax(Q K^T * scale + mask): (..., queries, keys); see `attention`."""
     scores = ops.matmul(q, ops.transpose(k)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     if mask is not None:
         scores = scores + mask
     if causal:
-        scores = scores + Tensor.make_const(causal_mask(scores.shape[-2], scores.shape[-1], scores.dtype))
-    return ops.softmax(scores, -1)
+        scores = scores + Tensor.make_const(causal_mask(*scores.shape[-2:], scores.dtype, causal))
+    weights = ops.softmax(scores, -1)
+    empty = sees_none(*scores.shape[-2:], causal) if causal else np.zeros(1, bool)
+    return ops.where(Tensor.make_const(empty), 0, weights) if empty.any() else weights
 
 
 @in_float32
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, scale: float | None = None
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool | str = False, scale: float | None = None
 ) -> Tensor:
     """softmax(Q K^T * scale + mask) V as one operator.
 
     Args:
         q: (..., queries, features); k: (..., keys, features); v: (..., keys, width); leading axes are broadcast.
         mask: added to the scores (..., queries, keys), broadcast.
-        causal: a query sees no key after its own place; the last query and the last key are in line.
+        causal: a query sees no key after its own place; True or "lower_right" puts the last query and the last key in line,
+            "upper_left" the first ones. A query that sees no key gets zeros.
         scale: 1 / sqrt(features) by default.
     """
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import te
+from ..errors import ShapeError
 from ..ir.expr import Expr, as_expr, call
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
@@ -20,8 +21,9 @@ from .common import broadcast_shape, element, float_only, quotient, same_dtype, 
 from .registry import Operator, mismatch, register
 
 _DEFAULTS = {"scale": None, "causal": False, "panel": 0}
-"""scale: None for 1 / sqrt(features); causal: a query sees no key after its own place, the last ones of both in line;
-panel: pack the keys into panels of so many, inside the kernel."""
+"""scale: None for 1 / sqrt(features); causal: a query sees no key after its own place: True or "lower_right" puts the last ones of
+both in line, "upper_left" the first ones. A query that sees no key at all gets zeros, as in flash attention; so does one whose mask is
+-inf everywhere. panel: pack the keys into panels of so many, inside the kernel."""
 
 
 def _batch(args: Sequence[TensorType]) -> tuple[Any, ...]:
@@ -33,6 +35,10 @@ def _infer(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
         raise mismatch("attention", "it takes queries, keys, values, and perhaps a mask to add", *args)
     same_dtype("attention", args)
     float_only("attention", args[0])
+    if attrs["causal"] not in (False, True, "lower_right", "upper_left"):
+        raise ShapeError(
+            f"attention: causal={attrs['causal']!r}", hint="False, True (as lower_right), 'lower_right' or 'upper_left'"
+        )
     q, k, v = args[:3]
     if any(t.ndim < 2 for t in args[:3]):
         raise mismatch("attention", "queries, keys and values need at least two dimensions", *args)
@@ -45,6 +51,11 @@ def _infer(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     if len(args) == 4 and broadcast_shape("attention", [TensorType(scores, q.dtype), args[3]]) != scores:
         raise mismatch("attention", f"the mask does not broadcast to the scores' shape {scores}", *args)
     return TensorType((*batch, q.shape[-2], v.shape[-1]), q.dtype)
+
+
+def _shift(causal: bool | str, rows: int, keys: int) -> int:
+    """How many keys behind its own place a query sees."""
+    return 0 if causal == "upper_left" else keys - rows
 
 
 def _at(t: te.Tensor, batch: Sequence[Expr], *rest: Expr) -> Expr:
@@ -90,14 +101,23 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
         if len(args) == 4:
             value = value + te.cast(element(args[3], index), wide)
         if attrs["causal"]:
-            value = te.select(index[-1] <= index[-2] + (count - rows), value, as_expr(-np.inf, wide))
+            value = te.select(
+                index[-1] <= index[-2] + _shift(attrs["causal"], rows, count), value, as_expr(-np.inf, wide)
+            )
         return value
 
     scores = te.compute((*batch, rows, count), score, name="attention_scores")
     top = te.compute((*batch, rows), lambda *i: te.max(scores[(*i, j)], axis=j), name="attention_top")
-    weights = te.compute(
-        (*batch, rows, count), lambda *i: call("exp", scores[i] - top[i[:-1]]), name="attention_weights"
-    )
+    may_see_none = len(args) == 4 or (attrs["causal"] and _shift(attrs["causal"], rows, count) < 0) or count == 0
+    zero = as_expr(0, wide)
+
+    def weight(*i: Expr) -> Expr:
+        largest = top[i[:-1]]
+        if may_see_none:
+            largest = te.select(te.equal(largest, as_expr(-np.inf, wide)), zero, largest)
+        return call("exp", scores[i] - largest)
+
+    weights = te.compute((*batch, rows, count), weight, name="attention_weights")
     n = te.reduce_axis(count, "n")
     total = te.compute((*batch, rows), lambda *i: te.sum(weights[(*i, n)], axis=n), name="attention_total")
     m = te.reduce_axis(count, "m")
@@ -106,7 +126,14 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
         lambda *i: te.sum(weights[(*i[:-1], m)] * te.cast(_at(v, i[:-2], m, i[-1]), wide), axis=m),
         name="attention_mixed",
     )
-    return te.compute(out.shape, lambda *i: te.cast(quotient(mixed[i], total[i[:-1]]), out.dtype), name="attention")
+
+    def result(*i: Expr) -> Expr:
+        value, whole = mixed[i], total[i[:-1]]
+        if may_see_none:
+            whole = te.select(te.equal(whole, zero), as_expr(1, wide), whole)
+        return te.cast(quotient(value, whole), out.dtype)
+
+    return te.compute(out.shape, result, name="attention")
 
 
 def _scale(given: float | None, features: int) -> float:
@@ -119,9 +146,11 @@ def _reference(q: Any, k: Any, v: Any, mask: Any = None, *, scale: Any, causal: 
         scores = scores + mask
     if causal:
         m, n = scores.shape[-2:]
-        scores = np.where(np.tril(np.ones((m, n), bool), n - m), scores, -np.inf)
-    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return ((e / e.sum(axis=-1, keepdims=True)) @ widened(v)).astype(q.dtype)
+        scores = np.where(np.tril(np.ones((m, n), bool), _shift(causal, m, n)), scores, -np.inf)
+    top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
+    e = np.exp(scores - np.where(np.isneginf(top), 0, top))
+    total = e.sum(axis=-1, keepdims=True)
+    return ((e / np.where(total == 0, 1, total)) @ widened(v)).astype(q.dtype)
 
 
 def _flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import sys
 import time
 from collections import deque
@@ -17,29 +16,29 @@ import numpy as np
 from ..dtype import dtype
 from ..errors import InputError, TcompError
 from . import threads
+from .arguments import IndexCheck, Spec, bind, check_indices, check_outputs, result_shapes
 from .report import Memory, Profile, ProfileRow, Timing
 
 ALIGN = 64
 RECYCLE_FROM = 1 << 17
 """Bytes from which the C library asks the system for every array anew."""
+
+
+def _free_count() -> int:
+    """What `sys.getrefcount` says of an object that one local variable holds, taken out of a dict as in `Executable._result`:
+    interpreters count differently. 0, which no object has, where a second reference is not counted: nothing is recycled then."""
+    held = {0: np.empty(1, np.uint8)}
+    memory = held.pop(0, None)
+    alone = sys.getrefcount(memory)
+    other = memory
+    seen = sys.getrefcount(memory)
+    del other
+    return alone if seen > alone else 0
+
+
+FREE = _free_count()
 ALIGN_FROM = 8192
 """Bytes from which the alignment of an array matters more than the microsecond that it costs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What an input or output is.
-
-    Attributes:
-        shape: ints; a string is an expression of symbolic extents, a plain name where an input defines one.
-    """
-
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,9 @@ class Program:
     """Everything that an Executable runs: what an exported file will hold.
 
     Attributes:
+        dims: the names of symbolic extents, in the order in which kernels get them.
         updates: (input, result) pairs: the result is written where the input lies.
+        checks: the inputs that are places, tested before each run.
     """
 
     inputs: tuple[Spec, ...]
@@ -76,6 +77,7 @@ class Program:
     fused_from: int = 0
     stages: Callable[[str, str | None], str] | None = field(default=None, repr=False)
     updates: tuple[tuple[int, int], ...] = ()
+    checks: tuple[IndexCheck, ...] = ()
 
 
 class _Frame:
@@ -109,8 +111,12 @@ class Executable:
         self._expected = _static(program.inputs) if not program.dims else None
         self._fresh = _static(program.outputs) or ()
         self._updates = {result: number for number, result in program.updates}
-        self._shapes = {s: compile(str(s), "<extent>", "eval") for spec in program.outputs for s in spec.shape}
         self.num_threads = num_threads
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "an Executable holds loaded machine code and cannot be copied or pickled; share it, or compile again"
+        )
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.program.inputs))
@@ -135,6 +141,15 @@ class Executable:
         p = self.program
         return Memory(p.arena_bytes, p.total_bytes, sum(c.nbytes for c in self._constants))
 
+    @property
+    def num_threads(self) -> int | None:
+        """Threads of its parallel loops; None for as many as `tcomp.runtime.threads` says."""
+        return self._num_threads
+
+    @num_threads.setter
+    def num_threads(self, count: int | None) -> None:
+        self._num_threads = None if count is None else threads.valid_num_threads(count)
+
     # calling
 
     def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
@@ -143,23 +158,24 @@ class Executable:
         Args:
             args, named: one array for each input, in order or by name: NumPy arrays, or anything with `__dlpack__` or the
                 buffer protocol. They are read in place.
-            out: an array (or a sequence, for several outputs) to write the result into.
+            out: an array (or a sequence, for several outputs) to write the result into. It may share memory with an input: the
+                result is then computed elsewhere and copied.
 
         Returns:
             A NumPy array, or a tuple of them where the model has several results.
 
         Raises:
-            InputError: an argument is missing, too many, or not of the expected type.
+            InputError: an argument is missing, too many, not of the expected type, or holds a place that is out of range.
         """
         if self._updates:
             return self._run_updates(args, out, named)
         if out is None and not named and self._fits(args):
             results = [self._result(i, *f) for i, f in enumerate(self._fresh)]
-            self._run(args, results, {})
+            self._run(args, results, ())
         else:
             arrays, dims = self._bind(args, named)
             results = self._outputs(out, dims)
-            self._run(arrays, results, dims)
+            self._run_apart(arrays, results, dims)
         return results[0] if len(results) == 1 else tuple(results)
 
     def _run_updates(self, args: Sequence[Any], out: Any, named: Mapping[str, Any]) -> Any:
@@ -175,7 +191,7 @@ class Executable:
         results = [
             args[self._updates[i]] if i in self._updates else self._result(i, *f) for i, f in enumerate(self._fresh)
         ]
-        self._run(args, results, {})
+        self._run(args, results, ())
         return results[0] if len(results) == 1 else tuple(results)
 
     def _result(self, number: int, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
@@ -185,7 +201,7 @@ class Executable:
         if nbytes < RECYCLE_FROM:
             return _empty(shape, kind)
         memory = self._memory.pop(number, None)  # taken out, so that no other call finds it meanwhile
-        if memory is None or sys.getrefcount(memory) > 2:
+        if memory is None or sys.getrefcount(memory) > FREE:
             memory = _aligned_empty(nbytes)
             memory = memory if memory.base is None else memory.base
         self._memory[number] = memory
@@ -201,9 +217,19 @@ class Executable:
                 return False
         return True
 
-    def _run(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Mapping[str, int]) -> None:
+    def _run_apart(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Sequence[int]) -> None:
+        """A run whose results may lie where inputs do: those are computed elsewhere first."""
+        apart = [np.empty_like(r) if any(np.may_share_memory(r, a) for a in arrays) else r for r in results]
+        self._run(arrays, apart, dims)
+        for result, computed in zip(results, apart):
+            if computed is not result:
+                result[...] = computed
+
+    def _run(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Sequence[int]) -> None:
+        if self.program.checks:
+            check_indices(self.program.checks, self.program.inputs, arrays)
         self._use_threads()
-        extents = (ctypes.c_int64 * len(dims))(*dims.values()) if dims else None
+        extents = (ctypes.c_int64 * len(dims))(*dims) if dims else None
         try:
             frame = self._frames.pop()
         except IndexError:  # the first call, or others are under way
@@ -219,50 +245,20 @@ class Executable:
             self._frames.append(frame)
 
     def _use_threads(self) -> None:
+        """Tell the pool how many threads the calls of this thread may use: others may run other executables meanwhile."""
         pool = threads.installed_pool()
-        wanted = self.num_threads or threads.default_num_threads()
-        if pool is not None and pool.get_num_threads() != wanted:
-            pool.set_num_threads(wanted)
+        if pool is not None:
+            pool.use_threads(0 if self.num_threads is None else self.num_threads)
 
-    def _bind(self, args: Sequence[Any], named: Mapping[str, Any]) -> tuple[list[np.ndarray], dict[str, int]]:
-        specs = self.program.inputs
-        expected = ", ".join(map(str, specs)) or "no inputs"
-        if len(args) > len(specs):
-            raise InputError(f"{len(args)} arguments given", why=f"the model takes {len(specs)}: {expected}")
-        unknown = named.keys() - {s.name for s in specs[len(args) :]}
-        if unknown:
-            name = sorted(unknown)[0]
-            twice = any(s.name == name for s in specs)
-            raise InputError(
-                f"input {name!r} is {'given twice' if twice else 'unknown'}", why=f"the inputs are {expected}"
-            )
-        dims: dict[str, int] = dict.fromkeys(self.program.dims, -1)
-        arrays = []
-        for i, spec in enumerate(specs):
-            if i >= len(args) and spec.name not in named:
-                raise InputError(f"input {spec.name!r} is missing", why=f"the model takes {expected}")
-            arrays.append(_as_array(args[i] if i < len(args) else named[spec.name], spec, dims))
-        for array, spec in zip(arrays, specs):
-            _check_shape(array, spec, dims)
-        missing = [d for d, n in dims.items() if n < 0]
-        if missing:
-            raise InputError(f"extent {missing[0]} is not the extent of any input", why=f"the inputs are {expected}")
-        return arrays, dims
+    def _bind(self, args: Sequence[Any], named: Mapping[str, Any]) -> tuple[list[np.ndarray], list[int]]:
+        return bind(self.program.inputs, self.program.dims, args, named)
 
-    def _outputs(self, out: Any, dims: dict[str, int]) -> list[np.ndarray]:
+    def _outputs(self, out: Any, dims: Sequence[int]) -> list[np.ndarray]:
         specs = self.program.outputs
-        shapes = [tuple(int(eval(self._shapes[s], {"__builtins__": {}}, dims)) for s in spec.shape) for spec in specs]
-        if out is None:
-            return [_empty(shape, np.dtype(dtype(spec.dtype).numpy)) for shape, spec in zip(shapes, specs)]
-        given = list(out) if isinstance(out, (list, tuple)) else [out]
-        if len(given) != len(specs):
-            raise InputError(f"{len(given)} output arrays given", why=f"the model has {len(specs)} results")
-        for array, shape, spec in zip(given, shapes, specs):
-            if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype(spec.dtype).numpy:
-                raise InputError(f"output array for {spec} does not fit", why=_describe(array))
-            if not array.flags.c_contiguous or not array.flags.writeable:
-                raise InputError(f"output array for {spec} must be writeable and C-contiguous")
-        return given
+        shapes = result_shapes(specs, dims, self.program.dims)
+        if out is not None:
+            return check_outputs(out, specs, shapes)
+        return [_empty(shape, np.dtype(dtype(spec.dtype).numpy)) for shape, spec in zip(shapes, specs)]
 
     # looking inside
 
@@ -294,7 +290,7 @@ class Executable:
         tables = {
             "args": [a.ctypes.data for a in (*arrays, *results)],
             "consts": [c.ctypes.data for c in self._constants],
-            "dims": list(dims.values()),
+            "dims": list(dims),
         }
         calls = []
         for k in self.program.kernels:
@@ -338,9 +334,9 @@ class Executable:
 
 def _static(specs: Sequence[Spec]) -> tuple[tuple[tuple[int, ...], np.dtype], ...] | None:
     """Shapes and dtypes; None where an extent is known only when called."""
-    if any(isinstance(extent, str) for s in specs for extent in s.shape):
+    if any(not isinstance(extent, int) for s in specs for extent in s.shape):
         return None
-    return tuple((s.shape, np.dtype(dtype(s.dtype).numpy)) for s in specs)
+    return tuple((tuple(e for e in s.shape if isinstance(e, int)), np.dtype(dtype(s.dtype).numpy)) for s in specs)
 
 
 def _slow_address(array: np.ndarray) -> int:
@@ -385,62 +381,3 @@ def _aligned_copy(array: np.ndarray) -> np.ndarray:
     copy = raw[: array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"got {value.dtype}{list(value.shape)}"
-    return f"got {type(value).__name__}"
-
-
-def _as_array(value: Any, spec: Spec, dims: dict[str, int]) -> np.ndarray:
-    """The argument as an array over its own memory."""
-    array = value
-    if not isinstance(value, np.ndarray):
-        try:
-            array = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(memoryview(value))
-        except (TypeError, ValueError, RuntimeError, BufferError) as error:
-            raise InputError(
-                f"input {spec.name!r} is no array",
-                why=f"got {type(value).__name__}; expected {spec}",
-                hint="a NumPy array, or anything with __dlpack__ or the buffer protocol",
-            ) from error
-    if array.dtype != dtype(spec.dtype).numpy:
-        raise InputError(
-            f"input {spec.name!r} has dtype {array.dtype}",
-            why=f"expected {spec}",
-            hint=f"{spec.name}.astype({spec.dtype!r})",
-        )
-    if array.ndim != len(spec.shape):
-        raise InputError(f"input {spec.name!r} has shape {list(array.shape)}", why=f"expected {spec}")
-    if not array.flags.c_contiguous:
-        raise InputError(
-            f"input {spec.name!r} is not C-contiguous",
-            why=f"its strides are {array.strides}; inputs are read in place, never copied behind your back",
-            hint=f"np.ascontiguousarray({spec.name})",
-        )
-    for extent, s in zip(array.shape, spec.shape):
-        if isinstance(s, str):
-            _solve(s, extent, dims)
-    return array
-
-
-def _solve(text: str, extent: int, dims: dict[str, int]) -> None:
-    """The one unknown of an extent such as `2 * n + 1`, from its value."""
-    unknown = [d for d, n in dims.items() if n < 0 and re.search(rf"\b{d}\b", text)]
-    if len(unknown) == 1:
-        at = [int(eval(text, {"__builtins__": {}}, {**dims, unknown[0]: n})) for n in (1, 2)]
-        step = at[1] - at[0]
-        if step and (extent - at[0]) % step == 0:
-            dims[unknown[0]] = 1 + (extent - at[0]) // step
-
-
-def _check_shape(array: np.ndarray, spec: Spec, dims: dict[str, int]) -> None:
-    known = {k: n for k, n in dims.items() if n >= 0}
-    for axis, (have, want) in enumerate(zip(array.shape, spec.shape)):
-        extent = want if isinstance(want, int) else int(eval(want, {"__builtins__": {}}, known))
-        if have != extent:
-            bound = "".join(f", {k} = {n}" for k, n in known.items())
-            raise InputError(
-                f"input {spec.name!r} has shape {list(array.shape)}", why=f"expected {spec}{bound}; axis {axis} differs"
-            )

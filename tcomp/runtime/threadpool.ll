@@ -17,10 +17,11 @@
 ; slot: ticket, sleeping, core that the worker keeps off (plus one), thread, padding to a cache line, mutex, condition
 %slot = type { i32, i32, i32, i64, [40 x i8], [128 x i8], [128 x i8] }
 
-@slots = internal global [256 x %slot] zeroinitializer, align 64
+@slots = internal global [1024 x %slot] zeroinitializer, align 64
 @busy = internal global i32 0, align 64
 @started = internal global i32 0
 @limit = internal global i32 1
+@limit_key = internal global i32 0
 @spin_turns = internal global i32 1000
 @yield_turns = internal constant i32 64
 
@@ -42,6 +43,9 @@ declare i32 @pthread_cond_init(ptr, ptr) nonlazybind
 declare i32 @pthread_cond_wait(ptr, ptr) nonlazybind
 declare i32 @pthread_cond_signal(ptr) nonlazybind
 declare i32 @sched_yield() nonlazybind
+declare i32 @pthread_key_create(ptr, ptr) nonlazybind
+declare i32 @pthread_setspecific(i32, ptr) nonlazybind
+declare ptr @pthread_getspecific(i32) nonlazybind
 declare i64 @llvm.smin.i64(i64, i64)
 {declare_pause}
 
@@ -166,7 +170,7 @@ next:
   %enough = icmp sge i32 %have, %wanted
   br i1 %enough, label %done, label %make
 make:
-  %slot = getelementptr [256 x %slot], ptr @slots, i32 0, i32 %have
+  %slot = getelementptr [1024 x %slot], ptr @slots, i32 0, i32 %have
   %hint = getelementptr %slot, ptr %slot, i32 0, i32 1
   %mutex = getelementptr %slot, ptr %slot, i32 0, i32 5
   %condition = getelementptr %slot, ptr %slot, i32 0, i32 6
@@ -194,7 +198,7 @@ done:
 
 define internal void @call(i32 %index) {
 entry:
-  %slot = getelementptr [256 x %slot], ptr @slots, i32 0, i32 %index
+  %slot = getelementptr [1024 x %slot], ptr @slots, i32 0, i32 %index
   %sleeping = getelementptr %slot, ptr %slot, i32 0, i32 1
   %old = atomicrmw add ptr %slot, i32 1 seq_cst
   %s = load atomic i32, ptr %sleeping seq_cst, align 4
@@ -214,10 +218,22 @@ done:
   ret void
 }
 
+; how many threads the regions of the calling thread may use: its own number where it has one
+define internal i64 @own_limit() {
+entry:
+  %key = load i32, ptr @limit_key
+  %own = call ptr @pthread_getspecific(i32 %key)
+  %number = ptrtoint ptr %own to i64
+  %none = icmp eq i64 %number, 0
+  %general = load atomic i32, ptr @limit monotonic, align 4
+  %general64 = sext i32 %general to i64
+  %limit = select i1 %none, i64 %general64, i64 %number
+  ret i64 %limit
+}
+
 define void @tcomp_parallel_for(i64 %n, ptr %body, ptr %context) {
 entry:
-  %limit = load atomic i32, ptr @limit monotonic, align 4
-  %limit64 = sext i32 %limit to i64
+  %limit64 = call i64 @own_limit()
   %threads = call i64 @llvm.smin.i64(i64 %n, i64 %limit64)
   %alone = icmp sle i64 %threads, 1
   br i1 %alone, label %serial, label %enter
@@ -282,7 +298,22 @@ release:
   ret void
 }
 
-; how many threads a region may use, the caller among them
+; once, before anything else
+define void @tcomp_start_pool() {
+  %error = call i32 @pthread_key_create(ptr @limit_key, ptr null)
+  ret void
+}
+
+; how many threads the regions of the calling thread may use from now on; 0 for as many as those of all threads
+define void @tcomp_use_threads(i32 %count) {
+  %key = load i32, ptr @limit_key
+  %wide = sext i32 %count to i64
+  %number = inttoptr i64 %wide to ptr
+  %error = call i32 @pthread_setspecific(i32 %key, ptr %number)
+  ret void
+}
+
+; how many threads a region may use, the caller among them, where the calling thread has no number of its own
 define void @tcomp_set_num_threads(i32 %count) {
   store atomic i32 %count, ptr @limit monotonic, align 4
   ret void

@@ -12,7 +12,8 @@ from pathlib import Path
 from ..config import config
 from ..errors import TcompError
 
-MAX_THREADS = 256
+MAX_THREADS = 1024
+"""Slots of the pool in threadpool.ll."""
 _PAUSE = {
     "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
     "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
@@ -43,7 +44,18 @@ def usable_cores() -> int:
 
 def default_num_threads() -> int:
     """TCOMP_NUM_THREADS, else the cores that this process may use."""
-    return config().num_threads or usable_cores()
+    return config().num_threads or min(usable_cores(), MAX_THREADS)
+
+
+def valid_num_threads(count: object) -> int:
+    """The count.
+
+    Raises:
+        TcompError: not an integer from 1 to MAX_THREADS.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_THREADS:
+        raise TcompError(f"cannot use {count!r} threads", why=f"it must be an integer from 1 to {MAX_THREADS}")
+    return count
 
 
 class _Pool:
@@ -53,8 +65,10 @@ class _Pool:
         self.library = library
         self.addresses = addresses
         void, i32 = ctypes.CFUNCTYPE(None), ctypes.c_int32
+        void(addresses["tcomp_start_pool"])()
         self.set_num_threads = ctypes.CFUNCTYPE(None, i32)(addresses["tcomp_set_num_threads"])
         self.get_num_threads = ctypes.CFUNCTYPE(i32)(addresses["tcomp_get_num_threads"])
+        self.use_threads = ctypes.CFUNCTYPE(None, i32)(addresses["tcomp_use_threads"])
         self.set_spin = ctypes.CFUNCTYPE(None, i32)(addresses["tcomp_set_spin"])
         self.after_fork = void(addresses["tcomp_after_fork"])
         self.set_num_threads(default_num_threads())
@@ -75,13 +89,12 @@ def installed_pool() -> _Pool | None:
 
 
 def set_num_threads(count: int) -> None:
-    """How many threads parallel loops use from now on, in the whole process.
+    """How many threads parallel loops use from now on, in the whole process, where an executable does not say otherwise.
 
     Raises:
-        TcompError: not between 1 and 256, or no compiled code is loaded yet.
+        TcompError: not between 1 and MAX_THREADS, or no compiled code is loaded yet.
     """
-    if not isinstance(count, int) or not 1 <= count <= MAX_THREADS:
-        raise TcompError(f"cannot use {count!r} threads", why=f"it must be an integer from 1 to {MAX_THREADS}")
+    valid_num_threads(count)
     if _pool is None:
         raise TcompError("no thread pool yet", why="it starts with the first compiled module", hint="TCOMP_NUM_THREADS")
     _pool.set_num_threads(count)

@@ -151,10 +151,58 @@ def test_with_torch_in_the_same_process() -> None:
 
 
 def test_bad_thread_counts_are_refused() -> None:
-    parallel_kernel()
-    for bad in (0, -1, 1000, "two"):
+    exe = parallel_kernel()
+    for bad in (0, -1, 1025, "two", True, 2.0):
         with pytest.raises(TcompError, match="cannot use"):
             threads.set_num_threads(bad)
+        with pytest.raises(TcompError, match="cannot use"):
+            exe.num_threads = bad
+
+
+@pytest.mark.parametrize("count", [1, 257, 1024])
+def test_as_many_threads_as_a_large_server_has(count: int) -> None:
+    code = (
+        f"import os; os.sched_getaffinity = lambda pid: set(range({count})); "
+        + _PREPARE.replace("exe.num_threads = 4", "exe.num_threads = None")
+        + "big = parallel_kernel(4096, 16); x = np.ones((4096, 16), 'float32')\n"
+        "for _ in range(5): assert (big(x) == 3).all()\nprint(threads.get_num_threads())"
+    )
+    done = _run(code)
+    assert done.returncode == 0 and done.stdout.strip() == str(count), done.stderr
+
+
+def test_more_cores_than_slots_are_not_all_used() -> None:
+    code = "import os; os.sched_getaffinity = lambda pid: set(range(5000)); " + _PREPARE.replace(
+        "exe.num_threads = 4", "exe.num_threads = None"
+    )
+    done = _run(code + "exe(X); print(threads.get_num_threads())")
+    assert done.returncode == 0 and done.stdout.strip() == "1024", done.stderr
+
+
+def test_each_calling_thread_has_its_own_number_of_threads() -> None:
+    """Executables of different num_threads, called from two threads at once, do not change each other's."""
+    code = (
+        _PREPARE
+        + """
+import os
+one, two = parallel_kernel(63), parallel_kernel(65)
+one.num_threads, two.num_threads = 1, 3
+def work(exe, rows):
+    x = np.ones((rows, 257), 'float32')
+    for _ in range(300):
+        assert (exe(x) == 3).all()
+before = len(os.listdir('/proc/self/task'))
+work(one, 63)
+assert len(os.listdir('/proc/self/task')) == before, 'a serial executable started workers'
+callers = [threading.Thread(target=work, args=a) for a in ((one, 63), (two, 65))]
+[t.start() for t in callers]; [t.join() for t in callers]
+assert len(os.listdir('/proc/self/task')) <= before + 2
+assert threads.get_num_threads() == threads.default_num_threads()
+print('end')
+"""
+    )
+    done = _run(code)
+    assert done.returncode == 0 and done.stdout.strip() == "end", done.stderr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")

@@ -5,7 +5,7 @@ import pytest
 
 import tcomp
 from tcomp.dtype import dtype, float32
-from tcomp.errors import ShapeError, UnsupportedError
+from tcomp.errors import InputError, ShapeError, UnsupportedError
 from tcomp.ir.graph import TensorType
 from tcomp.ops import OPERATORS, GraphBuilder, infer
 from tcomp.ops.reference import evaluate
@@ -194,7 +194,61 @@ def test_take_counts_from_the_end_and_never_leaves_the_tensor(rng: np.random.Gen
     index = np.array([0, -1, 4, -5, 99, -99], "int64")
     g = GraphBuilder()
     module = g.build(g.take(g.input("x", x.shape), g.input("i", index.shape, "int64")))
-    assert np.array_equal(tcomp.compile(module)(x, index), x[[0, 4, 4, 0, 4, 0]])
+    assert np.array_equal(tcomp.compile(module, check_indices=False)(x, index), x[[0, 4, 4, 0, 4, 0]])
+    exe = tcomp.compile(module)
+    assert np.array_equal(exe(x, index[:4].repeat(2)[:6]), x[index[:4].repeat(2)[:6]])
+    for bad, place in ((index, 4), (index[::-1].copy(), 0)):
+        out = np.full((6, 3), 7, "float32")
+        with pytest.raises(InputError, match=rf"input 'i' holds -?99 at \[{place}\].*take needs -5 <= place <= 4"):
+            exe(x, bad, out=out)
+        assert (out == 7).all()
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int64", "uint64"])
+def test_labels_out_of_range_are_refused_before_anything_is_written(kind: str, rng: np.random.Generator) -> None:
+    logits = rng.standard_normal((4, 10)).astype("float32")
+    g = GraphBuilder()
+    labels = g.reshape(g.input("y", (2, 2), kind), shape=(4,))
+    exe = tcomp.compile(g.build(g.cross_entropy(g.input("x", (4, 10)), labels)))
+    good = np.array([[0, 9], [3, 5]], kind)
+    rows = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert np.allclose(exe(good, logits), -rows[range(4), good.reshape(-1).astype(int)].mean(), rtol=1e-5)
+    good[1, 0] = 10
+    with pytest.raises(InputError, match=r"input 'y' holds 10 at \[1, 0\]"):
+        exe(good, logits)
+
+
+def test_constant_places_out_of_range_are_refused_when_compiling() -> None:
+    g = GraphBuilder()
+    module = g.build(g.take(g.input("x", (5, 3)), g.constant(np.array([0, 5]))))
+    with pytest.raises(ShapeError, match=r"holds 5 at \[1\].*take needs -5 <= place <= 4"):
+        tcomp.compile(module)
+
+
+@pytest.mark.parametrize("causal", [True, "lower_right", "upper_left"])
+@pytest.mark.parametrize(("queries", "keys"), [(7, 5), (5, 7), (40, 33), (1, 3)])
+def test_queries_without_keys_get_zeros(causal: object, queries: int, keys: int, rng: np.random.Generator) -> None:
+    q, k, v = (rng.standard_normal((2, n, 16)).astype("float32") for n in (queries, keys, keys))
+    seen = np.tril(np.ones((queries, keys), bool), 0 if causal == "upper_left" else keys - queries)
+    scores = np.where(seen, q.astype("float64") @ k.swapaxes(-1, -2) / 4, -np.inf)
+    e = np.where(seen, np.exp(scores - np.where(seen, scores, -1e9).max(-1, keepdims=True)), 0)
+    total = e.sum(-1, keepdims=True)
+    want = e / np.where(total == 0, 1, total) @ v
+    assert causal == "upper_left" or queries <= keys or not want[:, : queries - keys].any()
+    g = GraphBuilder()
+    module = g.build(g.attention(*(g.input(n, x.shape) for n, x in zip("qkv", (q, k, v))), causal=causal))
+    for got in (tcomp.compile(module)(q, k, v), evaluate(module, [q, k, v])[0]):
+        assert np.isfinite(got).all() and np.abs(got - want).max() < 1e-5
+
+
+def test_a_mask_that_hides_all_keys_gives_zeros(rng: np.random.Generator) -> None:
+    q, k, v = (rng.standard_normal((n, 16)).astype("float32") for n in (6, 9, 9))
+    mask = np.zeros((6, 9), "float32")
+    mask[2] = -np.inf
+    g = GraphBuilder()
+    module = g.build(g.attention(*(g.input(n, x.shape) for n, x in zip("qkvm", (q, k, v, mask)))))
+    got = tcomp.compile(module)(q, k, v, mask)
+    assert not got[2].any() and np.isfinite(got).all() and got[1].any()
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])

@@ -12,7 +12,14 @@ from ..threads import install_pool, installed_pool, runtime_source
 llvm = lazy_module("llvmlite.binding")
 
 _CALLED_BY_KERNELS = ("tcomp_parallel_for", "tcomp_take", "tcomp_give")
-_SETTINGS = ("tcomp_set_num_threads", "tcomp_get_num_threads", "tcomp_set_spin", "tcomp_after_fork")
+_SETTINGS = (
+    "tcomp_start_pool",
+    "tcomp_use_threads",
+    "tcomp_set_num_threads",
+    "tcomp_get_num_threads",
+    "tcomp_set_spin",
+    "tcomp_after_fork",
+)
 
 
 class Library:

@@ -1,0 +1,84 @@
+"""Extents that are known only when a model is called, as data: what an exported file can hold, and nothing that could run code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+Code = int | tuple
+"""An integer; ("dim", number) for a symbolic extent; or (operator, operand, ...)."""
+
+_OPERATORS: dict[str, Callable[..., int]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "min": min,
+    "max": max,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """An extent as an expression of symbolic ones.
+
+    Attributes:
+        text: for people.
+    """
+
+    text: str
+    code: Code
+
+    def __str__(self) -> str:
+        return self.text
+
+    def dims(self) -> set[int]:
+        """The numbers of the symbolic extents that it depends on."""
+        return _dims(self.code)
+
+    def value(self, dims: Sequence[int]) -> int:
+        """Its value, given those of all symbolic extents."""
+        return _value(self.code, dims)
+
+    def solve(self, value: int, dims: list[int]) -> None:
+        """Set the one extent that is still unknown (-1) in `dims`, where the expression's value settles it."""
+        unknown = [d for d in self.dims() if dims[d] < 0]
+        if len(unknown) != 1:
+            return
+        (d,) = unknown
+        trial = list(dims)
+        at = []
+        for n in (1, 2):
+            trial[d] = n
+            at.append(self.value(trial))
+        step = at[1] - at[0]
+        found = 1 + (value - at[0]) // step if step and (value - at[0]) % step == 0 else -1
+        if found >= 0:
+            dims[d] = found
+
+
+def _dims(code: Code) -> set[int]:
+    if isinstance(code, int):
+        return set()
+    if code[0] == "dim":
+        return {code[1]}
+    return set().union(*map(_dims, code[1:]))
+
+
+def _value(code: Code, dims: Sequence[int]) -> int:
+    if isinstance(code, int):
+        return code
+    if code[0] == "dim":
+        return dims[code[1]]
+    try:
+        return _OPERATORS[code[0]](*(_value(c, dims) for c in code[1:]))
+    except ZeroDivisionError:
+        raise InputError("an extent of the model divides by zero for these inputs") from None
+
+
+def evaluate_shape(shape: Sequence[int | Extent], dims: Sequence[int]) -> tuple[int, ...]:
+    """The extents of a shape, given the symbolic ones."""
+    return tuple(e if isinstance(e, int) else e.value(dims) for e in shape)
