@@ -149,7 +149,7 @@ class TrainStep:
         Raises:
             ValueError: the file is damaged, or of another model or optimizer. Nothing is changed then.
         """
-        found = read_safetensors(path)
+        found = read_safetensors(path, needs_checksum=True)
         own = dict(self._state.tensors())
         extra = {_STEPS, _WORDS, _PLACE} | ({_SCALE} if self.loss_scale is not None else set())
         missing, unknown = (own.keys() | extra) - found.keys(), found.keys() - own.keys() - extra
@@ -162,14 +162,26 @@ class TrainStep:
                 raise ValueError(
                     f"{path}: {name} is {found[name].dtype}{list(found[name].shape)}, expected {t.dtype}{list(t.shape)}"
                 )
+        generator = _generator_state(path, found[_WORDS], found[_PLACE])
+        self._check_counts(path, found)
         for name, t in own.items():
             t.cached_data = found[name]
         self.seed, self.optimizer.t, self.skipped = map(int, found[_STEPS])
         if self.loss_scale is not None:
             value, good = found[_SCALE]
             self.loss_scale.value, self.loss_scale.good = float(value), int(good)
-        place, has_gauss, gauss = found[_PLACE]
-        np.random.set_state(("MT19937", found[_WORDS], int(place), int(has_gauss), float(gauss)))
+        np.random.set_state(generator)
+
+    def _check_counts(self, path: str | os.PathLike[str], found: dict[str, np.ndarray]) -> None:
+        counts = found[_STEPS]
+        if counts.shape != (3,) or counts.dtype != np.int64 or (counts[1:] < 0).any():
+            raise ValueError(
+                f"{path}: {_STEPS!r} must be three int64 numbers, steps and skipped at least 0, got {counts}"
+            )
+        if self.loss_scale is not None:
+            scale = found[_SCALE]
+            if scale.shape != (2,) or not np.isfinite(scale).all() or scale[0] <= 0 or scale[1] < 0:
+                raise ValueError(f"{path}: {_SCALE!r} must be a scale above 0 and a count of at least 0, got {scale}")
 
     def compile(self, arrays: Sequence[np.ndarray]) -> _Program:
         """The compiled step for a batch like this one."""
@@ -456,3 +468,16 @@ def fit(
                     step.save(checkpoint)
     step.optimizer.lr = rate
     return losses
+
+
+def _generator_state(path: str | os.PathLike[str], words: np.ndarray, place: np.ndarray) -> tuple[Any, ...]:
+    """NumPy's state of its global generator (MT19937), of which NumPy itself checks too little.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if words.shape != (624,) or words.dtype != np.uint32 or not words.any():
+        raise ValueError(f"{path}: {_WORDS!r} must be 624 uint32 words, got {words.dtype}{list(words.shape)}")
+    if place.shape != (3,) or not np.isfinite(place).all() or place[0] not in range(625) or place[1] not in (0, 1):
+        raise ValueError(f"{path}: {_PLACE!r} must be a place from 0 to 624, 0 or 1, and a number, got {place}")
+    return ("MT19937", words, int(place[0]), int(place[1]), float(place[2]))

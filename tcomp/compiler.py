@@ -111,7 +111,7 @@ def compile(
         main.attrs.get("updates", ()),
         _index_checks(module) if check_indices else (),
     )
-    return Executable(program, library, num_threads)
+    return Executable(program, library, num_threads, lacking=chosen.missing_here())
 
 
 def _index_checks(module: IRModule) -> tuple[IndexCheck, ...]:
@@ -143,11 +143,25 @@ def _lower(
 ) -> tuple[dict[str, IRModule], IRModule]:
     """The stages of a module on its way, and its kernels, not yet scheduled."""
     verify(module)
+    _refuse_symbolic(module)
     seen = {"traced": module}
     graph = GRAPH.run(module)
     graph = seen["graph"] = Pipeline((_pack(target, winograd),), graph.facts).run(graph)
     fused = seen["fused"] = Pipeline((FuseOps(store=cache, version=fingerprint()),)).run(graph)
     return seen, LOWER.run(fused)
+
+
+def _refuse_symbolic(module: IRModule) -> None:
+    """Raises UnsupportedError where a whole model has an extent that is not known yet."""
+    main = module.main
+    for v in (*main.params, *(r for b in main.bindings for r in b.results)):
+        open_axes = [str(e) for e in v.type.shape if not isinstance(e, int)]
+        if open_axes:
+            raise UnsupportedError(
+                f"cannot compile a model with symbolic extents: {v.name} is {v.type}",
+                why=f"{open_axes[0]} is not known when compiling; so far only single kernels (te.create_prim_func) may have such extents",
+                hint="give all extents as integers",
+            )
 
 
 def _pack(target: Target, winograd: bool) -> PackWeights:
@@ -345,7 +359,7 @@ def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int
         1,
         _stages({}, IRModule({}), {func.name: kernel}),
     )
-    return Executable(program, library, num_threads)
+    return Executable(program, library, num_threads, lacking=target.missing_here())
 
 
 _ARITHMETIC = {Add: "+", Sub: "-", Mul: "*", FloorDiv: "//", FloorMod: "%", Min: "min", Max: "max"}
@@ -353,7 +367,7 @@ _ARITHMETIC = {Add: "+", Sub: "-", Mul: "*", FloorDiv: "//", FloorMod: "%", Min:
 
 def _extent(e: Expr, dims: Sequence[Var]) -> int | Extent:
     """An extent as data."""
-    return e.value if isinstance(e, Const) else Extent(text(e), _code(e, dims))
+    return int(e.value) if isinstance(e, Const) else Extent(text(e), _code(e, dims))
 
 
 def _code(e: Expr, dims: Sequence[Var]) -> Code:

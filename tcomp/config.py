@@ -7,6 +7,7 @@
 | `TCOMP_CACHE` | 0 switches the object cache off | 1 |
 | `TCOMP_DUMP` | folder that receives the program after each pass that changed it | none |
 | `TCOMP_VERIFY` | 0: check the final program; 1: after each pass; 2: also run it in the interpreter | 0 |
+| `TCOMP_CODE_LIMIT` | instructions that unrolling and vectorizing may make of a block, before a step is refused | 32768 |
 | `TCOMP_SPIN` | turns a waiting thread spins before it yields (200-4000 are sensible) | 1000 |
 """
 
@@ -28,6 +29,7 @@ class Config:
     use_cache: bool = True
     dump: str | None = None
     verify: int = 0
+    code_limit: int = 32768
     spin: int = 1000
 
 
@@ -35,7 +37,7 @@ def _integer(name: str, default: int | None, low: int, high: int) -> int | None:
     text = os.environ.get(name)
     if text is None or text == "":
         return default
-    if not text.isdigit() or not low <= int(text) <= high:
+    if not (text.isascii() and text.isdigit()) or not low <= int(text) <= high:
         raise TcompError(f"bad setting {name}={text!r}", why=f"it must be an integer from {low} to {high}")
     return int(text)
 
@@ -53,5 +55,6 @@ def config() -> Config:
         use_cache=bool(_integer("TCOMP_CACHE", 1, 0, 1)),
         dump=os.environ.get("TCOMP_DUMP") or None,
         verify=_integer("TCOMP_VERIFY", 0, 0, 2),
+        code_limit=_integer("TCOMP_CODE_LIMIT", 32768, 1, 1 << 40),
         spin=_integer("TCOMP_SPIN", 1000, 0, 1_000_000),
     )

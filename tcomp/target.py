@@ -16,6 +16,8 @@ llvm = lazy_module("llvmlite.binding")
 
 _VNNI = ("cascadelake", "icelake-client", "icelake-server", "rocketlake", "tigerlake")
 _BF16 = ("cooperlake", "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5")
+_FP16 = ("sapphirerapids", "emeraldrapids", "graniterapids")
+_VBMI = ("cannonlake", "icelake", "tigerlake", "rocketlake", "znver4", "znver5", *_FP16)
 _CPUS_WITH = {"avx512vnni": (*_VNNI, *_BF16), "avx512bf16": _BF16}
 """CPUs, in LLVM's names, that have features which tensor intrinsics need."""
 
@@ -73,6 +75,25 @@ class Target:
         named = f"+{feature}" in self.features.split(",")
         return not feature or named or (self.cpu in _CPUS_WITH.get(feature, ()) and f"-{feature}" not in self.features)
 
+    @property
+    def converts_halves(self) -> bool:
+        """Whether the CPU has instructions that convert between float16 and float32 (F16C on x86-64)."""
+        features = self.features.split(",")
+        if not self.triple.startswith("x86_64"):
+            return True
+        by_name = self.cpu.startswith((*_KNOWN_AVX512, *_KNOWN_AVX2, "ivybridge"))
+        return "+f16c" in features or (by_name and "-f16c" not in features)
+
+    def missing_here(self) -> tuple[str, ...]:
+        """The features of the target that this machine's CPU lacks: its code would end the process there. Empty for another
+        machine's triple, which the loader refuses by itself."""
+        if self.triple != llvm.get_process_triple():
+            return ()
+        here = llvm.get_host_cpu_features()
+        if not self.triple.startswith("x86_64"):
+            return ()
+        return tuple(sorted(f for f in _features_of(self.cpu, self.features) if not here.get(f, False)))
+
     @staticmethod
     def parse(text: str | Target) -> Target:
         """The target that a text describes.
@@ -100,6 +121,24 @@ class Target:
                 raise TargetError(f"unknown option {word!r} in target {text!r}", hint=_OPTIONS)
             options[match[1]] = match[2]
         return _make(tuple(sorted(options.items())))
+
+
+def _features_of(cpu: str, features: str) -> set[str]:
+    """The features of an x86-64 CPU that generated code may use, as far as tcomp knows them by its name."""
+    found = {"sse2"}
+    if cpu.startswith(("nehalem", "sandybridge", "ivybridge", "x86-64-v2", *_KNOWN_AVX2, *_KNOWN_AVX512)):
+        found |= {"sse4.2", "popcnt"}
+    if cpu.startswith(("sandybridge", "ivybridge", *_KNOWN_AVX2, *_KNOWN_AVX512)):
+        found |= {"avx"}
+    if cpu.startswith((*_KNOWN_AVX2, *_KNOWN_AVX512)) and not cpu.startswith("x86-64-v2"):
+        found |= {"avx2", "fma", "f16c", "bmi2"}
+    if cpu.startswith(_KNOWN_AVX512):
+        found |= {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+    found |= {feature for feature, names in _CPUS_WITH.items() if cpu in names}
+    found |= {"avx512fp16"} if cpu.startswith(_FP16) else set()
+    found |= {"avx512vbmi"} if cpu.startswith(_VBMI) else set()
+    named = [f for f in features.split(",") if f]
+    return (found | {f[1:] for f in named if f[0] == "+"}) - {f[1:] for f in named if f[0] == "-"}
 
 
 @cache

@@ -41,11 +41,13 @@ class Attention(TensorOp):
         for m in mask:
             scores = scores + m
         if self.causal:
-            scores = scores + causal_mask(*scores.shape[-2:], scores.dtype, self.causal)
+            scores = scores + causal_mask(scores.shape[-2], scores.shape[-1], scores.dtype, self.causal)
         top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
         weights = np.exp(scores - np.where(np.isneginf(top), 0, top).astype(scores.dtype))
         if self.causal:
-            weights = np.where(sees_none(*scores.shape[-2:], self.causal), weights.dtype.type(0), weights)
+            weights = np.where(
+                sees_none(scores.shape[-2], scores.shape[-1], self.causal), weights.dtype.type(0), weights
+            )
         total = weights.sum(axis=-1, keepdims=True)
         return (weights @ v) / np.where(total == 0, 1, total).astype(v.dtype)
 
@@ -72,9 +74,9 @@ def attention_weights(
     if mask is not None:
         scores = scores + mask
     if causal:
-        scores = scores + Tensor.make_const(causal_mask(*scores.shape[-2:], scores.dtype, causal))
+        scores = scores + Tensor.make_const(causal_mask(scores.shape[-2], scores.shape[-1], scores.dtype, causal))
     weights = ops.softmax(scores, -1)
-    empty = sees_none(*scores.shape[-2:], causal) if causal else np.zeros(1, bool)
+    empty = sees_none(scores.shape[-2], scores.shape[-1], causal) if causal else np.zeros(1, bool)
     return ops.where(Tensor.make_const(empty), 0, weights) if empty.any() else weights
 
 

@@ -10,18 +10,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 from ..config import config
-from ..errors import InternalError, TargetError, TcompError
+from ..errors import InternalError, TargetError, TcompError, UnsupportedError
+from ..ir.arith import simplify
 from ..ir.equal import structural_hash
+from ..ir.expr import Const
 from ..ir.primfunc import PrimFunc
 from ..ir.repro import write_reproducer
+from ..ir.stmt import Allocate, walk_statements
 from ..ir.tensor_intrin import tensor_intrin
 from ..ir.verify import verify
 from ..lazy import lazy_module
 from ..target import Target
 from .cache import ObjectCache, fingerprint
-from .llvm.machine import emit_assembly, emit_object, target_machine
+from .llvm.machine import Machine, emit_assembly, emit_object
 
 # what only a kernel that is not in the cache needs
 lowering = lazy_module("tcomp.codegen.lowering")
@@ -29,6 +33,14 @@ llvm_kernel = lazy_module("tcomp.codegen.llvm.kernel")
 
 Scheduler = Callable[[PrimFunc], tuple[PrimFunc, str, str]]
 """unscheduled kernel -> (scheduled kernel, the rule's name, the schedule as Python)"""
+
+
+def _memory_bytes() -> int:
+    """Physical memory of this machine; 64 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 36
 
 
 @dataclass
@@ -97,9 +109,32 @@ class Kernel:
                     hint="leave tensorize out for this target",
                 )
 
+    def check_memory(self) -> None:
+        """Refuse buffers that this machine does not hold.
+
+        Raises:
+            UnsupportedError: a buffer of fixed size inside the kernel is too large.
+        """
+        limit = _memory_bytes()
+        for s in walk_statements(self.lowered.body):
+            if isinstance(s, Allocate):
+                elements = [
+                    simplify(e)
+                    for e in (s.buffer.strides[:1] + s.buffer.shape[:1] if s.buffer.strides else s.buffer.shape)
+                ]
+                if all(isinstance(e, Const) for e in elements):
+                    nbytes = prod(e.value for e in elements) * s.buffer.dtype.itemsize
+                    if nbytes > limit:
+                        raise UnsupportedError(
+                            f"cannot compile kernel {self.func.name}: buffer {s.buffer.name} would take {nbytes / 2**30:.0f} GiB",
+                            why=f"this machine has {limit / 2**30:.0f} GiB",
+                            hint="compute its producer inside a loop of its consumer (compute_at), or keep less of it",
+                        )
+
     @cached_property
     def llvm_text(self) -> str:
-        return llvm_kernel.kernel_module(self.lowered, self.symbol, 8 * self.target.vector_bytes)
+        target = self.target
+        return llvm_kernel.kernel_module(self.lowered, self.symbol, 8 * target.vector_bytes, target.converts_halves)
 
     def assembly(self) -> str:
         return emit_assembly(self.llvm_text, machine_of(self.target))
@@ -113,6 +148,7 @@ class Kernel:
         found = cache.get(self.key)
         if found is None:
             self.check_features()
+            self.check_memory()
             try:
                 found = emit_object(self.llvm_text, machine_of(self.target))
             except Exception as error:
@@ -132,8 +168,8 @@ class Kernel:
         )
 
 
-def machine_of(target: Target) -> object:
-    return target_machine(target.triple, target.cpu, target.features)
+def machine_of(target: Target) -> Machine:
+    return Machine(target.triple, target.cpu, target.features)
 
 
 def make_kernel(func: PrimFunc, target: Target, scheduler: Scheduler, variant: str = "") -> Kernel:

@@ -81,7 +81,7 @@ def _parse_text(text: str) -> IndexMap:
     wrong = ExprError(f"{text!r} is no index map", hint='"lambda i, j: (i // 16, j, i % 16)"')
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise wrong from None
     if not isinstance(tree, ast.Lambda):
         raise wrong
@@ -100,4 +100,7 @@ def _parse_text(text: str) -> IndexMap:
         raise wrong
 
     items = tree.body.elts if isinstance(tree.body, ast.Tuple) else [tree.body]
-    return IndexMap(tuple(params.values()), tuple(visit(x) for x in items))
+    try:
+        return IndexMap(tuple(params.values()), tuple(visit(x) for x in items))
+    except RecursionError:
+        raise wrong from None

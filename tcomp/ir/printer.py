@@ -27,6 +27,7 @@ from .expr import (
 )
 from .graph import Binding, ConstRef, FuncCall, Function, OpCall, Value
 from .module import IRModule
+from .names import printable_name, unique_name
 from .node import Node
 from .primfunc import PrimFunc
 from .query import conjuncts
@@ -51,12 +52,7 @@ class Printer:
     def name(self, x: Any) -> str:
         known = self._names.get(x)
         if known is None:
-            known, number = x.name, 0
-            while known in self._taken:
-                number += 1
-                known = f"{x.name}_{number}"
-            self._taken.add(known)
-            self._names[x] = known
+            known = self._names[x] = unique_name(printable_name(x.name), self._taken)
         return known
 
     def emit(self, depth: int, line: str, *nodes: Any) -> None:
@@ -171,7 +167,13 @@ class Printer:
             iters.append(f"{self.name(it.var)} {kind} {self.expr(it.extent)} = {self.expr(it.binding)}")
         where = f" where {' and '.join(self.expr(c, 3) for c in conjuncts(s.where))}" if s.where is not None else ""
         notes = "".join(f"  # {k}={v}" for k, v in s.annotations.items())
-        self.emit(depth, f"block {s.name}({'; '.join(iters)}){where}:{notes}", s, s.name, *(it.var for it in s.iters))
+        self.emit(
+            depth,
+            f"block {printable_name(s.name)}({'; '.join(iters)}){where}:{notes}",
+            s,
+            s.name,
+            *(it.var for it in s.iters),
+        )
         if s.init is not None:
             self.emit(depth + 1, "init:")
             self.stmt(s.init, depth + 2)
@@ -187,7 +189,7 @@ class Printer:
                 params.append(f"{self.name(p)}: {p.dtype}")
             else:
                 params.append(f"{'out ' if p in outputs else ''}{self.name(p)}: {self.buffer_type(p)}")
-        self.emit(0, f"def {f.name}({', '.join(params)}):", f)
+        self.emit(0, f"def {printable_name(f.name)}({', '.join(params)}):", f)
         for b in f.allocs:
             self.emit(1, f"{self.name(b)} = alloc({self.buffer_type(b)})", b)
         self.stmt(f.body, 1)
@@ -195,7 +197,7 @@ class Printer:
     def function(self, f: Function) -> None:
         params = ", ".join(f"{self.name(p)}: {p.type}" for p in f.params)
         results = ", ".join(str(r.type) for r in f.results)
-        self.emit(0, f"graph {f.name}({params}) -> {results}:", f)
+        self.emit(0, f"graph {printable_name(f.name)}({params}) -> {results}:", f)
         for b in f.bindings:
             self.binding(b)
         self.emit(1, f"return {', '.join(self._operand(r) for r in f.results)}")
@@ -236,9 +238,9 @@ class Printer:
             case OpCall() | FuncCall():
                 self.emit(0, f"{getattr(x, 'op', None) or x.callee}({', '.join(self._operand(a) for a in x.args)})")
             case Buffer():
-                self.emit(0, f"{x.name}: {self.buffer_type(x)}")
+                self.emit(0, f"{printable_name(x.name)}: {self.buffer_type(x)}")
             case Value():
-                self.emit(0, f"{x.name}: {x.type}")
+                self.emit(0, f"{printable_name(x.name)}: {x.type}")
             case Expr():
                 self.emit(0, self.expr(x))
             case _:

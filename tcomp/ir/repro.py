@@ -15,6 +15,7 @@ from ..dtype import DType
 from .expr import Buffer, Const, Var
 from .graph import Binding, Value
 from .module import IRModule
+from .names import plain_name
 from .node import Node
 from .printer import text
 from .stmt import Attrs, Stmt
@@ -122,7 +123,7 @@ def write_reproducer(name: str, x: Node, folder: str | None = None) -> Path:
     """
     target = Path(folder or config().dump or tempfile.mkdtemp(prefix="tcomp-"))
     target.mkdir(parents=True, exist_ok=True)
-    base = f"{next(_numbers):03d}_{name}"
+    base = f"{next(_numbers):03d}_{plain_name(name)}"
     (target / f"{base}.txt").write_text(text(x) + "\n", encoding="utf-8")
     script = target / f"{base}.py"
     script.write_text(as_python(x), encoding="utf-8")

@@ -11,6 +11,7 @@ from ..dtype import dtype as as_dtype
 from ..errors import ShapeError
 from ..ir.graph import Binding, ConstRef, Function, OpCall, Operand, TensorType, Value
 from ..ir.module import IRModule
+from ..ir.names import unique_name
 from ..ir.stmt import Attrs
 from .registry import OPERATORS, infer
 
@@ -24,6 +25,9 @@ class GraphBuilder:
         module = g.build(y)
 
     Every operator is a method; its attributes are keyword arguments.
+
+    Args:
+        name: of the model, for people; the function that is built is the module's entry, main.
     """
 
     def __init__(self, name: str = "main") -> None:
@@ -47,11 +51,7 @@ class GraphBuilder:
             return known[1]
         values = np.asarray(array)
         values = values if values.flags.c_contiguous else np.ascontiguousarray(values)
-        base = name or f"c{len(self.constants)}"
-        unique, number = base, 0
-        while unique in self.constants:
-            number += 1
-            unique = f"{base}_{number}"
+        unique = unique_name(name or f"c{len(self.constants)}", set(self.constants))
         self.constants[unique] = values
         ref = ConstRef(unique, TensorType(values.shape, as_dtype(values.dtype)))
         self._known[id(array)] = (array, ref)
@@ -92,5 +92,5 @@ class GraphBuilder:
                 )
             pairs.append((self.params.index(param), number))
         attrs = Attrs.of(updates=tuple(pairs)) if pairs else Attrs()
-        main = Function(self.name, tuple(self.params), tuple(self.bindings), tuple(results), attrs)
-        return IRModule({self.name: main}, dict(self.constants), frozenset({"typed"}))
+        main = Function("main", tuple(self.params), tuple(self.bindings), tuple(results), attrs)
+        return IRModule({"main": main}, dict(self.constants), frozenset({"typed"}))

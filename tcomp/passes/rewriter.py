@@ -12,6 +12,7 @@ from ..dtype import dtype as as_dtype
 from ..errors import InternalError
 from ..ir.graph import Binding, ConstRef, FuncCall, OpCall, Operand, TensorType, Value
 from ..ir.module import IRModule
+from ..ir.names import unique_name
 from ..ir.node import with_fields
 from ..ops.registry import infer
 
@@ -99,10 +100,7 @@ class Rewriter:
     def constant(self, array: Any, name: str = "folded") -> ConstRef:
         """A new constant."""
         values = np.ascontiguousarray(array).reshape(np.shape(array))
-        unique, number = name, 0
-        while unique in self.constants:
-            number += 1
-            unique = f"{name}_{number}"
+        unique = unique_name(name, set(self.constants))
         self.constants[unique] = values
         return ConstRef(unique, TensorType(values.shape, as_dtype(values.dtype)))
 

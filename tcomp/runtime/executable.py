@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..dtype import dtype
-from ..errors import InputError, TcompError
+from ..errors import InputError, TargetError, TcompError
 from . import threads
 from .arguments import IndexCheck, Spec, bind, check_indices, check_outputs, result_shapes
 from .report import Memory, Profile, ProfileRow, Timing
@@ -97,10 +97,14 @@ class Executable:
 
     Args:
         num_threads: threads of its parallel loops; by default TCOMP_NUM_THREADS, else the cores of this process.
+        lacking: features of the CPU compiled for that this one lacks: calls are refused, all else works.
     """
 
-    def __init__(self, program: Program, library: Any, num_threads: int | None = None) -> None:
+    def __init__(
+        self, program: Program, library: Any, num_threads: int | None = None, lacking: Sequence[str] = ()
+    ) -> None:
         self.program = program
+        self._lacking = tuple(lacking)
         self._library = library
         pointer = ctypes.c_void_p
         self._entry = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, pointer)(library.address("tcomp_main"))
@@ -246,6 +250,12 @@ class Executable:
 
     def _use_threads(self) -> None:
         """Tell the pool how many threads the calls of this thread may use: others may run other executables meanwhile."""
+        if self._lacking:
+            raise TargetError(
+                "this CPU cannot run the compiled code",
+                why=f"it was compiled for one with {', '.join(self._lacking)}, which this one lacks",
+                hint='compile for "cpu", or with an -mcpu= that this machine supports',
+            )
         pool = threads.installed_pool()
         if pool is not None:
             pool.use_threads(0 if self.num_threads is None else self.num_threads)

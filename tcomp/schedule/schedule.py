@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from ..analysis.regions import accesses, blocks_under, consumers, loops_around, producers, reads, writes
-from ..errors import ExprError, ScheduleError
+from ..errors import ExprError, ScheduleError, TcompError
 from ..ir.expr import Buffer, Var
 from ..ir.index_map import IndexMap
 from ..ir.primfunc import PrimFunc
@@ -165,7 +165,14 @@ class Schedule(Steps):
         return refusal(self.func, primitive, *args)
 
     def _run(self, name: str, *args: Any) -> Any:
-        refused = refusal(self.func, name, *args)
+        try:
+            refused = refusal(self.func, name, *args)
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            if isinstance(error, TcompError):
+                raise
+            shown = ", ".join(repr(a) for a in args)
+            why = f"an argument is of the wrong kind ({type(error).__name__}: {error})"
+            raise self._error(f"cannot {name}({shown[:200]})", why) from error
         if refused is not None:
             raise self._error(refused.what, refused.why, refused.marks, refused.hint)
         before = self.func
@@ -198,6 +205,15 @@ class Schedule(Steps):
         """Go back to the state of a copy."""
         self.func, self.trace, self.history = other.func, other.trace.copy(), list(other.history)
         self._consumed, self.rng = dict(other._consumed), other.rng
+
+    def _several(self, name: str, values: Any) -> tuple[Any, ...]:
+        """What a step takes as a sequence; whole numbers of NumPy as Python's."""
+        if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+            raise self._error(f"cannot {name} by {values!r}", "it takes a sequence", hint=f"[{values!r}, ...]")
+        return tuple(
+            v if v is None or isinstance(v, (bool, int)) or not hasattr(v, "__index__") else v.__index__()
+            for v in values
+        )
 
     def _map(self, source: Any) -> IndexMap:
         try:

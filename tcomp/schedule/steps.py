@@ -37,7 +37,9 @@ class Steps:
         Factors need not divide the extent: the last iterations are then guarded. With `disable_predication` the step is
         refused where a guard would be needed.
         """
-        return self._run("split", self._loop(loop), tuple(factors), *([True] if disable_predication else []))
+        return self._run(
+            "split", self._loop(loop), self._several("split", factors), *([True] if disable_predication else [])
+        )
 
     def fuse(self, *loops: Var) -> Var:
         """Make one loop of directly nested ones, named outermost first."""
@@ -227,7 +229,7 @@ class Steps:
 
     def pad_einsum(self, block: Block, padding: Sequence[int]) -> list[BlockRef]:
         """Pad a sum of products with zeros, each iterator to a multiple of its number. Returns the copying blocks."""
-        return self._run("pad_einsum", self._block(block), tuple(padding))
+        return self._run("pad_einsum", self._block(block), self._several("pad_einsum", padding))
 
     def decompose_padding(self, block: Block, loop: Var) -> BlockRef:
         """Fill with the padding's constant first, right before a loop, then copy without conditions. Returns the first."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ScheduleError
+from ..errors import ScheduleError, TcompError
 from ..ir.expr import Buffer, Var
 from ..ir.index_map import IndexMap
 from .primitives import ALL, BlockRef
@@ -152,12 +152,20 @@ class Trace:
 
         try:
             data = json.loads(text)
-            if data["version"] != VERSION:
-                raise ScheduleError(f"a trace of version {data['version']}", why=f"this tcomp reads version {VERSION}")
-            return Trace(
-                [Step(m, tuple(decode(a) for a in args), tuple(r), shape) for m, args, r, shape in data["steps"]]
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            if data["version"] != VERSION or isinstance(data["version"], bool):
+                raise ScheduleError(
+                    f"a trace of version {data['version']!r}", why=f"this tcomp reads version {VERSION}"
+                )
+            steps = [Step(m, tuple(decode(a) for a in args), tuple(r), shape) for m, args, r, shape in data["steps"]]
+            for step in steps:
+                if not all(isinstance(t, str) for t in (step.method, *step.results, *_handles(step.args))):
+                    raise ScheduleError("the text is not a schedule trace", why="a method or handle is no string")
+                if step.shape not in ("one", "many", "none") or (step.shape == "one" and len(step.results) != 1):
+                    raise ScheduleError(
+                        "the text is not a schedule trace", why=f"results {step.results} as {step.shape!r}"
+                    )
+            return Trace(steps)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, ScheduleError):
                 raise
             raise ScheduleError("the text is not a schedule trace", why=str(error)) from error
@@ -185,9 +193,23 @@ class Trace:
             if step.method not in ALL and step.method not in ("get_block", "get_loops"):
                 raise ScheduleError(f"the trace calls {step.method!r}, which this tcomp's Schedule does not have")
             args = step.args[:-1] if draw and step.method in DRAW else step.args
-            result = getattr(sch, step.method)(*map(decode, args))
-            values = list(result) if step.shape == "many" else [result]
+            try:
+                result = getattr(sch, step.method)(*map(decode, args))
+                values = list(result) if step.shape == "many" else [result]
+            except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+                if isinstance(error, TcompError):
+                    raise
+                unknown = isinstance(error, KeyError) and error.args[0] in _handles(step.args)
+                why = f"no step before it made {error}" if unknown else f"{type(error).__name__}: {error}"
+                raise ScheduleError(f"cannot replay {step.as_python()[:200]}", why=why) from error
             if step.shape != "none" and len(values) != len(step.results):
                 raise ScheduleError(f"cannot replay {step.as_python()}", why=f"it gave {len(values)} results here")
             known.update(zip(step.results, values))
         return sch
+
+
+def _handles(args: Any) -> list[Any]:
+    """The names of the handles among arguments."""
+    if isinstance(args, Handle):
+        return [args.name]
+    return [h for a in args for h in _handles(a)] if isinstance(args, tuple) else []

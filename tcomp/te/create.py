@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..analysis.bounds import Outside, accesses_outside
 from ..errors import ExprError
 from ..ir.expr import Buffer, Expr, Load, Var
+from ..ir.names import unique_name
 from ..ir.node import rewrite
 from ..ir.primfunc import PrimFunc
+from ..ir.printer import excerpt, text
 from ..ir.query import free_vars, is_const
 from ..ir.stmt import EMPTY, Attrs, Block, For, IterVar, Let, Stmt, Store, seq
 from .tensor import Compute, Reduce, Tensor, TensorLoad
@@ -40,9 +43,39 @@ def create_prim_func(tensors: Sequence[Tensor], name: str = "main", attrs: Attrs
                 allocs.append(buffers[t])
     _check_inputs(stages, buffers, name)
     names: set[str] = set()
+    _check_results(outputs, name)
     body = seq([_stage(op, [buffers[t] for t in results], buffers, names) for op, results in stages]) or EMPTY
     dims = _dims([buffers[t] for t in tensors], allocs)
-    return PrimFunc(name, (*(buffers[t] for t in tensors), *dims), body, len(outputs), tuple(allocs), attrs or Attrs())
+    func = PrimFunc(name, (*(buffers[t] for t in tensors), *dims), body, len(outputs), tuple(allocs), attrs or Attrs())
+    for bad in accesses_outside(func):
+        raise _outside(func, bad)
+    return func
+
+
+def _check_results(outputs: Sequence[Tensor], name: str) -> None:
+    seen: set[tuple[Compute | None, int]] = set()
+    for t in outputs:
+        if (t.op, t.index) in seen:
+            raise ExprError(
+                f"{name}: tensor {t.name} is listed twice",
+                why="each result has memory of its own, and is written once",
+                hint=f"te.compute a copy of {t.name}",
+            )
+        seen.add((t.op, t.index))
+
+
+def _outside(func: PrimFunc, bad: Outside) -> ExprError:
+    def end(value: int | None) -> str:
+        return "any value" if value is None else str(value)
+
+    index, extent = bad.indices[bad.axis], bad.buffer.shape[bad.axis]
+    shown = ", ".join(text(i) for i in bad.indices)
+    return ExprError(
+        f"{func.name}: {bad.block.name} accesses {bad.buffer.name}[{shown}], which is not inside {bad.buffer.name}",
+        why=f"index {text(index)} of axis {bad.axis} may be from {end(bad.low)} to {end(bad.high)}, the extent is {text(extent)}",
+        excerpt=excerpt(func, {bad.block: "this block"}),
+        hint="guard it with te.if_then_else, or clamp it with te.minimum and te.maximum",
+    )
 
 
 def _buffer(t: Tensor) -> Buffer:
@@ -109,15 +142,6 @@ def _check_inputs(stages: list[tuple[Compute, list[Tensor]]], buffers: dict[Tens
                     )
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, number = name, 0
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    taken.add(candidate)
-    return candidate
-
-
 def _stage(op: Compute, out: list[Buffer], buffers: dict[Tensor, Buffer], names: set[str]) -> Stmt:
     """The loop nest of one computation."""
     spatial = [(axis, extent, "spatial") for axis, extent in zip(op.axes, op.shape)]
@@ -140,7 +164,7 @@ def _stage(op: Compute, out: list[Buffer], buffers: dict[Tensor, Buffer], names:
     else:
         body = seq([Store(b, index, rewrite(e, lower)) for b, e in zip(out, op.bodies)])
     block = Block(
-        _unique(op.name, names),
+        unique_name(op.name, names),
         tuple(IterVar(v, extent, kind, loop) for v, (_, extent, kind), loop in zip(iters, axes, loops)),
         body,
         init,

@@ -17,6 +17,8 @@ def _axes(axis: Any, name: str) -> tuple[ReduceAxis, ...]:
     axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     if not axes or not builtins.all(isinstance(a, ReduceAxis) for a in axes):
         raise ExprError(f"{name} needs reduce axes, got {axis!r}", hint="axis=te.reduce_axis(extent)")
+    if len(set(axes)) < len(axes):
+        raise ExprError(f"{name}: an axis is named twice among {', '.join(a.name for a in axes)}")
     return axes
 
 

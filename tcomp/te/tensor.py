@@ -15,8 +15,8 @@ from typing import Any
 
 from ..dtype import DType, dtype, float32
 from ..errors import ExprError
-from ..ir.expr import Expr, Var, as_expr, as_index
-from ..ir.node import atom, identity_node, node
+from ..ir.expr import Const, Expr, Var, as_expr, as_index
+from ..ir.node import atom, identity_node, node, walk
 from .reducers import Reducer
 
 
@@ -115,8 +115,10 @@ def _shape(shape: Any, where: str) -> tuple[Expr, ...]:
     extents = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     out = tuple(as_index(e) for e in extents)
     for e in out:
-        if getattr(e, "value", 1) < 0:
+        if isinstance(e, Const) and e.value < 0:
             raise ExprError(f"{where}: a negative extent in the shape {tuple(extents)}")
+        if any(isinstance(x, TensorLoad) for x in walk(e)):
+            raise ExprError(f"{where}: an extent is read from a tensor", why="extents are known before the kernel runs")
     return out
 
 
@@ -139,8 +141,13 @@ _dtype = dtype
 
 
 def reduce_axis(extent: Any, name: str = "k") -> ReduceAxis:
-    """An axis to reduce over: 0 <= axis < extent."""
-    return ReduceAxis(name, extent=as_index(extent))
+    """An axis to reduce over: 0 <= axis < extent.
+
+    Raises:
+        ExprError: a negative extent, or one read from a tensor.
+    """
+    (e,) = _shape((extent,), f"reduce_axis {name}")
+    return ReduceAxis(name, extent=e)
 
 
 def compute(shape: Any, f: Callable[..., Any], name: str = "compute") -> Any:

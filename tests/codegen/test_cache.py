@@ -73,3 +73,46 @@ def test_keys_and_payloads(tmp_path: Path) -> None:
     assert cache.get("ab" * 20) == b"payload"
     cache.enabled = False
     assert cache.get("ab" * 20) is None
+
+
+def test_an_entry_under_another_key_is_refused(tmp_path: Path) -> None:
+    """As one that was made for another program or CPU, renamed."""
+    cache = ObjectCache(tmp_path)
+    cache.put("ab" * 20, b"payload")
+    cache.path("cd" * 20).parent.mkdir()
+    cache.path("ab" * 20).rename(cache.path("cd" * 20))
+    assert cache.get("cd" * 20) is None and not cache.path("cd" * 20).exists()
+
+
+def test_entries_of_a_real_program_swapped(tmp_path: Path) -> None:
+    assert run(tmp_path).stdout == "ok\n"
+    a, b = sorted(tmp_path.rglob("*.o"))
+    first, second = a.read_bytes(), b.read_bytes()
+    a.write_bytes(second)
+    b.write_bytes(first)
+    done = run(tmp_path)
+    assert done.stdout == "ok\n", done.stderr
+    assert (a.read_bytes(), b.read_bytes()) == (first, second)
+
+
+def test_a_pipe_in_place_of_an_entry_does_not_hang(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path)
+    cache.path("ab" * 20).parent.mkdir()
+    os.mkfifo(cache.path("ab" * 20))
+    assert cache.get("ab" * 20) is None
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_folder_that_others_may_write_is_not_trusted(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(mode)
+    with pytest.warns(UserWarning, match="others own it or may write to it"):
+        cache = ObjectCache(folder)
+    cache.put("ab" * 20, b"payload")
+    assert cache.get("ab" * 20) is None and not list(folder.rglob("*"))
+
+
+def test_a_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    ObjectCache(tmp_path / "new").put("ab" * 20, b"payload")
+    assert (tmp_path / "new").stat().st_mode & 0o077 == 0

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from tcomp.codegen.llvm.kernel import kernel_module
-from tcomp.codegen.llvm.machine import emit_object, target_machine
+from tcomp.codegen.llvm.machine import Machine, emit_object
 from tcomp.codegen.lowering import STEPS, lower, partition
 from tcomp.ir.interp import run
 from tcomp.ir.primfunc import PrimFunc
@@ -86,7 +86,7 @@ def test_functions_of_other_objects_are_called_through_the_table_of_addresses() 
       call void @llvm.memcpy.p0.p0.i64(ptr %a, ptr %b, i64 %n, i1 false)
       ret void
     }"""
-    data = emit_object(text, target_machine("x86_64-unknown-linux-gnu", "x86-64", ""))
+    data = emit_object(text, Machine("x86_64-unknown-linux-gnu", "x86-64", ""))
     kinds = relocations(data)
     assert len(kinds) == 2 and set(kinds) <= {9, 41, 42}  # GOTPCREL, GOTPCRELX, REX_GOTPCRELX
 

@@ -352,7 +352,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
         assert run(0, 1, delay) in (0, -9), delay
     assert run(0, 3) == 0
     assert [seen[i] for i in range(1, 13)] == whole
-    assert {p.name for p in tmp_path.iterdir()} <= {"run.safetensors", ".run.safetensors.part"}
+    left = [p.name for p in tmp_path.iterdir() if p.name != "run.safetensors"]
+    assert len(left) <= 1 and all(name.startswith(".run.safetensors.") for name in left)  # that of the last one killed
 
 
 def test_nan_is_reported_with_the_operator_that_made_it() -> None:

@@ -48,6 +48,10 @@ _ACROSS = {"lanes_add": "+", "lanes_max": "max", "lanes_min": "min"}
 _BITS = {"bitand": "and_", "bitor": "or_", "bitxor": "xor", "shl": "shl"}
 
 
+def _is_half(d: DType) -> bool:
+    return d.kind == "float" and d.bits == 16
+
+
 def is_narrow(d: DType) -> bool:
     """Whether arithmetic happens in float32."""
     return d.is_float and d.bits == 16
@@ -67,9 +71,11 @@ class ExprEmitter(MemoryEmitter):
 
     Attributes:
         vector_bits: width of the vector registers; 512 stands for AVX-512.
+        native_halves: whether the CPU converts between float16 and float32; else LLVM would call functions that nobody has.
     """
 
     vector_bits = 0
+    native_halves = True
 
     def value(self, e: Expr) -> ir.Value:
         known = self.memo.get(id(e))
@@ -240,6 +246,12 @@ class ExprEmitter(MemoryEmitter):
             if source.bits == 64:
                 return self.to_bfloat(self.round_to_odd(v, source.lanes), target)
             return self.to_bfloat(self.convert(v, source, wide), target)
+        if not self.native_halves and _is_half(source):
+            return self.convert(self.from_half(v, source.lanes), float32.with_lanes(source.lanes), target)
+        if not self.native_halves and _is_half(target):
+            if source.bits == 64 and source.is_float:
+                return self.to_half(self.round_to_odd(v, source.lanes), target.lanes)
+            return self.to_half(self.convert(v, source, float32.with_lanes(target.lanes)), target.lanes)
         t = value_type(target)
         if target.is_bool:
             return self.compare("!=", v, self.constant(0, source), source)
@@ -301,6 +313,36 @@ class ExprEmitter(MemoryEmitter):
         inexact = b.fcmp_ordered("!=", back, v)
         odd = b.select(inexact, b.or_(toward_zero, self._int(1, lanes)), bits)
         return b.bitcast(odd, self._like(FLOAT, lanes))
+
+    def from_half(self, v: ir.Value, n: int) -> ir.Value:
+        """float16 -> float32 by integer arithmetic, exactly: the exponent is moved to its place by a product with 2^112, which turns
+        subnormal numbers into normal ones as well."""
+        b, wide = self.builder, self._like(FLOAT, n)
+        bits = b.zext(b.bitcast(v, self._like(ir.IntType(16), n)), self._like(I32, n))
+        sign = b.shl(b.and_(bits, self._int(0x8000, n)), self._int(16, n))
+        size = b.shl(b.and_(bits, self._int(0x7FFF, n)), self._int(13, n))
+        finite = b.bitcast(b.fmul(b.bitcast(size, wide), literal(FLOAT, 2.0**112, n)), self._like(I32, n))
+        special = b.icmp_unsigned(">=", size, self._int(0x0F800000, n))  # infinities and NaN
+        return b.bitcast(b.or_(b.select(special, b.or_(size, self._int(0x7F800000, n)), finite), sign), wide)
+
+    def to_half(self, v: ir.Value, n: int) -> ir.Value:
+        """float32 -> float16 by integer arithmetic, rounded to nearest even; a NaN stays a NaN."""
+        b, wide = self.builder, self._like(FLOAT, n)
+        bits = b.bitcast(v, self._like(I32, n))
+        size = b.and_(bits, self._int(0x7FFFFFFF, n))
+        # added to 0.5, a number below 2^-14 is rounded to a multiple of 2^-24, the least float16
+        shifted = b.fadd(b.bitcast(size, wide), literal(FLOAT, 0.5, n))
+        small = b.sub(b.bitcast(shifted, self._like(I32, n)), self._int(0x3F000000, n))
+        odd = b.and_(b.lshr(size, self._int(13, n)), self._int(1, n))
+        rounded = b.add(b.add(b.sub(size, self._int(112 << 23, n)), self._int(0xFFF, n)), odd)
+        usual = b.lshr(rounded, self._int(13, n))
+        result = b.select(b.icmp_unsigned("<", size, self._int(113 << 23, n)), small, usual)
+        result = b.select(b.icmp_unsigned(">=", size, self._int(0x477FF000, n)), self._int(0x7C00, n), result)
+        nan = b.or_(self._int(0x7E00, n), b.and_(b.lshr(size, self._int(13, n)), self._int(0x1FF, n)))
+        result = b.select(b.icmp_unsigned(">", size, self._int(0x7F800000, n)), nan, result)
+        sign = b.lshr(b.and_(bits, self._int(0x80000000, n)), self._int(16, n))
+        narrow = b.trunc(b.or_(result, sign), self._like(ir.IntType(16), n))
+        return b.bitcast(narrow, self._like(ir.HalfType(), n))
 
     def from_bfloat(self, v: ir.Value, d: DType) -> ir.Value:
         bits = self.builder.zext(v, self._like(I32, d.lanes))

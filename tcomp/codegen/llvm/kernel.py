@@ -9,6 +9,7 @@ from llvmlite import ir
 
 from ...errors import InternalError
 from ...ir.expr import Buffer, Const, Expr, Load, Var
+from ...ir.names import plain_name, unique_name
 from ...ir.node import walk
 from ...ir.primfunc import PrimFunc
 from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store
@@ -23,12 +24,13 @@ PARALLEL_FOR = "tcomp_parallel_for"
 _BODY = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])
 
 
-def kernel_module(func: PrimFunc, symbol: str, vector_bits: int = 512) -> str:
+def kernel_module(func: PrimFunc, symbol: str, vector_bits: int = 512, native_halves: bool = True) -> str:
     """The text of an LLVM module that defines `symbol`, taking a pointer for each buffer and an i64 for each extent.
 
     Args:
         func: a function that went through all lowering steps.
         vector_bits: width of the vector registers to use.
+        native_halves: whether the CPU converts between float16 and float32.
     """
     module = ir.Module(symbol)
     params = [PTR if isinstance(p, Buffer) else I64 for p in func.params]
@@ -36,8 +38,10 @@ def kernel_module(func: PrimFunc, symbol: str, vector_bits: int = 512) -> str:
     f.attributes.add("nounwind")
     aliased = frozenset(func.params[i] for pair in func.attrs.get("aliases", ()) for i in pair)
     emitter = _KernelEmitter(module, f, symbol, vector_bits, aliased)
+    emitter.native_halves = native_halves
+    names: set[str] = set()
     for p, arg in zip(func.params, f.args):
-        arg.name = p.name
+        arg.name = unique_name(plain_name(p.name), names)
         if isinstance(p, Buffer):
             if p not in aliased:
                 arg.add_attribute("noalias")
@@ -106,12 +110,12 @@ class _KernelEmitter(ExprEmitter):
     def counting(self, var: Var, first: ir.Value, end: ir.Value) -> Iterator[None]:
         """A loop of a variable over first <= var < end."""
         before = self.builder.block
-        head = self.builder.append_basic_block(f"{var.name}.head")
-        body = self.builder.append_basic_block(f"{var.name}.body")
-        exit_ = self.builder.append_basic_block(f"{var.name}.exit")
+        head = self.builder.append_basic_block(f"{plain_name(var.name)}.head")
+        body = self.builder.append_basic_block(f"{plain_name(var.name)}.body")
+        exit_ = self.builder.append_basic_block(f"{plain_name(var.name)}.exit")
         self.builder.branch(head)
         self.builder.position_at_end(head)
-        index = self.builder.phi(I64, name=var.name)
+        index = self.builder.phi(I64, name=plain_name(var.name))
         index.add_incoming(first, before)
         self.builder.cbranch(self.builder.icmp_signed("<", index, end), body, exit_)
         self.builder.position_at_end(body)
@@ -144,7 +148,7 @@ class _KernelEmitter(ExprEmitter):
         if isinstance(size, Const) and size.value * b.dtype.itemsize <= STACK_LIMIT:
             at_entry = ir.IRBuilder(self.entry)
             at_entry.position_before(self.entry.terminator)
-            slot = at_entry.alloca(ir.ArrayType(memory_type(b.dtype), max(size.value, 1)), name=b.name)
+            slot = at_entry.alloca(ir.ArrayType(memory_type(b.dtype), max(size.value, 1)), name=plain_name(b.name))
             slot.align = align
             self.buffers[b] = opaque(at_entry, slot)
             self.stmt(s.body)
@@ -154,7 +158,7 @@ class _KernelEmitter(ExprEmitter):
         take.return_value.add_attribute("noalias")
         give = self.declare("tcomp_give", ir.FunctionType(ir.VoidType(), [PTR]))
         spare = align if align > SCRATCH_ALIGN else 0
-        pointer = self.builder.call(take, [self.builder.add(nbytes, ir.Constant(I64, spare))], name=b.name)
+        pointer = self.builder.call(take, [self.builder.add(nbytes, ir.Constant(I64, spare))], name=plain_name(b.name))
         self.buffers[b] = pointer
         if spare:
             above = self.builder.neg(self.builder.ptrtoint(pointer, I64))
@@ -176,7 +180,7 @@ class _KernelEmitter(ExprEmitter):
         context = opaque(at_entry, at_entry.alloca(context_type, name="context"))
         for i, value in enumerate([self.variables[v] for v in variables] + [self.buffers[b] for b in buffers]):
             self.builder.store(value, self._field(context, context_type, i))
-        body = ir.Function(self.module, _BODY, f"{self.symbol}.body{self.regions}.{s.var.name}")
+        body = ir.Function(self.module, _BODY, f"{self.symbol}.body{self.regions}.{plain_name(s.var.name)}")
         self.regions += 1
         body.linkage = "internal"
         body.attributes.add("nounwind")
@@ -206,6 +210,7 @@ class _KernelEmitter(ExprEmitter):
         at_start.call(chunk, [*values, begin, end])
         at_start.ret_void()
         inner = _KernelEmitter(self.module, chunk, body.name, self.vector_bits, self.aliased)
+        inner.native_halves = self.native_halves
         for v, arg in zip(variables, chunk.args):
             inner.variables[v] = arg
         for b, arg in zip(buffers, chunk.args[len(variables) :]):

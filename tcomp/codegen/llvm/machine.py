@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.binding as llvm
+from llvmlite.binding.newpassmanagers import NewPassManager
 
 from ...errors import InternalError
 
@@ -14,6 +19,56 @@ _CALLS_THROUGH_TABLE = '\n!llvm.module.flags = !{!0}\n!0 = !{i32 7, !"RtLibUseGO
 
 _ready = threading.Lock()
 _initialised = False
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What LLVM generates code for.
+
+    Attributes:
+        triple: such as x86_64-unknown-linux-gnu; cpu: LLVM's name; features: "+avx2,-avx512f" and so on.
+    """
+
+    triple: str
+    cpu: str
+    features: str
+
+
+_idle: dict[Machine, deque[Any]] = {}
+"""LLVM's target machines that wait for the next module; one thread at a time uses one."""
+
+
+@contextmanager
+def _target_machine(machine: Machine) -> Iterator[Any]:
+    _initialise()
+    waiting = _idle.setdefault(machine, deque())
+    try:
+        found = waiting.pop()
+    except IndexError:  # all are at work
+        # the default code model is the large one, which costs an indirect call for each external function
+        found = llvm.Target.from_triple(machine.triple).create_target_machine(
+            cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
+        )
+    try:
+        yield found
+    finally:
+        waiting.append(found)
+
+
+def _run_passes(module: Any, target: Any) -> None:
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = False  # vectors are explicit
+    options.slp_vectorization = False
+    options.loop_unrolling = True
+    with llvm.create_pass_builder(target, options) as builder:
+        passes = builder.getModulePassManager()
+        try:
+            passes.run(module, builder)
+        finally:
+            # llvmlite's own class hides the method that frees the passes behind one that does nothing
+            NewPassManager._dispose(passes)
+            passes.detach()
+    options.close()
 
 
 def _initialise() -> None:
@@ -25,25 +80,12 @@ def _initialise() -> None:
             _initialised = True
 
 
-def target_machine(triple: str, cpu: str, features: str) -> Any:
-    """An LLVM target machine.
-
-    Args:
-        triple: such as x86_64-unknown-linux-gnu; cpu: LLVM's name; features: "+avx2,-avx512f" and so on.
-    """
-    _initialise()
-    target = llvm.Target.from_triple(triple)
-    # the default code model is the large one, which costs an indirect call for each external function
-    return target.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default")
-
-
-def optimise(text: str, machine: Any) -> Any:
+def _optimise(text: str, target: Any) -> Any:
     """Parse, verify and optimise a module.
 
     Raises:
         InternalError: the text is no valid module; that is our defect.
     """
-    _initialise()
     try:
         module = llvm.parse_assembly(text + _CALLS_THROUGH_TABLE, llvm.create_context())
         module.verify()
@@ -52,22 +94,19 @@ def optimise(text: str, machine: Any) -> Any:
     for function in module.functions:
         if function.is_declaration and not function.name.startswith("llvm."):
             function.add_function_attribute("nonlazybind")
-    module.triple = machine.triple
-    module.data_layout = str(machine.target_data)
-    options = llvm.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization = False  # vectors are explicit
-    options.slp_vectorization = False
-    options.loop_unrolling = True
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    module.triple = target.triple
+    module.data_layout = str(target.target_data)
+    _run_passes(module, target)
     return module
 
 
-def emit_object(text: str, machine: Any) -> bytes:
+def emit_object(text: str, machine: Machine) -> bytes:
     """Object code of a module."""
-    return machine.emit_object(optimise(text, machine))
+    with _target_machine(machine) as target, _optimise(text, target) as module:
+        return target.emit_object(module)
 
 
-def emit_assembly(text: str, machine: Any) -> str:
+def emit_assembly(text: str, machine: Machine) -> str:
     """Assembly of a module."""
-    return machine.emit_assembly(optimise(text, machine))
+    with _target_machine(machine) as target, _optimise(text, target) as module:
+        return target.emit_assembly(module)

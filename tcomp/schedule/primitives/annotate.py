@@ -7,9 +7,10 @@ from typing import Any
 
 from ...analysis.dependence import carried, private_buffers
 from ...analysis.regions import blocks_under, loops_around
+from ...config import config
 from ...ir.arith import simplify
-from ...ir.expr import Const, Var, const
-from ...ir.node import with_fields
+from ...ir.expr import Call, Const, Var, const
+from ...ir.node import walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...ir.stmt import Attrs, For, LoopKind, walk_statements
@@ -18,6 +19,10 @@ from .patterns import own_chain, starts_neutral
 
 MAX_LANES = 1024
 MAX_UNROLL = 4096
+LANES_TOGETHER = 8
+"""Lanes of an instruction, when counting: those of float32 in AVX2."""
+CALL_COST = 16
+"""Instructions of an elementary function, when counting."""
 MAX_THREADS = 1024
 PLAIN = ("serial", "unrolled")
 THREADS = tuple(f"{kind}.{axis}" for kind in ("blockIdx", "threadIdx", "vthread") for axis in "xyz")
@@ -94,7 +99,7 @@ def check_vectorize(func: PrimFunc, loop: Var) -> Refusal | None:
     if refusal is None and reduction is not None:
         # at most one iteration does anything, but lanes that add to one element have no vector form
         return Refusal(what, f"it runs over a reduce axis of block {reduction[0].name}", {s: "reduction axis"}, hint)
-    return refusal
+    return refusal or _too_much_code(func, s, "vectorized", what)
 
 
 def check_unroll(func: PrimFunc, loop: Var) -> Refusal | None:
@@ -106,6 +111,26 @@ def check_unroll(func: PrimFunc, loop: Var) -> Refusal | None:
         return Refusal(what, "its extent is symbolic", {s: "unknown extent"}, "split it by a constant first")
     if s.extent.value > MAX_UNROLL:
         return Refusal(what, f"{s.extent.value} copies are more than {MAX_UNROLL}", {s: "too long"}, "split it first")
+    return _too_much_code(func, s, "unrolled", what)
+
+
+def _too_much_code(func: PrimFunc, loop: For, kind: str, what: str) -> Refusal | None:
+    """Refuse a loop that would make a block into more instructions than LLVM compiles in a few seconds."""
+    limit = config().code_limit
+    for b in blocks_under(loop):
+        copies = lanes = 1
+        around = loops_around(func, b)
+        for s in around:
+            size = s.extent.value if isinstance(s.extent, Const) else 1
+            made = kind if s is loop else s.kind
+            copies *= size if made == "unrolled" else 1
+            lanes *= size if made == "vectorized" else 1
+        calls = sum(isinstance(e, Call) for e in walk(b.body))
+        count = copies * -(-lanes // LANES_TOGETHER) * (1 + CALL_COST * calls)
+        if count > limit:
+            why = f"block {b.name} would become {count} instructions or more, above {limit}"
+            hint = "unroll fewer loops or shorter ones; TCOMP_CODE_LIMIT raises the limit"
+            return Refusal(what, why, {loop: "this loop", b: f"{copies} copies"}, hint)
     return None
 
 
@@ -207,7 +232,7 @@ def apply_bind(func: PrimFunc, loop: Var, thread: str) -> tuple[PrimFunc, None]:
 
 def check_annotate(func: PrimFunc, target: Var | BlockRef, key: str, value: Any) -> Refusal | None:
     what = f"cannot annotate with {key!r}"
-    if not key.isidentifier():
+    if not isinstance(key, str) or not key.isidentifier():
         return Refusal(what, "a key is an identifier")
     if key == "tensor_intrin":
         return Refusal(what, "that is what tensorize leaves behind", hint="tensorize")

@@ -26,6 +26,10 @@ def _bound(func: PrimFunc, loops: Sequence[Var], what: str) -> Refusal | None:
     return Refusal(what, f"loop {s.var.name} is bound to {s.thread}", {s: s.thread}, "do it before bind")
 
 
+MAX_ITERATIONS = 1 << 31
+"""Beyond it a loop whose extent does not ask for as many is a mistake."""
+
+
 def check_split(
     func: PrimFunc, loop: Var, factors: Sequence[int | None], disable_predication: bool = False
 ) -> Refusal | None:
@@ -35,9 +39,12 @@ def check_split(
         return Refusal(what, "a split needs at least two factors", mark, "[None, 16]")
     if sum(f is None for f in factors) > 1:
         return Refusal(what, "only one factor can be inferred", mark, "give all factors but one")
-    if any(f is not None and (not isinstance(f, int) or f < 1) for f in factors):
+    if any(f is not None and (isinstance(f, bool) or not isinstance(f, int) or f < 1) for f in factors):
         return Refusal(what, "factors are positive integers", mark)
     extent = func.loops[loop].extent
+    covered = prod(f for f in factors if f is not None)
+    if covered > MAX_ITERATIONS and (not isinstance(extent, Const) or covered >= 2 * extent.value):
+        return Refusal(what, f"the parts would run {covered} times, most of them past the end", mark, "smaller factors")
     if None not in factors and not can_prove(extent <= prod(factors), dims_env(func.dims)):
         shown = extent.value if isinstance(extent, Const) else "the extent"
         return Refusal(what, f"the factors cover {prod(factors)} iterations, not {shown}", mark, "None for one factor")

@@ -8,7 +8,7 @@ from ...analysis.regions import accesses, loops_around, producers, writes
 from ...dtype import DType
 from ...ir.arith import simplify
 from ...ir.expr import Add, BinaryExpr, Buffer, Const, Expr, Load, Max, Min, Mul, Var, const
-from ...ir.node import Node
+from ...ir.node import Node, walk
 from ...ir.primfunc import PrimFunc
 from ...ir.query import is_const
 from ...ir.stmt import Block, For, Stmt, Store
@@ -102,7 +102,7 @@ def movable_output(func: PrimFunc, block: Block, what: str) -> Refusal | Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A reduction of the form target[index] = op(target[index], element)."""
+    """A reduction of the form target[index] = op(target[index], element), where the element does not read the target."""
 
     op: type[BinaryExpr]
     target: Buffer
@@ -116,7 +116,7 @@ def parts(b: Block) -> Parts | None:
         return None
     held = Load(s.buffer, s.indices)
     for mine, other in ((s.value.a, s.value.b), (s.value.b, s.value.a)):
-        if mine == held:
+        if mine == held and not any(isinstance(x, Load) and x.buffer is s.buffer for x in walk(other)):
             return Parts(type(s.value), s.buffer, s.indices, other)
     return None
 

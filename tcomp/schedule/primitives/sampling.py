@@ -29,14 +29,17 @@ class Sampled(int):
         return self
 
 
+MAX_FACTORS = 16
+
+
 def _divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def _tile(func: PrimFunc, loop: Var, n: int, what: str) -> Refusal | int:
     s = func.loops[loop]
-    if not isinstance(n, int) or n < 2:
-        return Refusal(what, "a tiling has at least two factors", {s: "this loop"})
+    if isinstance(n, bool) or not isinstance(n, int) or not 2 <= n <= MAX_FACTORS:
+        return Refusal(what, f"a tiling has two to {MAX_FACTORS} factors, not {n!r}", {s: "this loop"})
     if not isinstance(s.extent, Const):
         return Refusal(what, "its extent is symbolic", {s: "unknown extent"}, "split it by fixed factors")
     return int(s.extent.value)
@@ -73,6 +76,8 @@ def draw_perfect_tile(func: PrimFunc, rng: Random, loop: Var, n: int, max_innerm
     """Random factors of a loop's extent."""
     rest = getattr(func.loops[loop].extent, "value", 1)
     factors: list[int] = []
+    if isinstance(n, bool) or not isinstance(n, int) or not 2 <= n <= MAX_FACTORS:
+        return factors  # which the check refuses
     for place in range(n - 1):
         limit = max_innermost_factor if place == 0 else rest
         factors.insert(0, rng.choice([d for d in _divisors(rest) if d <= limit]))
