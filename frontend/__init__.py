@@ -2,7 +2,7 @@
 
 from . import data, init, nn, ops, optim, random
 from .autograd import AnomalyError, Op, Tensor, TensorOp, TensorTuple, Value
-from .device import all_devices, cpu, cpu_numpy, default_device
+from .device import all_devices, cpu, cpu_numpy, cuda, default_device
 from .differentiate import grad, gradcheck, gradients, hessian_vector_product, jvp, value_and_grad
 from .modes import autocast, detect_anomaly, enable_grad, no_grad
 from .ops import (
@@ -110,6 +110,7 @@ __all__ = [
     "cos",
     "cpu",
     "cpu_numpy",
+    "cuda",
     "data",
     "default_device",
     "detect_anomaly",

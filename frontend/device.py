@@ -26,6 +26,11 @@ def cpu() -> Device:
 cpu_numpy = cpu
 
 
+def cuda(index: int = 0) -> Device:
+    """A GPU; there is none for eager tensors yet, so it is not enabled."""
+    return Device("cuda")
+
+
 def default_device() -> Device:
     """Where tensors are made unless told otherwise."""
     return cpu()
