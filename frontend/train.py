@@ -344,6 +344,7 @@ def compile_step(
     loss_scale: LossScale | float | None = None,
     clip_norm: float | None = None,
     detect_anomaly: bool = False,
+    denormals: str = "flush",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> TrainStep:
     """Compile a whole training step: forward, backward and optimizer become one native call.
@@ -368,6 +369,8 @@ def compile_step(
         clip_norm: the gradients are scaled so that their common norm is at most this.
         detect_anomaly: keep the state before each step, so that after a loss of NaN the step can be taken again, eagerly, to
             name the operator that first made NaN.
+        denormals: "flush" counts denormal numbers as zero while a step runs: gradients and optimizer states that fade away would
+            take many times as long. "keep" computes with them.
         progress: called with (kernels done, kernels in all, name) while kernels are built.
 
     Returns:
@@ -377,7 +380,7 @@ def compile_step(
         ValueError: the loss is not one number, the optimizer has parameters that are not the model's, or an option cannot be.
         tcomp.UnsupportedError: the model uses an operation that cannot be compiled.
     """
-    options = {"target": target, "num_threads": num_threads, "progress": progress}
+    options = {"target": target, "num_threads": num_threads, "progress": progress, "denormals": denormals}
     segment_layers(model, recompute)
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm is positive, got {clip_norm}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .codegen.assembly import assembly_facts
 from .codegen.build import Kernel, build_all, cached_object, make_kernel
@@ -53,6 +53,7 @@ def compile(
     schedules: Mapping[str, UserSchedule] | None = None,
     winograd: bool = True,
     check_indices: bool = True,
+    denormals: Literal["keep", "flush"] = "keep",
     progress: Progress | None = None,
 ) -> Executable:
     """Compile a model for a target.
@@ -70,6 +71,8 @@ def compile(
         check_indices: whether each call tests the inputs that serve as places (of `take`, labels of `cross_entropy`): one that is out
             of range is an InputError before anything is written; constants are tested here. Without, places are moved to the
             nearest end, so that they never leave a tensor. Negative ones count from the end, as in NumPy.
+        denormals: "flush" counts denormal numbers (below 1.2e-38 in float32) as zero while the model runs, in all its threads: many
+            CPUs take up to a hundred times as long for them. Training steps do so by default.
         progress: called with (kernels done, kernels in all, name) while kernels are built.
 
     Raises:
@@ -77,8 +80,10 @@ def compile(
         InternalError: a defect of tcomp; the message says how to replay it.
     """
     chosen = Target.parse(target)
+    if denormals not in ("keep", "flush"):
+        raise TcompError(f"denormals={denormals!r}", hint='"keep" or "flush"')
     if isinstance(model, PrimFunc) or isinstance(getattr(model, "func", None), PrimFunc):
-        return _compile_kernel(model, chosen, num_threads)
+        return _compile_kernel(model, chosen, num_threads, denormals)
     module = _as_module(model, inputs)
     cache = ObjectCache()
     seen, lowered = _lower(module, chosen, winograd, cache)
@@ -96,7 +101,7 @@ def compile(
     build_all(list(kernels.values()), cache, note)
     calls, infos = _calls(lowered, plan, kernels)
     objects = dict.fromkeys(k.object_code for k in kernels.values())
-    library = load_objects([*objects, _entry_object(calls, chosen, cache)])
+    library = load_objects([*objects, _entry_object(calls, chosen, cache, denormals)])
     main = lowered.main
     program = Program(
         tuple(_spec(p.name, p.type) for p in main.params),
@@ -182,8 +187,9 @@ def _pack(target: Target, winograd: bool) -> PackWeights:
     return PackWeights(width, tile, inside, keys, partial(tiles.group_for, target))
 
 
-def _entry_object(steps: list[KernelCall | Copy], target: Target, cache: ObjectCache) -> bytes:
-    return cached_object(repr(steps), lambda: llvm_entry.entry_module(steps), target, cache)
+def _entry_object(steps: list[KernelCall | Copy], target: Target, cache: ObjectCache, denormals: str) -> bytes:
+    make_text = lambda: llvm_entry.entry_module(steps, denormals == "flush")
+    return cached_object(f"{steps!r}|{denormals}", make_text, target, cache)
 
 
 def _as_module(model: Any, inputs: Any) -> IRModule:
@@ -322,7 +328,7 @@ def _explain(k: Kernel) -> str:
     return "\n".join([*lines, str(assembly_facts(k.assembly()))])
 
 
-def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int | None) -> Executable:
+def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int | None, denormals: str) -> Executable:
     """A single kernel, with symbolic extents passed at run time."""
     if not isinstance(model, PrimFunc):
         func = model.func
@@ -336,7 +342,7 @@ def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int
     arguments = [Argument("args", i) for i in range(len(func.buffers))]
     arguments += [Argument("dims", i) for i in range(len(func.dims))]
     call = KernelCall(kernel.symbol, tuple(arguments))
-    library = load_objects([kernel.object_code, _entry_object([call], target, cache)])
+    library = load_objects([kernel.object_code, _entry_object([call], target, cache, denormals)])
     info = KernelInfo(
         func.name,
         kernel.symbol,

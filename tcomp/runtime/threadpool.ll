@@ -33,6 +33,7 @@
 @job_grain = internal global i64 1
 @job_body = internal global ptr null
 @job_context = internal global ptr null
+@job_mode = internal global i32 0
 
 declare i32 @pthread_create(ptr, ptr, ptr, ptr) nonlazybind
 declare i32 @pthread_detach(i64) nonlazybind
@@ -153,7 +154,11 @@ try:
   %inside = extractvalue { i32, i1 } %entered, 1
   br i1 %inside, label %take.part, label %look
 take.part:
+  %own.mode = call i32 @get_mode()
+  %mode = load i32, ptr @job_mode
+  call void @set_mode(i32 %mode)
   call void @work()
+  call void @set_mode(i32 %own.mode)
   %left = atomicrmw sub ptr @job_state, i32 1 acq_rel
   br label %again
 again:
@@ -259,6 +264,8 @@ prepare:
   store i64 %grain, ptr @job_grain
   store ptr %body, ptr @job_body
   store ptr %context, ptr @job_context
+  %mode = call i32 @get_mode()
+  store i32 %mode, ptr @job_mode
   store atomic i64 0, ptr @job_next monotonic, align 8
   store atomic i32 %called, ptr @job_wanted monotonic, align 4
   store atomic i32 0, ptr @job_state release, align 4

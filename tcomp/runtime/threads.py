@@ -18,6 +18,40 @@ _PAUSE = {
     "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
     "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
 }
+_X86_MODE = """declare void @llvm.x86.sse.stmxcsr(ptr)
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+define internal i32 @get_mode() {
+  %place = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %place)
+  %mode = load i32, ptr %place
+  ret i32 %mode
+}
+define internal void @set_mode(i32 %mode) {
+  %place = alloca i32
+  store i32 %mode, ptr %place
+  call void @llvm.x86.sse.ldmxcsr(ptr %place)
+  ret void
+}"""
+_ARM_MODE = """declare i64 @llvm.aarch64.get.fpcr()
+declare void @llvm.aarch64.set.fpcr(i64)
+define internal i32 @get_mode() {
+  %wide = call i64 @llvm.aarch64.get.fpcr()
+  %mode = trunc i64 %wide to i32
+  ret i32 %mode
+}
+define internal void @set_mode(i32 %mode) {
+  %wide = zext i32 %mode to i64
+  call void @llvm.aarch64.set.fpcr(i64 %wide)
+  ret void
+}"""
+_NO_MODE = """define internal i32 @get_mode() {
+  ret i32 0
+}
+define internal void @set_mode(i32 %mode) {
+  ret void
+}"""
+_MODE = {"x86_64": (_X86_MODE, 0x8040), "aarch64": (_ARM_MODE, 1 << 24)}
+"""How a thread's mode is read and set, and the bits that flush denormals: MXCSR's FZ and DAZ, FPCR's FZ."""
 _ANYWHERE = "define internal void @keep_apart(ptr %slot) {\n  ret void\n}\n"
 _lock = threading.Lock()
 _pool: _Pool | None = None
@@ -30,10 +64,12 @@ def runtime_source(machine: str | None = None) -> str:
     )
     declare, pause = _PAUSE.get(name, ("", ""))
     folder = Path(__file__).parent
-    parts = [(folder / n).read_text(encoding="utf-8") for n in ("threadpool.ll", "scratch.ll")]
+    parts = [(folder / n).read_text(encoding="utf-8") for n in ("denormals.ll", "threadpool.ll", "scratch.ll")]
     is_linux = sys.platform.startswith("linux")
     parts.append((folder / "placement.ll").read_text(encoding="utf-8") if is_linux else _ANYWHERE)
     text = "\n".join(parts)
+    mode, bits = _MODE.get(name, (_NO_MODE, 0))
+    text = text.replace("{declare_mode}", mode).replace("{flush_bits}", str(bits))
     return text.replace("{declare_pause}", declare).replace("{pause}", pause)
 
 

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from ..steps import ENTRY, Argument, Copy, KernelCall
-from .types import I1, I64, PTR
+from .types import I1, I32, I64, PTR
 
 
-def entry_module(steps: Sequence[KernelCall | Copy]) -> str:
-    """LLVM text of `void tcomp_main(ptr args, ptr consts, ptr arena, ptr dims)`, which runs the steps in order."""
+def entry_module(steps: Sequence[KernelCall | Copy], flush_denormals: bool = False) -> str:
+    """LLVM text of `void tcomp_main(ptr args, ptr consts, ptr arena, ptr dims)`, which runs the steps in order.
+
+    Args:
+        flush_denormals: count denormal numbers as zero meanwhile.
+    """
     module = ir.Module("entry")
     f = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR] * 4), ENTRY)
     tables = dict(zip(("args", "consts", "arena", "dims"), f.args))
@@ -24,6 +28,9 @@ def entry_module(steps: Sequence[KernelCall | Copy]) -> str:
         element = I64 if a.kind == "dims" else PTR
         return builder.load(builder.gep(tables[a.kind], [at], source_etype=element), typ=element)
 
+    if flush_denormals:
+        flush = ir.Function(module, ir.FunctionType(I32, []), "tcomp_flush_denormals")
+        mode = builder.call(flush, [])
     for step in steps:
         if isinstance(step, Copy):
             t = ir.FunctionType(ir.VoidType(), [PTR, PTR, I64, I1])
@@ -35,5 +42,8 @@ def entry_module(steps: Sequence[KernelCall | Copy]) -> str:
         t = ir.FunctionType(ir.VoidType(), [v.type for v in values])
         kernel = module.globals.get(step.symbol) or ir.Function(module, t, step.symbol)
         builder.call(kernel, values)
+    if flush_denormals:
+        restore = ir.Function(module, ir.FunctionType(ir.VoidType(), [I32]), "tcomp_restore_mode")
+        builder.call(restore, [mode])
     builder.ret_void()
     return str(module)
