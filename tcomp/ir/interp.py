@@ -71,6 +71,8 @@ def store(array: np.ndarray, name: str, index: tuple[Any, ...], value: Any, mask
 
 def _check(array: np.ndarray, name: str, index: tuple[Any, ...]) -> None:
     for i, extent in zip(index, array.shape):
+        if type(i) is int and 0 <= i < extent:
+            continue  # nearly all of them
         if (i.size and (i.min() < 0 or i.max() >= extent)) if isinstance(i, np.ndarray) else not 0 <= i < extent:
             shown = ", ".join(str(np.asarray(x).tolist()) for x in index)
             raise OutOfBounds(f"{name}[{shown}] is outside its shape {array.shape}")

@@ -39,7 +39,9 @@ def _divisors(n: int) -> list[int]:
 def _tile(func: PrimFunc, loop: Var, n: int, what: str) -> Refusal | int:
     s = func.loops[loop]
     if isinstance(n, bool) or not isinstance(n, int) or not 2 <= n <= MAX_FACTORS:
-        return Refusal(what, f"a tiling has two to {MAX_FACTORS} factors, not {n!r}", {s: "this loop"})
+        return Refusal(
+            what, f"a tiling has at least two factors and at most {MAX_FACTORS}, not {n!r}", {s: "this loop"}
+        )
     if not isinstance(s.extent, Const):
         return Refusal(what, "its extent is symbolic", {s: "unknown extent"}, "split it by fixed factors")
     return int(s.extent.value)
