@@ -3,7 +3,8 @@
 python -m benchmarks.train [--model mlp|resnet9|lstm|transformer] [--peers torch,torch-compile,jax] [--threads N]
 
 All sides start from the same weights and take their steps in one process, turn by turn (`benchmarks.compare`); the losses of
-the first steps are compared. Denormal numbers count as zero on all sides (jax does so by itself). A ratio is the peer's median over tcomp's, so above 1 tcomp is faster.
+the first steps are compared. Denormal numbers count as zero on all sides (jax does so by itself). A ratio is the peer's median
+over tcomp's, so above 1 tcomp is faster.
 """
 
 from __future__ import annotations

@@ -16,15 +16,24 @@ from .promotion import in_float32
 def causal_mask(queries: int, keys: int, dtype: Any, causal: bool | str = True) -> np.ndarray:
     """What is added to scores (queries, keys) so that no query sees a later key. Rows of queries that see none at all stay as they
     are: their softmax would not be a number (see `sees_none`)."""
-    shift = 0 if causal == "upper_left" else keys - queries
-    later = np.arange(keys) > np.arange(queries)[:, None] + shift
+    later = np.arange(keys) > np.arange(queries)[:, None] + _shift(queries, keys, causal)
     return np.where(later & ~later.all(axis=1, keepdims=True), -np.inf, 0.0).astype(dtype)
 
 
 def sees_none(queries: int, keys: int, causal: bool | str) -> np.ndarray:
     """(queries, 1) truths: which queries see no key; their result is zero, as in flash attention."""
-    shift = 0 if causal == "upper_left" else keys - queries
-    return np.arange(queries)[:, None] + shift < 0
+    return np.arange(queries)[:, None] + _shift(queries, keys, causal) < 0
+
+
+def _shift(queries: int, keys: int, causal: bool | str) -> int:
+    """How many keys behind its own place a query sees.
+
+    Raises:
+        ValueError: an unknown alignment.
+    """
+    if causal not in (True, "lower_right", "upper_left"):
+        raise ValueError(f"causal is True (as 'lower_right'), 'lower_right' or 'upper_left', got {causal!r}")
+    return 0 if causal == "upper_left" else keys - queries
 
 
 class Attention(TensorOp):

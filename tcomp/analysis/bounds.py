@@ -6,7 +6,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..ir.arith import can_prove, dims_env, interval, loop_range
-from ..ir.expr import LE, LT, And, Buffer, Const, Expr, Load, Mul, Not, Or, Select, Var, const
+from ..ir.expr import (
+    EQ,
+    LE,
+    LT,
+    NE,
+    Add,
+    And,
+    Buffer,
+    Const,
+    Expr,
+    FloorDiv,
+    FloorMod,
+    Load,
+    Max,
+    Min,
+    Mul,
+    Not,
+    Or,
+    Select,
+    Sub,
+    Var,
+    const,
+)  # fmt: skip
 from ..ir.node import child_fields, map_children, walk
 from ..ir.primfunc import PrimFunc
 from ..ir.query import conjuncts, free_vars
@@ -76,13 +98,12 @@ def _is_inside(index: Expr, extent: Expr, env: Ranges, guards: Sequence[Expr]) -
     inside = (LE(const(0), index), LT(index, extent))
     if all(can_prove(c, env) for c in inside):
         return True
-    if _is_nonlinear(index) or _is_nonlinear(extent):
+    from_memory = any(isinstance(x, Load) for x in walk(index))
+    if not from_memory and (_is_nonlinear(index) or _is_nonlinear(extent)):
         return True  # products of symbolic extents: out of reach of integer sets; the interpreter watches such accesses
     unknown: dict[Expr, Var] = {}
-    known = [c for g in guards if (c := _affine(g, unknown)) is not None]
+    known = [_affine(g, unknown) for g in guards]
     wanted = [_affine(c, unknown) for c in inside]
-    if any(c is None for c in wanted):
-        return False
     space = Space([*env, *unknown.values()], 0)
     points = space.ranged(env, {})
     for c in known:
@@ -91,7 +112,7 @@ def _is_inside(index: Expr, extent: Expr, env: Ranges, guards: Sequence[Expr]) -
         except NotAffineError:
             continue  # a guard that says nothing about places
     try:
-        return all(points.is_subset(space.condition(c, {})) for c in wanted if c is not None)
+        return all(points.is_subset(space.condition(c, {})) for c in wanted)
     except NotAffineError:
         return False
 
@@ -101,20 +122,19 @@ def _is_nonlinear(e: Expr) -> bool:
     return any(
         free_vars(x.a) and free_vars(x.b) if isinstance(x, Mul) else bool(free_vars(x.b))
         for x in walk(e)
-        if type(x).__name__ in ("Mul", "FloorDiv", "FloorMod") and isinstance(x, Expr)
-    ) and not any(isinstance(x, Load) for x in walk(e))
+        if isinstance(x, (Mul, FloorDiv, FloorMod))
+    )
 
 
-def _affine(e: Expr, unknown: dict[Expr, Var]) -> Expr | None:
+_HELD = (Add, Sub, Mul, FloorDiv, FloorMod, Min, Max, LT, LE, EQ, NE, And, Or, Not)
+"""What integer sets hold, of affine operands."""
+
+
+def _affine(e: Expr, unknown: dict[Expr, Var]) -> Expr:
     """A condition or an index with what sets cannot hold (values from memory, choices between them) as variables of their own; equal
     ones are one variable."""
     if isinstance(e, (Const, Var)):
         return e
-    if type(e).__name__ in _HELD:
-        return map_children(e, lambda c: _affine(c, unknown))
-    if isinstance(e, (And, Or, Not)):
+    if isinstance(e, _HELD):
         return map_children(e, lambda c: _affine(c, unknown))
     return unknown.setdefault(e, Var(f"unknown{len(unknown)}"))
-
-
-_HELD = {"Add", "Sub", "Mul", "FloorDiv", "FloorMod", "Min", "Max", "LT", "LE", "EQ", "NE"}

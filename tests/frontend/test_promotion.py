@@ -153,3 +153,9 @@ def test_text_batches_have_the_dtype_asked_for() -> None:
     batches = batchify(list(range(20)), 2, dtype="float32")
     data, target = get_batch(batches, 0, 3, dtype="float64")
     assert batches.dtype == np.float32 and data.dtype == target.dtype == np.float64
+
+
+def test_an_unknown_alignment_of_attention_is_refused() -> None:
+    q = ndl.Tensor(np.ones((3, 4), "float32"))
+    with pytest.raises(ValueError, match="causal is True .* got 'left'"):
+        ops.attention(q, q, q, causal="left")

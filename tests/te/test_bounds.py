@@ -12,6 +12,7 @@ A = te.placeholder((8,), name="A")
 I = te.placeholder((8,), "int32", name="I")
 N = te.var("n")
 B = te.placeholder((N,), name="B")
+P = te.placeholder((N * te.var("m"),), name="P")
 EMPTY = te.placeholder((0,), name="E")
 
 
@@ -30,6 +31,7 @@ OUTSIDE = {
     "other side": ((8,), lambda i: te.if_then_else(i < 7, 0.0, A[i + 1]), "may be from 1 to 8"),
     "empty": ((8,), lambda i: EMPTY[i], "the extent is 0"),
     "symbolic": ((N,), lambda i: B[i + 1], "the extent is n"),
+    "gather of a product": ((8,), lambda i: P[at(i)], "any value"),
     "clamped high only": ((8,), lambda i: A[te.minimum(at(i), 7)], "any value to 7"),
 }
 INSIDE = {
@@ -50,7 +52,7 @@ INSIDE = {
 def test_an_access_that_may_leave_its_tensor_is_refused(name: str) -> None:
     shape, f, message = OUTSIDE[name]
     with pytest.raises(ExprError, match=message) as error:
-        te.create_prim_func([A, I, B, EMPTY, te.compute(shape, f, name="C")])
+        te.create_prim_func([A, I, B, P, EMPTY, te.compute(shape, f, name="C")])
     assert "which is not inside" in str(error.value) and "# <- this block" in str(error.value)
 
 
