@@ -99,7 +99,9 @@ def test_an_executable_is_neither_copied_nor_pickled(act) -> None:
 def test_symbolic_extents_are_told_apart_by_identity_not_by_name() -> None:
     n, m = te.var(), te.var()
     a, b = te.placeholder((n,), name="A"), te.placeholder((m,), name="B")
-    exe = tcomp.compile(te.create_prim_func([a, b, te.compute((n,), lambda i: a[i] + b[0], name="C")], "k"))
+    exe = tcomp.compile(
+        te.create_prim_func([a, b, te.compute((n,), lambda i: a[i] + te.if_then_else(m > 0, b[0], 0.0), name="C")], "k")
+    )
     assert (exe(np.ones(3, "float32"), np.ones(5, "float32")) == 2).all()
 
 

@@ -30,7 +30,7 @@ class Access:
     inner: tuple[For, ...] = ()
 
 
-@lru_cache(maxsize=256)  # the checks of a schedule step ask for these again and again
+@lru_cache(maxsize=4096)  # the checks of a schedule step ask for these again and again
 def accesses(block: Block) -> tuple[Access, ...]:
     """Every access of a block, its init included."""
     found: list[Access] = []
@@ -61,24 +61,42 @@ def loops_inside(func: PrimFunc, a: Access, around: Sequence[For]) -> list[For]:
 
 def reads(block: Block) -> list[Buffer]:
     """The buffers that a block reads, but for the accumulators of its own reduction."""
-    written = set(writes(block))
-    keep = (a.buffer for a in accesses(block) if not a.is_write and not (block.is_reduction and a.buffer in written))
-    return list(dict.fromkeys(keep))
+    return list(_touched(block)[0])
 
 
 def writes(block: Block) -> list[Buffer]:
     """The buffers that a block writes."""
-    return list(dict.fromkeys(a.buffer for a in accesses(block) if a.is_write))
+    return list(_touched(block)[1])
+
+
+@lru_cache(maxsize=4096)
+def _touched(block: Block) -> tuple[tuple[Buffer, ...], tuple[Buffer, ...]]:
+    """What a block reads, and what it writes."""
+    written = dict.fromkeys(a.buffer for a in accesses(block) if a.is_write)
+    keep = (a.buffer for a in accesses(block) if not a.is_write and not (block.is_reduction and a.buffer in written))
+    return tuple(dict.fromkeys(keep)), tuple(written)
 
 
 def producers(func: PrimFunc, buffer: Buffer) -> list[Block]:
     """The blocks that write a buffer, in program order."""
-    return [b for b in func.blocks.values() if buffer in writes(b)]
+    return list(_users(func.body)[1].get(buffer, ()))
 
 
 def consumers(func: PrimFunc, buffer: Buffer) -> list[Block]:
     """The blocks that read a buffer, in program order."""
-    return [b for b in func.blocks.values() if buffer in reads(b)]
+    return list(_users(func.body)[0].get(buffer, ()))
+
+
+@lru_cache(maxsize=32)
+def _users(body: Stmt) -> tuple[dict[Buffer, list[Block]], dict[Buffer, list[Block]]]:
+    """The blocks that read each buffer, and those that write it, in program order."""
+    users: tuple[dict[Buffer, list[Block]], dict[Buffer, list[Block]]] = ({}, {})
+    for b in walk_statements(body):
+        if isinstance(b, Block):
+            for known, touched in zip(users, _touched(b)):
+                for buffer in touched:
+                    known.setdefault(buffer, []).append(b)
+    return users
 
 
 def path_to(root: Stmt, target: Stmt) -> list[Stmt]:

@@ -377,8 +377,8 @@ def loop_range(extent: Expr) -> tuple[Expr, Expr]:
 
 
 def dims_env(variables: Any) -> dict[Var, tuple[Expr, Expr]]:
-    """Symbolic extents are at least 1 (and below 2**31)."""
-    return {v: (const(1), _LARGE) for v in variables}
+    """Symbolic extents are at least 0 (and below 2**31)."""
+    return {v: (const(0), _LARGE) for v in variables}
 
 
 def known_ranges(env: Env) -> Env:

@@ -27,7 +27,7 @@ def tokens(x: Any) -> list[Any]:
 
     def fields_of(y: Any) -> None:
         for f in fields(y):
-            if f.name != "name" or not isinstance(y, _SKIP_NAME):
+            if f.init and (f.name != "name" or not isinstance(y, _SKIP_NAME)):
                 visit(getattr(y, f.name))
 
     def visit(y: Any) -> None:

@@ -147,11 +147,11 @@ class BinaryExpr(Expr):
 
     a: Expr
     b: Expr
+    dtype: DType = atom(init=False, repr=False, compare=False)
     symbol: ClassVar[str] = "?"
 
-    @property
-    def dtype(self) -> DType:
-        return self.a.dtype
+    def __post_init__(self) -> None:  # once: a property would walk down the tree each time
+        object.__setattr__(self, "dtype", self.a.dtype)
 
 
 class Add(BinaryExpr):
@@ -209,9 +209,8 @@ class CompareExpr(BinaryExpr):
 
     __slots__ = ()
 
-    @property
-    def dtype(self) -> DType:
-        return dt.bool_.with_lanes(self.a.dtype.lanes)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", dt.bool_.with_lanes(self.a.dtype.lanes))
 
 
 class EQ(CompareExpr):
@@ -247,10 +246,10 @@ class Or(BinaryExpr):
 @node
 class Not(Expr):
     a: Expr
+    dtype: DType = atom(init=False, repr=False, compare=False)
 
-    @property
-    def dtype(self) -> DType:
-        return self.a.dtype
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", self.a.dtype)
 
 
 @node
@@ -261,10 +260,10 @@ class Select(Expr):
     cond: Expr
     then: Expr
     orelse: Expr
+    dtype: DType = atom(init=False, repr=False, compare=False)
 
-    @property
-    def dtype(self) -> DType:
-        return self.then.dtype
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", self.then.dtype)
 
 
 @node

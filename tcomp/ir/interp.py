@@ -40,6 +40,7 @@ from .expr import (
 )
 from .philox import philox
 from .primfunc import PrimFunc
+from .reduction import start_empty
 from .stmt import Allocate, Block, For, If, Let, Prefetch, Seq, Stmt, Store
 
 
@@ -272,6 +273,7 @@ class Emitter:
 
     def source(self, func: PrimFunc) -> tuple[str, dict[str, Any]]:
         """A whole function, named `run`, and the names that it needs."""
+        func = start_empty(func)
         self.emit(0, f"def run({', '.join(self.name(p) for p in func.params)}):")
         for b in func.allocs:
             self.allocate(b, 1)

@@ -72,6 +72,22 @@ def walk(x: Node) -> Iterator[Node]:
                 stack.extend([item for item in reversed(value) if isinstance(item, Node)])
 
 
+def unique_nodes(x: Node) -> list[Node]:
+    """Every object of a tree once, also where several places share it; children before their parents."""
+    found: list[Node] = []
+    seen: set[int] = set()
+    stack: list[tuple[Node, bool]] = [(x, False)]
+    while stack:
+        current, is_entered = stack.pop()
+        if is_entered:
+            found.append(current)
+        elif id(current) not in seen:
+            seen.add(id(current))
+            stack.append((current, True))
+            stack.extend([(c, False) for c in reversed(list(children(current)))])
+    return found
+
+
 def with_fields(x: T, **changes: Any) -> T:
     """A copy of a node with some fields replaced."""
     return replace(cast(Any, x), **changes)
@@ -101,14 +117,42 @@ def rewrite(x: Any, post: Callable[[Any], Any], pre: Callable[[Any], Any] | None
         pre: called on each node before its children; a result other than None replaces the node and is not entered.
     """
 
-    def visit(current: Any) -> Any:
-        if pre is not None:
-            early = pre(current)
-            if early is not None:
-                return early
-        return post(map_children(current, visit))
+    # without recursion: a tree may be deeper than Python's stack
+    results: list[Any] = []
+    stack: list[tuple[Any, bool]] = [(x, False)]
+    while stack:
+        current, is_entered = stack.pop()
+        if is_entered:
+            results.append(post(_with_new_children(current, results)))
+            continue
+        early = None if pre is None else pre(current)
+        if early is not None:
+            results.append(early)
+            continue
+        inner = list(children(current))
+        if inner:
+            stack.append((current, True))
+            stack.extend([(c, False) for c in reversed(inner)])
+        else:
+            results.append(post(current))
+    return results[0]
 
-    return visit(x)
+
+def _with_new_children(x: Any, results: list[Any]) -> Any:
+    """The node with the last results as its children, which are taken off the list; the same object where nothing changed."""
+    changes: dict[str, Any] = {}
+    for name in reversed(child_fields(type(x))):
+        value = getattr(x, name)
+        if isinstance(value, Node):
+            new = results.pop()
+            if new is not value:
+                changes[name] = new
+        elif type(value) is tuple and value:
+            items = [results.pop() if isinstance(item, Node) else item for item in reversed(value)]
+            items.reverse()
+            if any(a is not b for a, b in zip(items, value)):
+                changes[name] = tuple(items)
+    return replace(x, **changes) if changes else x
 
 
 def substitute(x: T, mapping: Mapping[Any, Any]) -> T:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .expr import EQ, NE, And, BinaryExpr, Broadcast, Call, Cast, Const, Expr, Load, Not, Ramp, Select, Var, binary
+from .node import Node, children, unique_nodes
 
 
 def all_of(conditions: Sequence[Expr]) -> Expr | None:
@@ -20,9 +21,29 @@ def conjuncts(condition: Expr | None) -> list[Expr]:
     """The conditions whose conjunction this is."""
     if condition is None:
         return []
-    if isinstance(condition, And):
-        return conjuncts(condition.a) + conjuncts(condition.b)
-    return [condition]
+    found, stack = [], [condition]
+    while stack:
+        c = stack.pop()
+        if isinstance(c, And):
+            stack += (c.b, c.a)
+        else:
+            found.append(c)
+    return found
+
+
+MAX_HEIGHT = 100
+"""Operations, one inside another, that an expression of a kernel may have: passes walk down it by recursion."""
+
+MAX_NEST = 100
+"""Loops, one inside another, that a kernel may have, for the same reason."""
+
+
+def height(e: Node) -> int:
+    """How many operations of an expression, or a statement, stand one inside another."""
+    heights: dict[int, int] = {}
+    for x in unique_nodes(e):
+        heights[id(x)] = 1 + max([heights[id(c)] for c in children(x)], default=-1)
+    return heights[id(e)]
 
 
 def is_const(e: Any, value: int | None = None) -> bool:

@@ -63,7 +63,7 @@ class _Writer:
             case IRModule():
                 return self.module(x)
             case Node():
-                args = ", ".join(f"{f.name}={self.value(getattr(x, f.name))}" for f in fields(x))
+                args = ", ".join(f"{f.name}={self.value(getattr(x, f.name))}" for f in fields(x) if f.init)
                 code = f"ir.{type(x).__name__}({args})"
                 if isinstance(x, (*_SHARED, Stmt, Binding)):
                     return self.assign(x, type(x).__name__[0].lower(), code)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from .expr import Buffer, Expr, Var
-from .node import Node, atom, identity_node, node, with_fields
+from .node import Node, atom, identity_node, node, substitute, with_fields
 
 LoopKind = Literal["serial", "parallel", "vectorized", "unrolled", "bound"]
 IterKind = Literal["spatial", "reduce"]
@@ -189,6 +189,16 @@ def walk_statements(s: Stmt) -> Iterator[Stmt]:
         stack.extend(reversed(sub_statements(current)))
 
 
+def nest_depth(root: Stmt) -> int:
+    """How many loops stand one inside another, at most."""
+    deepest, stack = 0, [(root, 0)]
+    while stack:
+        s, depth = stack.pop()
+        deepest = max(deepest, depth)
+        stack += [(x, depth + isinstance(s, For)) for x in sub_statements(s)]
+    return deepest
+
+
 def map_statements(s: Stmt, f: Any) -> Stmt:
     """The statement with `f` applied to each statement directly inside it; the same object where nothing changed."""
     match s:
@@ -217,6 +227,22 @@ def replace_statements(root: Stmt, mapping: Mapping[Stmt, Stmt]) -> Stmt:
         return mapping[s] if s in mapping else map_statements(s, visit)
 
     return visit(root)
+
+
+def own_binders(body: Stmt) -> Stmt:
+    """A copy of a statement that binds variables and allocates buffers of its own."""
+    fresh: dict[Var | Buffer, Expr | Buffer] = {}
+
+    def visit(s: Stmt) -> Stmt:
+        if isinstance(s, (For, Let)):
+            fresh[s.var] = Var(s.var.name, s.var.dtype)
+            s = with_fields(s, var=fresh[s.var])
+        elif isinstance(s, Allocate):
+            fresh[s.buffer] = with_fields(s.buffer)
+        return map_statements(s, visit)
+
+    new = visit(body)
+    return substitute(new, fresh) if fresh else body
 
 
 EMPTY = Seq(())

@@ -129,14 +129,17 @@ def _concat(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tens
     starts = [0, *accumulate(t.shape[axis].value for t in args)]
 
     def at(*index: Expr) -> Expr:
-        result: Expr | None = None
-        for t, start in reversed(list(zip(args, starts))):
+        parts: list[Expr] = []
+        for t, start in zip(args, starts):
             moved = [*index]
             moved[axis] = index[axis] - start
-            value = t[tuple(moved)]
-            result = value if result is None else Select(index[axis] < start + t.shape[axis].value, value, result)
-        assert result is not None
-        return result
+            parts.append(t[tuple(moved)])
+        ends = starts[1:]
+        while len(parts) > 1:  # a balanced tree: a chain would be as deep as there are parts
+            pairs = range(0, len(parts) - 1, 2)
+            joined: list[Expr] = [Select(index[axis] < ends[n], parts[n], parts[n + 1]) for n in pairs]
+            parts, ends = joined + parts[2 * len(pairs) :], ends[1::2] + ends[2 * len(pairs) :]
+        return parts[0]
 
     return te.compute(out.shape, at, name="concat")
 

@@ -15,6 +15,8 @@ from ..ir.expr import Buffer, Var
 from ..ir.index_map import IndexMap
 from ..ir.primfunc import PrimFunc
 from ..ir.printer import excerpt, text
+from ..ir.query import MAX_NEST
+from ..ir.stmt import nest_depth
 from ..ir.verify import verify
 from ..lazy import lazy_module
 from ..target import Target
@@ -177,6 +179,11 @@ class Schedule(Steps):
             raise self._error(refused.what, refused.why, refused.marks, refused.hint)
         before = self.func
         func, results = ALL[name].apply(before, *args)
+        if len(func.loops) > MAX_NEST and nest_depth(func.body) > MAX_NEST:
+            shown = ", ".join(getattr(a, "name", None) or repr(a) for a in args)
+            raise self._error(
+                f"cannot {name}({shown[:200]})", f"more than {MAX_NEST} loops would stand one inside another"
+            )
         step = self.trace.record(name, args, results)
         self.func = func
         self.history.append((step, before))

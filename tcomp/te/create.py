@@ -9,11 +9,12 @@ from ..analysis.bounds import Outside, accesses_outside
 from ..errors import ExprError
 from ..ir.expr import Buffer, Expr, Load, Var
 from ..ir.names import unique_name
-from ..ir.node import rewrite
+from ..ir.node import rewrite, unique_nodes
 from ..ir.primfunc import PrimFunc
 from ..ir.printer import excerpt, text
-from ..ir.query import free_vars, is_const
+from ..ir.query import MAX_NEST, free_vars, is_const
 from ..ir.stmt import EMPTY, Attrs, Block, For, IterVar, Let, Stmt, Store, seq
+from .parts import name_parts
 from .tensor import Compute, Reduce, Tensor, TensorLoad
 
 
@@ -91,16 +92,8 @@ def _dims(params: Sequence[Buffer], allocs: Sequence[Buffer]) -> list[Var]:
     return list(found)
 
 
-def _loads(e: Any) -> list[TensorLoad]:
-    found: list[TensorLoad] = []
-
-    def note(x: Any) -> Any:
-        if isinstance(x, TensorLoad):
-            found.append(x)
-        return x
-
-    rewrite(e, note)
-    return found
+def _loads(e: Expr) -> list[TensorLoad]:
+    return [x for x in unique_nodes(e) if isinstance(x, TensorLoad)]
 
 
 def _stages(outputs: Sequence[Tensor]) -> list[tuple[Compute, list[Tensor]]]:
@@ -147,6 +140,8 @@ def _stage(op: Compute, out: list[Buffer], buffers: dict[Tensor, Buffer], names:
     spatial = [(axis, extent, "spatial") for axis, extent in zip(op.axes, op.shape)]
     is_empty = any(is_const(axis.extent, 0) for axis in op.reduce_axes)  # a sum of nothing is its first value
     axes = spatial + [(axis, axis.extent, "reduce") for axis in op.reduce_axes if not is_empty]
+    if len(axes) > MAX_NEST:
+        raise ExprError(f"{op.name}: {len(axes)} axes, where a kernel may have {MAX_NEST} loops one inside another")
     loops = [Var(axis.name) for axis, _, _ in axes]
     iters = [Var(f"v{axis.name}") for axis, _, _ in axes]
     inner = dict(zip((axis for axis, _, _ in axes), iters))
@@ -162,7 +157,8 @@ def _stage(op: Compute, out: list[Buffer], buffers: dict[Tensor, Buffer], names:
         init, body = _reduction(op, out, index, lower)
         init, body = (None, init) if is_empty else (init, body)
     else:
-        body = seq([Store(b, index, rewrite(e, lower)) for b, e in zip(out, op.bodies)])
+        named, bodies = name_parts(op.bodies, op.name)
+        body = _with_names(named, lower, seq([Store(b, index, rewrite(e, lower)) for b, e in zip(out, bodies)]))
     block = Block(
         unique_name(op.name, names),
         tuple(IterVar(v, extent, kind, loop) for v, (_, extent, kind), loop in zip(iters, axes, loops)),
@@ -179,14 +175,15 @@ def _reduction(op: Compute, out: list[Buffer], index: tuple[Expr, ...], lower: A
     """The init and the update of a reduction."""
     first = op.bodies[0]
     assert isinstance(first, Reduce)
-    sources = tuple(rewrite(e, lower) for e in first.sources)
+    named, parts = name_parts(first.sources, op.name)
+    sources = tuple(rewrite(e, lower) for e in parts)
     types = tuple(e.dtype for e in sources)
     identity = first.reducer.identity(types)
     order = [b.index for b in op.bodies if isinstance(b, Reduce)]
     init = seq([Store(out[n], index, identity[i]) for n, i in enumerate(order)])
     held = tuple(Load(b, index) for b in out)
     if len(out) == 1:
-        return init, Store(out[0], index, first.reducer.combine(held, sources)[0])
+        return init, _with_names(named, lower, Store(out[0], index, first.reducer.combine(held, sources)[0]))
     if order != list(range(len(sources))):
         raise ExprError(f"compute {op.name}: return all {len(sources)} results of {first.reducer.name}, in order")
     # all results are computed from the old accumulators before any is stored
@@ -197,4 +194,10 @@ def _reduction(op: Compute, out: list[Buffer], index: tuple[Expr, ...], lower: A
     body: Stmt = seq([Store(b, index, v) for b, v in zip(out, results)])
     for v, e in [*zip(results, combined)][::-1] + [*zip(values, sources)][::-1] + [*zip(old, held)][::-1]:
         body = Let(v, e, body)
-    return init, body
+    return init, _with_names(named, lower, body)
+
+
+def _with_names(named: Sequence[tuple[Var, Expr]], lower: Any, body: Stmt) -> Stmt:
+    for var, value in reversed(named):
+        body = Let(var, rewrite(value, lower), body)
+    return body

@@ -16,7 +16,7 @@ from typing import Any
 from ..dtype import DType, dtype, float32
 from ..errors import ExprError
 from ..ir.expr import Const, Expr, Var, as_expr, as_index
-from ..ir.node import atom, identity_node, node, walk
+from ..ir.node import atom, identity_node, node, unique_nodes, walk
 from .reducers import Reducer
 
 
@@ -190,19 +190,10 @@ def _axis_names(f: Callable[..., Any], ndim: int, name: str) -> Sequence[str]:
 
 
 def _check_body(body: Expr, name: str) -> None:
-    from_reduce = body.sources if isinstance(body, Reduce) else (body,)
-    stack = list(from_reduce)
-    while stack:
-        e = stack.pop()
-        if isinstance(e, Reduce):
+    for source in body.sources if isinstance(body, Reduce) else (body,):
+        if any(isinstance(e, Reduce) for e in unique_nodes(source)):
             raise ExprError(
                 f"compute {name}: a reduction stands inside a larger expression",
                 why="each reduction is a stage of its own",
                 hint="compute the reduction as its own tensor and use that tensor's elements",
             )
-        for field in ("a", "b", "cond", "then", "orelse", "value"):
-            child = getattr(e, field, None)
-            if isinstance(child, Expr):
-                stack.append(child)
-        stack.extend(getattr(e, "args", ()))
-        stack.extend(getattr(e, "indices", ()))

@@ -527,7 +527,7 @@ REFUSED = [
     ("positive integers", add, lambda s: s.loop_partition(s.get_loops("B")[0], [0, None])),
     ("parts have 10 iterations, the loop 10", add, lambda s: s.loop_partition(s.get_loops("B")[0], [10, None])),
     ("parts have 9 iterations", add, lambda s: s.loop_partition(s.get_loops("B")[0], [4, 5])),
-    ("a symbolic number", symbolic_add, lambda s: s.loop_partition(s.get_loops("B")[0], [4, None])),
+    ("known only when the kernel runs", symbolic_add, lambda s: s.loop_partition(s.get_loops("B")[0], [4, None])),
     ("bound to vthread.x", add, lambda s: (s.bind(s.get_loops("B")[0], "vthread.x"), s.loop_partition(s.get_loops("B")[0], [4, None]))),
     # split, fuse
     ("run past the end", add, lambda s: s.split(s.get_loops("B")[0], [None, 4], disable_predication=True)),

@@ -31,6 +31,7 @@ OUTSIDE = {
     "other side": ((8,), lambda i: te.if_then_else(i < 7, 0.0, A[i + 1]), "may be from 1 to 8"),
     "empty": ((8,), lambda i: EMPTY[i], "the extent is 0"),
     "symbolic": ((N,), lambda i: B[i + 1], "the extent is n"),
+    "the first of perhaps none": ((8,), lambda i: B[0], "from 0 to 0, the extent is n"),
     "gather of a product": ((8,), lambda i: P[at(i)], "any value"),
     "clamped high only": ((8,), lambda i: A[te.minimum(at(i), 7)], "any value to 7"),
 }

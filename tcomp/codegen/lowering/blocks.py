@@ -8,6 +8,7 @@ from ...ir.expr import EQ, LT, Buffer, Const, Expr, FloorDiv, FloorMod, Load, Se
 from ...ir.node import rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
+from ...ir.reduction import start_empty
 from ...ir.stmt import EMPTY, Block, For, If, Let, Stmt, Store, map_statements, seq, walk_statements
 from .common import Env, extend
 
@@ -30,9 +31,11 @@ def operands_of_instructions(func: PrimFunc) -> dict[Buffer, int]:
 def lower_blocks(func: PrimFunc) -> PrimFunc:
     """Replace every block by its body.
 
-    A block's `where` becomes an If around it. Its init runs under the condition that all reduce iterators are 0.
+    A block's `where` becomes an If around it. Its init runs under the condition that all reduce iterators are 0, or where there is
+    nothing to reduce.
     A load in one side of a Select is masked by the Select's condition wherever it might leave its buffer otherwise.
     """
+    func = start_empty(func)
     scratch = set(func.allocs) - operands_of_instructions(func).keys()
 
     def visit(s: Stmt, env: Env) -> Stmt:

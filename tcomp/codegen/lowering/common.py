@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...ir.arith import interval, loop_range, simplify
-from ...ir.expr import Buffer, Const, Expr, Var, const
+from ...ir.expr import Const, Expr, Var, const
 from ...ir.node import map_children, substitute, with_fields
-from ...ir.stmt import EMPTY, Allocate, For, If, Let, Seq, Stmt, Store, map_statements
+from ...ir.stmt import EMPTY, For, If, Let, Seq, Stmt, Store, map_statements
 
 Env = dict[Var, tuple[Expr, Expr]]
 
@@ -58,19 +58,3 @@ def simplify_statements(s: Stmt, env: Env) -> Stmt:
 
 def _empty(s: Stmt) -> bool:
     return isinstance(s, Seq) and not s.stmts
-
-
-def own_binders(body: Stmt) -> Stmt:
-    """A copy of a statement that binds variables and allocates buffers of its own."""
-    fresh: dict[Var | Buffer, Expr | Buffer] = {}
-
-    def visit(s: Stmt) -> Stmt:
-        if isinstance(s, (For, Let)):
-            fresh[s.var] = Var(s.var.name, s.var.dtype)
-            s = with_fields(s, var=fresh[s.var])
-        elif isinstance(s, Allocate):
-            fresh[s.buffer] = with_fields(s.buffer)
-        return map_statements(s, visit)
-
-    new = visit(body)
-    return substitute(new, fresh) if fresh else body

@@ -9,8 +9,8 @@ from ...ir.expr import LE, LT, Const, Expr, FloorDiv, FloorMod, Load, Var, const
 from ...ir.node import rewrite, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import conjuncts, free_vars
-from ...ir.stmt import Allocate, For, If, Let, Seq, Stmt, Store, map_statements, seq, walk_statements
-from .common import Env, extend, own_binders, simplify_statements
+from ...ir.stmt import Allocate, For, If, Let, Seq, Stmt, Store, map_statements, own_binders, seq, walk_statements
+from .common import Env, extend, simplify_statements
 
 MAX_VERSIONS = 3
 

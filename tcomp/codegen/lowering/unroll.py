@@ -6,8 +6,8 @@ from ...ir.arith import dims_env, simplify
 from ...ir.expr import Const, Expr
 from ...ir.node import map_children, with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.stmt import EMPTY, For, If, Let, Stmt, map_statements, seq
-from .common import Env, extend, own_binders
+from ...ir.stmt import EMPTY, For, If, Let, Stmt, map_statements, own_binders, seq
+from .common import Env, extend
 
 
 def unroll_loops(func: PrimFunc) -> PrimFunc:

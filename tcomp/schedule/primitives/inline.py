@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 
 from ...analysis.regions import accesses, consumers, producers, reads, writes
@@ -10,6 +11,7 @@ from ...ir.arith import simplify
 from ...ir.expr import Add, Buffer, Call, Expr, Load, Mul, Select, Sub, Var, const
 from ...ir.node import Node, rewrite, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
+from ...ir.query import MAX_HEIGHT, height
 from ...ir.stmt import Block, Stmt, Store, replace_statements
 from .base import BlockRef, Primitive, Refusal, remove_block, replace, with_body
 from .patterns import movable_output, parts, pinned, spatial_index
@@ -60,9 +62,21 @@ def check_compute_inline(func: PrimFunc, block: BlockRef) -> Refusal | None:
         return buffer
     if any(a.buffer is buffer for a in accesses(b) if not a.is_write):
         return Refusal(what, f"it reads the buffer {buffer.name} that it writes", {b: "this block"})
-    if not consumers(func, buffer):
+    users = consumers(func, buffer)
+    if not users:
         return Refusal(what, f"nothing reads {buffer.name}", {b: "this block"})
-    return None
+    return next(filter(None, (_too_deep(what, b.body, c) for c in users)), None)
+
+
+_height = lru_cache(maxsize=256)(height)
+
+
+def _too_deep(what: str, inner: Stmt, outer: Block) -> Refusal | None:
+    """Refuse an expression that passes could not walk down."""
+    if _height(inner) + _height(outer.body) <= MAX_HEIGHT:
+        return None
+    why = f"the expression in block {outer.name} would be more than {MAX_HEIGHT} operations deep"
+    return Refusal(what, why, {outer: "reads it"}, "compute_at it")
 
 
 def apply_compute_inline(func: PrimFunc, block: BlockRef) -> tuple[PrimFunc, None]:
@@ -126,6 +140,9 @@ def _fits_producer(func: PrimFunc, b: Block, producer: Block, buffer: Buffer, wh
         return Refusal(what, f"the body of block {producer.name} is more than one store", marks)
     if consumers(func, buffer) != [b]:
         return Refusal(what, f"other blocks read {buffer.name} too", marks, "compute_inline the producer")
+    deep = _too_deep(what, producer.body, b)
+    if deep is not None:
+        return deep
     places = [spatial_index(b, a.indices) for a in accesses(b) if a.buffer is buffer]
     place = places[0]
     if place is None or any(p != place for p in places) or len(place) != len(b.iters):

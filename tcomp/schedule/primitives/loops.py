@@ -13,9 +13,10 @@ from ...ir.arith import can_prove, dims_env, loop_range, simplify
 from ...ir.expr import Const, Expr, Var, const
 from ...ir.node import with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.query import free_vars, is_const
+from ...ir.query import free_vars
 from ...ir.stmt import For, LoopKind, Stmt
 from .base import BlockRef, Primitive, Refusal, chain, env_at, rebind, replace
+from .patterns import runs_once
 
 
 def _bound(func: PrimFunc, loops: Sequence[Var], what: str) -> Refusal | None:
@@ -226,7 +227,7 @@ def _init_comes_late(old: Sequence[For], new: Sequence[For], what: str) -> Refus
         if mixed is not None:
             why = f"loop {mixed.var.name} runs over spatial and reduce axes of block {block.name} at once"
             return Refusal(what, why, {mixed: "fused loop"}, "reorder before fusing")
-        longer = [s for s in old if not is_const(s.extent, 1)]
+        longer = [s for s in old if not runs_once(block, s)]
         sensitive = [s for s in longer if s.var in reduce_vars or s.var not in spatial_vars]
         if any(s.var not in reduce_vars for s in sensitive) and [s for s in new if s in sensitive] != sensitive:
             unbound = next(s for s in sensitive if s.var not in reduce_vars)

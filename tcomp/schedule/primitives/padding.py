@@ -205,8 +205,10 @@ def _inner_box(func: PrimFunc, b: Block, loop: For) -> dict[Var, tuple[Expr, Exp
         if not known:
             return f"it is not certain where the padding of iterator {it.var.name} ends"
         ranges[it.var] = (low, end)
-    if not all(always(low < end, dims) for low, end in ranges.values()):
+    if any(always(end <= low, dims) for low, end in ranges.values()):
         return "all of it is padding"
+    if not all(always(low <= end, dims) for low, end in ranges.values()):
+        return "it is not certain that the padding leaves anything"
     return ranges
 
 

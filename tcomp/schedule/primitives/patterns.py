@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from ...analysis.regions import accesses, loops_around, producers, writes
 from ...dtype import DType
 from ...ir.arith import simplify
-from ...ir.expr import Add, BinaryExpr, Buffer, Const, Expr, Load, Max, Min, Mul, Var, const
+from ...ir.expr import LT, Add, BinaryExpr, Buffer, Const, Expr, Load, Max, Min, Mul, Var, const
 from ...ir.node import Node, walk
 from ...ir.primfunc import PrimFunc
-from ...ir.query import is_const
+from ...ir.query import conjuncts, is_const
 from ...ir.stmt import Block, For, Stmt, Store
 from .base import Refusal
 
@@ -43,6 +43,13 @@ def own_loops(func: PrimFunc, b: Block) -> dict[Var, For] | None:
                 return None
             found[it.var] = s
     return None if by_var else found
+
+
+def runs_once(b: Block, s: For) -> bool:
+    """Whether a loop around a block runs it in one iteration at most: the tail of a split of an axis of extent 1 does."""
+    return is_const(s.extent, 1) or any(
+        isinstance(c, LT) and c.a is s.var and is_const(c.b, 1) for c in conjuncts(b.where)
+    )
 
 
 def only_output(block: Block) -> Buffer | None:

@@ -9,9 +9,10 @@ from ...ir.expr import Buffer, Const, Load, Select, Var, const
 from ...ir.node import Node, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
+from ...ir.reduction import init_nest
 from ...ir.stmt import Block, For, IterVar, Stmt, Store, replace_statements, seq
 from .base import BlockRef, Primitive, Refusal, fresh_name, replace
-from .patterns import Parts, neutral, own_chain, parts
+from .patterns import Parts, neutral, own_chain, parts, runs_once
 
 
 def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
@@ -47,7 +48,7 @@ def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Ref
             return Refusal(
                 what, why, {x: "fused loop", s: "the loop"}, "decompose before fusing, or fuse axes of one kind"
             )
-        if x.var not in spatial_vars | reduce_vars and not is_const(x.extent, 1):
+        if x.var not in spatial_vars | reduce_vars and not runs_once(b, x):
             why = f"loop {x.var.name} repeats the block, and each repetition must clear the accumulators again"
             return Refusal(
                 what, why, {x: "repeats the block", s: "the loop"}, f"decompose at a loop inside {x.var.name}"
@@ -95,21 +96,9 @@ def apply_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> tup
               C[vi_1, vj_1] = C[vi_1, vj_1] + A[vi_1, vk] * B[vk, vj_1]
     """
     b, s = func.blocks[block.name], func.loops[loop]
-    assert b.init is not None
     around = loops_around(func, b)
-    inside = around[around.index(s) :]
-    reduce_vars = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
-    fresh = {x.var: Var(x.var.name) for x in inside if x.var not in reduce_vars}
-    spatial = [it for it in b.iters if it.kind == "spatial"]
-    renamed = {it.var: Var(it.var.name) for it in spatial}
-    iters = tuple(IterVar(renamed[it.var], it.extent, "spatial", substitute(it.binding, fresh)) for it in spatial)
-    unbound = {x.var for x in inside} - {v for it in b.iters for v in free_vars(it.binding)}
-    kept = [substitute(c, fresh) for c in conjuncts(b.where) if not free_vars(c) & (reduce_vars | unbound)]
     name = fresh_name(f"{b.name}_init", func.blocks)
-    init: Stmt = Block(name, iters, substitute(b.init, renamed), None, all_of(kept))
-    for x in reversed(inside):
-        if x.var in fresh and any(fresh[x.var] in free_vars(it.binding) for it in iters):
-            init = For(fresh[x.var], x.extent, init, x.kind)
+    init = init_nest(b, around[around.index(s) :], name)
     update = replace(func, b, with_fields(b, init=None))
     target = update.loops[loop]
     return replace(update, target, seq([init, target])), BlockRef(name)
@@ -141,11 +130,11 @@ def check_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
     for x in chain:
         if x.kind != "serial" and x.var in reduce_vars:
             return Refusal(what, f"loop {x.var.name} is {x.kind}", {x: x.kind}, "rfactor first")
-        unused = x.var not in reduce_vars | spatial_vars and not is_const(x.extent, 1)
+        unused = x.var not in reduce_vars | spatial_vars and not runs_once(b, x)
         if unused or x.var in reduce_vars & spatial_vars:
             return Refusal(what, f"loop {x.var.name} does not belong to one axis", {x: "repeats or mixes axes"})
     for c in conjuncts(b.where):
-        used = free_vars(c)
+        used = free_vars(c) - set(func.dims)
         if used & reduce_vars and not used <= reduce_vars & {x.var for x in chain}:
             return Refusal(
                 what, "a condition of the block mixes reduce and spatial loops", marks, "rfactor before fusing"
@@ -200,13 +189,16 @@ def apply_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[PrimFunc,
     names = {x.name for x in (*func.buffers, *func.allocs)}
     partial = Buffer(fresh_name(f"{form.target.name}_rf", names), (*form.target.shape, s.extent), form.target.dtype)
     name = fresh_name(f"{b.name}_rf", func.blocks)
-    nest = replace_statements(chain[0], {b: _partial_block(b, name, partial, form, chain, s)})
+    dims = set(func.dims)
+    nest = replace_statements(chain[0], {b: _partial_block(b, name, partial, form, chain, s, dims)})
     final = _final_nest(b, partial, form, chain, s)
     body = replace_statements(func.body, {chain[0]: seq([nest, final])})
     return with_fields(func, body=body, allocs=(*func.allocs, partial)), BlockRef(name)
 
 
-def _partial_block(b: Block, name: str, partial: Buffer, form: Parts, chain: list[For], s: For) -> Block:
+def _partial_block(
+    b: Block, name: str, partial: Buffer, form: Parts, chain: list[For], s: For, dims: set[Var]
+) -> Block:
     """The reduction over all loops but one, which becomes a spatial iterator.
 
     Conditions on the reduce loops (the tail of a split) become part of the value: where they fail, the neutral element.
@@ -223,8 +215,9 @@ def _partial_block(b: Block, name: str, partial: Buffer, form: Parts, chain: lis
     index = (*form.index, factored.var)
     element = substitute(form.element, values)
     conditions = conjuncts(b.where)
-    tail = all_of([substitute(c, loops) for c in conditions if free_vars(c) <= loops.keys()])
-    where = all_of([c for c in conditions if not free_vars(c) <= loops.keys()])
+    known = loops.keys() | dims
+    tail = all_of([substitute(c, loops) for c in conditions if free_vars(c) <= known])
+    where = all_of([c for c in conditions if not free_vars(c) <= known])
     nothing = neutral(form.op, form.target.dtype)
     if tail is not None:
         element = Select(tail, element, nothing)
@@ -255,7 +248,7 @@ def _final_nest(b: Block, partial: Buffer, form: Parts, chain: list[For], s: For
     nest: Stmt = Block(b.name, (*iters, along), update, init, all_of(kept))
     nest = For(fresh[s.var], s.extent, nest)
     for x in reversed(loops):
-        nest = For(fresh[x.var], x.extent, nest, x.kind)
+        nest = For(fresh[x.var], x.extent, nest, x.kind, thread=x.thread)
     return nest
 
 

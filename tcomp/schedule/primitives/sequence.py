@@ -101,8 +101,10 @@ def check_loop_partition(func: PrimFunc, loop: Var, sizes: Sequence[int | None])
     enough = s.extent > known if None in sizes else simplify(s.extent - known)
     dims = dims_env(func.dims)
     if not (can_prove(enough, dims) if None in sizes else is_const(enough, 0)):
-        shown = s.extent.value if isinstance(s.extent, Const) else "a symbolic number of"
-        return Refusal(what, f"the parts have {known} iterations, the loop {shown}", mark, "smaller parts")
+        if not isinstance(s.extent, Const):
+            why = f"the parts have {known} iterations, and how many the loop has is known only when the kernel runs"
+            return Refusal(what, why, mark, "split it, and partition the loop of known extent")
+        return Refusal(what, f"the parts have {known} iterations, the loop {s.extent.value}", mark, "smaller parts")
     if s.kind == "bound":
         return Refusal(what, f"it is bound to {s.thread}", {s: s.thread}, "partition before bind")
     return None
