@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..ir.arith import can_prove, dims_env, interval, loop_range
 from ..ir.expr import (
@@ -32,7 +33,8 @@ from ..ir.expr import (
 from ..ir.node import child_fields, map_children, walk
 from ..ir.primfunc import PrimFunc
 from ..ir.query import conjuncts, free_vars
-from ..ir.stmt import Block, Prefetch, Store, walk_statements
+from ..ir.stmt import Block, For, Prefetch, Stmt, Store, sub_statements
+from .regions import loop_env, loops_around
 from .sets import NotAffineError, Space
 
 Ranges = dict[Var, tuple[Expr, Expr]]
@@ -54,28 +56,54 @@ class Outside:
     high: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is known where an access happens.
+
+    Attributes:
+        ranges: of the variables around it.
+        facts: conditions that hold there.
+    """
+
+    ranges: Ranges
+    facts: tuple[Expr, ...]
+
+
 def accesses_outside(func: PrimFunc) -> Iterator[Outside]:
     """The accesses of a kernel's blocks that may leave their buffers."""
     dims = dims_env(func.dims)
-    for b in (s for s in walk_statements(func.body) if isinstance(s, Block)):
-        env: Ranges = {**dims, **{it.var: loop_range(it.extent) for it in b.iters}}
-        for buffer, indices, guards in _accesses(b):
-            for axis, (index, extent) in enumerate(zip(indices, buffer.shape)):
-                if not _is_inside(index, extent, env, guards):
-                    yield Outside(b, buffer, indices, axis, *interval(index, env))
+    for b in func.blocks.values():
+        domain: Ranges = {**dims, **{it.var: loop_range(it.extent) for it in b.iters}}
+        around = {**dims, **loop_env(loops_around(func, b))}
+        facts = (*conjuncts(b.where), *(EQ(it.var, it.binding) for it in b.iters))
+        for part in (b.init, b.body):
+            for s, env in _inside(part, domain) if part is not None else ():
+                place = _Place({**around, **env}, facts)
+                for buffer, indices, guards in _accesses(s):
+                    for axis, (index, extent) in enumerate(zip(indices, buffer.shape)):
+                        if not _is_inside(index, extent, env, guards, place):
+                            yield Outside(b, buffer, indices, axis, *interval(index, env))
 
 
-def _accesses(b: Block) -> Iterator[tuple[Buffer, tuple[Expr, ...], tuple[Expr, ...]]]:
-    """(buffer, indices, conditions that hold where it happens) of each access."""
-    for part in (b.init, b.body):
-        for s in walk_statements(part) if part is not None else ():
-            if isinstance(s, (Store, Prefetch)):
-                yield s.buffer, s.indices, ()
-            for name in child_fields(type(s)):
-                value = getattr(s, name)
-                for e in value if isinstance(value, tuple) else (value,):
-                    if isinstance(e, Expr):
-                        yield from _loads(e)
+def _inside(root: Stmt, domain: Ranges) -> Iterator[tuple[Stmt, Ranges]]:
+    """Every statement of a block's body, with the ranges of the variables around it."""
+    stack = [(root, domain)]
+    while stack:
+        s, env = stack.pop()
+        yield s, env
+        inner = {**env, s.var: loop_range(s.extent)} if isinstance(s, For) else env
+        stack += [(x, inner) for x in reversed(sub_statements(s))]
+
+
+def _accesses(s: Stmt) -> Iterator[tuple[Buffer, tuple[Expr, ...], tuple[Expr, ...]]]:
+    """(buffer, indices, conditions that hold where it happens) of each access that a statement itself makes."""
+    if isinstance(s, (Store, Prefetch)):
+        yield s.buffer, s.indices, ()
+    for name in child_fields(type(s)):
+        value = getattr(s, name)
+        for e in value if isinstance(value, tuple) else (value,):
+            if isinstance(e, Expr):
+                yield from _loads(e)
 
 
 def _loads(e: Expr) -> Iterator[tuple[Buffer, tuple[Expr, ...], tuple[Expr, ...]]]:
@@ -94,27 +122,39 @@ def _loads(e: Expr) -> Iterator[tuple[Buffer, tuple[Expr, ...], tuple[Expr, ...]
                 stack += [(c, guards) for c in (value if isinstance(value, tuple) else (value,)) if isinstance(c, Expr)]
 
 
-def _is_inside(index: Expr, extent: Expr, env: Ranges, guards: Sequence[Expr]) -> bool:
+def _is_inside(index: Expr, extent: Expr, env: Ranges, guards: Sequence[Expr], place: _Place) -> bool:
     inside = (LE(const(0), index), LT(index, extent))
     if all(can_prove(c, env) for c in inside):
         return True
     from_memory = any(isinstance(x, Load) for x in walk(index))
     if not from_memory and (_is_nonlinear(index) or _is_nonlinear(extent)):
         return True  # products of symbolic extents: out of reach of integer sets; the interpreter watches such accesses
+    return _follows(inside, env, guards) or _follows(inside, place.ranges, (*guards, *place.facts))
+
+
+def _follows(wanted: Sequence[Expr], ranges: Ranges, facts: Sequence[Expr]) -> bool:
+    """Whether conditions hold wherever the variables lie in their ranges and the facts hold."""
     unknown: dict[Expr, Var] = {}
-    known = [_affine(g, unknown) for g in guards]
-    wanted = [_affine(c, unknown) for c in inside]
-    space = Space([*env, *unknown.values()], 0)
-    points = space.ranged(env, {})
+    known = [_affine(c, unknown) for c in facts]
+    asked = [_affine(c, unknown) for c in wanted]
+    space = Space([*ranges, *unknown.values()], 0)
+    points = space.universe()
+    for v, (low, high) in ranges.items():
+        for c in (LE(low, v), LE(v, high)):
+            points = _restricted(points, space, c)
     for c in known:
-        try:
-            points = points.intersect(space.condition(c, {}))
-        except NotAffineError:
-            continue  # a guard that says nothing about places
+        points = _restricted(points, space, c)
     try:
-        return all(points.is_subset(space.condition(c, {})) for c in wanted)
+        return all(points.is_subset(space.condition(c, {})) for c in asked)
     except NotAffineError:
         return False
+
+
+def _restricted(points: Any, space: Space, condition: Expr) -> Any:
+    try:
+        return points.intersect(space.condition(condition, {}))
+    except NotAffineError:
+        return points  # what sets cannot hold says nothing about places
 
 
 def _is_nonlinear(e: Expr) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..ir.arith import dims_env, linear, simplify
-from ..ir.expr import Const, Expr, FloorDiv, FloorMod, Var, const
+from ..ir.expr import Const, Expr, FloorDiv, FloorMod, Max, Var, binary, const
 from ..ir.query import free_vars
 from ..ir.stmt import Block, For
 from .regions import index_span, loop_env
@@ -112,7 +112,7 @@ def image_extents(exprs: Sequence[Expr], domain: Env, env: Env) -> tuple[Expr, .
         span = index_span(e, domain, env)
         if span is None or not isinstance(simplify(span[0], env), Const) or simplify(span[0], env).value < 0:
             return None
-        extents.append(simplify(span[1] + 1, env))
+        extents.append(simplify(binary(Max, span[1] + 1, 0), env))  # an empty axis may end before it begins
     return tuple(extents)
 
 

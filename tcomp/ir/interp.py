@@ -313,13 +313,22 @@ def interpret(func: PrimFunc, *args: Any) -> None:
         scope["run"](*args)
 
 
+def poisoned(func: PrimFunc, dims: Mapping[Var, int] | None = None) -> list[np.ndarray]:
+    """Arrays for the outputs of a kernel, filled with NaN, or with a value that stands out: what stays so was never written."""
+    return [
+        np.full(
+            tuple(evaluate(e, dims or {}) for e in b.shape),
+            np.nan if b.dtype.is_float else 77 if not b.dtype.is_bool else 1,
+            b.dtype.numpy,
+        )
+        for b in func.outputs
+    ]
+
+
 def run(func: PrimFunc, inputs: Sequence[np.ndarray], dims: Mapping[Var, int] | None = None) -> list[np.ndarray]:
     """The outputs of a kernel for some inputs; output buffers are made here, filled with poison."""
     sizes = dict(dims or {})
-    outputs = []
-    for b in func.outputs:
-        shape = tuple(evaluate(e, sizes) for e in b.shape)
-        outputs.append(np.full(shape, np.nan if b.dtype.is_float else 77 if not b.dtype.is_bool else 1, b.dtype.numpy))
+    outputs = poisoned(func, sizes)
     interpret(func, *inputs, *outputs, *(sizes[v] for v in func.dims))
     return outputs
 

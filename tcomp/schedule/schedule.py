@@ -9,7 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from ..analysis.check import check
 from ..analysis.regions import accesses, blocks_under, consumers, loops_around, producers, reads, writes
+from ..config import config
 from ..errors import ExprError, ScheduleError, TcompError
 from ..ir.expr import Buffer, Var
 from ..ir.index_map import IndexMap
@@ -184,6 +186,8 @@ class Schedule(Steps):
             raise self._error(
                 f"cannot {name}({shown[:200]})", f"more than {MAX_NEST} loops would stand one inside another"
             )
+        if config().verify:
+            check(func)
         step = self.trace.record(name, args, results)
         self.func = func
         self.history.append((step, before))

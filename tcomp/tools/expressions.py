@@ -1,4 +1,5 @@
-"""Random tensor expressions for the fuzzer: small shapes, some of them symbolic, all dtypes, one to five stages."""
+"""Random tensor expressions for the fuzzer: small shapes, some of them empty or symbolic, all dtypes, reducers of all kinds, one to
+five stages."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ class _Random(random.Random):
         self.sizes: dict[Var, int] = {}
 
     def extent(self) -> Any:
-        value = self.choice((1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17))
+        value = 0 if self.random() < 0.04 else self.choice((1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17))
         if not self.symbolic or self.random() < 0.4:
             return value
         v = te.var(f"n{len(self.sizes)}")
@@ -142,6 +143,56 @@ def _argmax(rng: _Random, d: DType) -> list[te.Tensor]:
     return [a, index, value]
 
 
+def _disguised_max(a: Expr, b: Expr) -> Expr:
+    return Select(a < b, b, a)
+
+
+def _own_reducers(d: DType) -> list[tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]]:
+    """(combination, identity, element of a value) of reducers that nothing knows by name: commutative and associative, and exact."""
+    limits = lambda e: te.maximum(te.minimum(e, const(0, d)), const(0 if d.kind == "uint" else -1, d))
+    found: list[tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = [
+        (lambda a, b: a + (b + a * b), lambda t: 0, limits),  # 1 less than a product
+        (lambda a, b: a + a * (b - const(1, d)), lambda t: 1, lambda e: limits(e) + const(1, d)),
+        (_disguised_max, lambda t: t.lowest, lambda e: e),
+        (
+            lambda a, b: (a[0] + b[0], te.maximum(a[1], b[1])),
+            lambda t: (0, t[1].lowest),
+            lambda e: (e, e * const(2, d)),
+        ),
+        (
+            lambda a, b: (a[0] * b[0] + a[1] * b[1], a[0] * b[1] + a[1] * b[0]),  # the reader of both accumulators
+            lambda t: (1, 0),
+            lambda e: (
+                Select(e < const(1, d), const(1, d), const(0, d)),
+                Select(e < const(1, d), const(0, d), const(1, d)),
+            ),
+        ),
+    ]
+    if d.is_int:
+        found += [
+            (lambda a, b: a ^ b, lambda t: 0, lambda e: e),
+            (
+                lambda a, b: (a[0] | b[0], a[1] & b[1]),
+                lambda t: (0, -1 if t[1].kind == "int" else t[1].highest),
+                lambda e: (e, e),
+            ),
+        ]
+    return found
+
+
+def _own_reducer(rng: _Random, d: DType) -> list[te.Tensor]:
+    """A reduction by a combination of one's own, of one or two values; of one, an elementwise stage may follow."""
+    n, m = _extent(rng), _extent(rng)
+    a = te.placeholder((n, m), d, "A")
+    k = te.reduce_axis(m, "k")
+    combine, identity, element = rng.choice(_own_reducers(d))
+    reduce = te.comm_reducer(combine, identity, name="own")
+    result = te.compute((n,), lambda i: reduce(element(a[i, k]), k), name="R")
+    if isinstance(result, tuple):
+        return [a, *result]
+    return [a, te.compute((n,), lambda i: result[i] + const(1, d), name="after") if rng.random() < 0.5 else result]
+
+
 def _move(rng: _Random, d: DType) -> list[te.Tensor]:
     """Transposed, flipped and strided access."""
     n, m = _extent(rng), _extent(rng)
@@ -221,7 +272,7 @@ def _quantized(rng: _Random, d: DType) -> list[te.Tensor]:
 
 
 BUILDERS: tuple[_Build, ...] = (
-    _chain, _matmul, _matmul, _stencil, _conv, _rows, _argmax, _move, _softmax, _two_products, _epilogue, _depthwise, _quantized, _quantized,
+    _chain, _matmul, _matmul, _stencil, _conv, _rows, _argmax, _own_reducer, _move, _softmax, _two_products, _epilogue, _depthwise, _quantized, _quantized,
 )  # fmt: skip
 
 

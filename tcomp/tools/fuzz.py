@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.check import check
 from ..analysis.regions import blocks_under
 from ..codegen.lowering import lower
 from ..compiler import compile
 from ..ir.equal import structural_equal
 from ..ir.expr import Var
-from ..ir.interp import evaluate, run
+from ..ir.interp import evaluate, poisoned, run
 from ..ir.primfunc import PrimFunc
 from ..ir.repro import as_python, from_python
 from ..ir.stmt import Allocate, For, walk_statements
 from ..ir.tensor_intrin import tensor_intrin
-from ..ir.verify import verify
 from ..schedule import BlockRef, Refusal, Trace
 from ..schedule.primitives import ALL
 from ..schedule.primitives.annotate import crosses_threads
@@ -49,16 +49,21 @@ class Case:
     """A kernel and steps.
 
     Attributes:
-        kernel: Python that builds it (`ir.repro`), with static extents; by default the seed's random kernel.
+        kernel: Python that builds it (`ir.repro`); by default the seed's random kernel.
+        sizes: the values of that kernel's symbolic extents.
     """
 
     seed: int
     choices: tuple[Choice, ...]
     kernel: str = field(default="", repr=False)
+    sizes: tuple[int, ...] = ()
 
     def build(self) -> tuple[PrimFunc, dict[Var, int]]:
         """The kernel and its symbolic extents' values."""
-        return (from_python(self.kernel), {}) if self.kernel else random_kernel(self.seed)
+        if not self.kernel:
+            return random_kernel(self.seed)
+        func = from_python(self.kernel)
+        return func, dict(zip(func.dims, self.sizes, strict=True))
 
 
 @dataclass
@@ -117,7 +122,7 @@ def apply_choices(
             if too_big(sch.func):
                 sch.restore(before)
                 continue
-            verify(sch.func)
+            check(sch.func)
             outcome.steps.append(name)
 
 
@@ -188,13 +193,19 @@ def run_case(case: Case, native: bool = True, anyway: bool = False) -> Outcome:
             return outcome
         if native and not _foreign(sch.func):
             stage = "native"
-            result = compile(sch)(*inputs)
-            got = list(result) if isinstance(result, tuple) else [result]
+            got = _run_native(sch, inputs, dims)
             if not all(map(agree, got, want)):
                 return _differs(outcome, "native", got, want)
     except Exception as error:
         outcome.layer, outcome.detail = stage, f"{type(error).__name__}: {error}"
     return outcome
+
+
+def _run_native(sch: Schedule, inputs: Sequence[np.ndarray], dims: Mapping[Var, int]) -> list[np.ndarray]:
+    """The results of the compiled kernel; what it does not write stays poison."""
+    out = poisoned(sch.func, dims)
+    compile(sch)(*inputs, out=tuple(out) if len(out) > 1 else out[0])
+    return out
 
 
 def cooperating(func: PrimFunc) -> frozenset[Var]:
@@ -224,7 +235,7 @@ class Probe:
             func, _ = ALL[name].apply(sch.func, *args)
             if structural_equal(func, sch.func) or too_big(func):
                 return
-            verify(func)
+            check(func)
             lowered = lower(func)
             if not (self._is_modest(func) and self._is_modest(lowered)):
                 return

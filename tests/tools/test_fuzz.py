@@ -15,7 +15,12 @@ from tcomp.tools.fuzz import Case, outcomes, run_case, script, shrink
 from tcomp.tools.proposals import Choice
 
 PAST_FAILURES = [
-    Case(entry["seed"], tuple(Choice(method, tuple(numbers)) for method, numbers in entry["choices"]), entry["kernel"])
+    Case(
+        entry["seed"],
+        tuple(Choice(method, tuple(numbers)) for method, numbers in entry["choices"]),
+        entry["kernel"],
+        tuple(entry.get("sizes", ())),
+    )
     for entry in json.loads((Path(__file__).parent / "past_failures.json").read_text())
 ]
 """Cases that once failed: reductions decomposed or reordered under fused loops, lanes over a reduce axis."""

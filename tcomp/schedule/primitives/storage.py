@@ -268,7 +268,7 @@ def apply_double_buffer(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[Pri
 
     becomes, with two copies of B in turn,
 
-        B[0, ...] = f(0)
+        B[0, ...] = f(0) where 0 < n
         for i in range(n):
           B[(i + 1) % 2, ...] = f(i + 1) where i + 1 < n
           g(B[i % 2, ...])
@@ -320,7 +320,8 @@ def apply_double_buffer(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[Pri
     filling = replace_statements(nest, {b: in_turn(b)})
     taken = set(func.blocks)
     ahead = rebind(filling, {loop: loop + 1}, loop + 1 < s.extent, {**env, loop: loop_range(s.extent)})
-    first = duplicate(rebind(filling, {loop: const(0)}, None, env), taken)
+    there_is_one = None if can_prove(const(0) < s.extent, env) else const(0) < s.extent
+    first = duplicate(rebind(filling, {loop: const(0)}, there_is_one, env), taken)
     changed: dict[Stmt, Stmt] = {nest: ahead, **{c: in_turn(c) for c in consumers(func, buffer)}}
     body = with_fields(s, body=replace_statements(s.body, changed))
     allocs = tuple(pair if x is buffer else x for x in func.allocs)
