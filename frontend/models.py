@@ -43,7 +43,11 @@ def mlp(in_features: int, hidden: int, classes: int, depth: int = 2) -> nn.Seque
 
 
 def resnet9(width: int = 16, classes: int = 10, size: int = 32) -> nn.Sequential:
-    """A residual network of nine layers for images (n, 3, size, size), as CMU 10-414 has it: to (n, classes) logits."""
+    """A residual network of nine layers for images (n, 3, size, size): to (n, classes) logits.
+
+    After CMU 10-414's ResNet9, of which it differs: its convolutions have no bias (the normalisation behind them has one), and the
+    last one before the second residual block keeps the size (stride 1, not 2).
+    """
     w, side = width, -(-size // 16)
     return nn.Sequential(
         conv_bn(3, w, 7, 4),

@@ -135,7 +135,10 @@ class Sequential(Stack):
 
 
 class Dropout(Module):
-    """Zeroes elements with probability p while training, and scales the others by 1 / (1 - p). Draws from `frontend.random`."""
+    """Zeroes elements with probability p while training, and scales the others by 1 / (1 - p).
+
+    Draws from `frontend.random`, which `init.seed` starts anew.
+    """
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()

@@ -226,11 +226,21 @@ class RNN(_Recurrent):
     ) -> None:
         super().__init__(input_size, hidden_size, num_layers, bias, dtype=dtype, nonlinearity=nonlinearity, **more)
 
+    @property
+    def rnn_cells(self) -> list[_Cell]:
+        """The cells, as CMU 10-414 calls them."""
+        return self.cells
+
 
 class LSTM(_Recurrent):
     """Layers of `LSTMCell`."""
 
     cell = LSTMCell
+
+    @property
+    def lstm_cells(self) -> list[_Cell]:
+        """The cells, as CMU 10-414 calls them."""
+        return self.cells
 
 
 class GRU(_Recurrent):

@@ -189,6 +189,12 @@ class Transformer(Stack):
     ) -> None:
         if positions not in ("learned", "sinusoidal", "none"):
             raise ValueError(f"unknown positions {positions!r}: learned, sinusoidal or none")
+        places: Module | None = None  # drawn before the layers, as the course does
+        if positions != "none":
+            is_learned = positions == "learned"
+            places = (
+                LearnedPositions(sequence_len, embedding_size, dtype=dtype) if is_learned else SinusoidalPositions()
+            )
         super().__init__(
             [
                 TransformerLayer(
@@ -198,12 +204,7 @@ class Transformer(Stack):
             ]
         )
         self.batch_first = batch_first
-        self.positions = None
-        if positions != "none":
-            is_learned = positions == "learned"
-            self.positions = (
-                LearnedPositions(sequence_len, embedding_size, dtype=dtype) if is_learned else SinusoidalPositions()
-            )
+        self.positions = places
 
     def forward(self, x: Tensor, h: Any = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Results as x, and zeros in place of the state that a recurrent layer has.

@@ -163,6 +163,45 @@ def sign(a: Tensor) -> Tensor:
     return Sign()(a)
 
 
+class _Rounding(_Unary):
+    """To whole numbers; the gradient is 0 wherever there is one."""
+
+    is_differentiable = False
+
+    def compute(self, a: np.ndarray) -> np.ndarray:
+        return a if a.dtype.kind in "iub" else super().compute(a)
+
+    def lower(self, g: Any, a: Any) -> Any:
+        return super().lower(g, a) if a.type.dtype.is_float else a
+
+
+class Floor(_Rounding):
+    name = "floor"
+
+
+def floor(a: Tensor) -> Tensor:
+    """The next whole number below, or the number itself."""
+    return Floor()(a)
+
+
+class Ceil(_Rounding):
+    name = "ceil"
+
+
+def ceil(a: Tensor) -> Tensor:
+    """The next whole number above, or the number itself."""
+    return Ceil()(a)
+
+
+class Round(_Rounding):
+    name = "round"
+
+
+def round(a: Tensor) -> Tensor:
+    """The nearest whole number; halves go to the even one."""
+    return Round()(a)
+
+
 class Abs(_Unary):
     """The gradient at 0 is 0."""
 

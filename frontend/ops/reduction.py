@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import nan, prod
+import math
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,32 @@ def summation(a: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
     return Summation(axes, keepdims)(a)
 
 
+class Prod(_Reduction):
+    name = "prod"
+
+    def compute(self, a: np.ndarray) -> np.ndarray:
+        wide = {"i": np.int64, "u": np.uint64}.get(a.dtype.kind, a.dtype)
+        return np.asarray(a.prod(axis=normal_axes(self.axes, a.ndim), keepdims=self.keepdims, dtype=wide))
+
+    def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
+        """The product of all other elements: where just one is 0, that one alone has a gradient."""
+        (a,) = node.inputs
+        is_zero = ops.equal(a, 0)
+        others = ops.where(is_zero, a * 0 + 1, a)
+        product = spread(prod(others, self.axes), self.axes, a.shape)
+        zeros = spread(summation(ops.cast(is_zero, np.float32), self.axes), self.axes, a.shape)
+        alone = ops.logical_and(is_zero, ops.equal(zeros, 1))
+        rest = ops.where(ops.logical_or(alone, ops.equal(zeros, 0)), product / others, 0)
+        return spread(out_grad, self.axes, a.shape) * rest
+
+
+@in_float32
+def prod(a: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
+    """The product over axes: of integers in int64 or uint64."""
+    a = ops.cast(a, np.int64) if a.dtype == np.bool_ else a
+    return Prod(axes, keepdims)(a)
+
+
 class _Extremum(_Reduction):
     """Elements that are equally extreme share the gradient."""
 
@@ -74,7 +101,7 @@ def min(a: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
 
 
 def _count(a: Tensor, axes: Any) -> int:
-    return prod(a.shape[i] for i in normal_axes(axes, a.ndim))
+    return math.prod(a.shape[i] for i in normal_axes(axes, a.ndim))
 
 
 @in_float32

@@ -144,6 +144,8 @@ def _follows(wanted: Sequence[Expr], ranges: Ranges, facts: Sequence[Expr]) -> b
             points = _restricted(points, space, c)
     for c in known:
         points = _restricted(points, space, c)
+    if points.is_empty():
+        return True  # it never happens
     try:
         return all(points.is_subset(space.condition(c, {})) for c in asked)
     except NotAffineError:

@@ -71,7 +71,7 @@ class Outcome:
     """What a case did.
 
     Attributes:
-        layer: "" where all agreed; else "schedule" (a legal step failed or changed the answer), "race" (a loop was accepted
+        layer: "" where all agreed; else "kernel" (it is refused), "schedule" (a legal step failed or changed the answer), "race" (a loop was accepted
             whose iterations depend on one another), "lowering", "native"; "replay" where the trace gives something else;
             "printer" where its reproducer builds something else.
         steps: the names of the steps that were applied.
@@ -166,10 +166,11 @@ def run_case(case: Case, native: bool = True, anyway: bool = False) -> Outcome:
         anyway: try refused steps all the same, to find needless refusals.
     """
     outcome = Outcome(case)
-    func, dims = case.build()
-    sch = Schedule(func)
-    stage = "schedule"
+    stage = "kernel"
     try:
+        func, dims = case.build()
+        sch = Schedule(func)
+        stage = "schedule"
         inputs = make_inputs(func, case.seed, dims)
         want = run(func, inputs, dims)
         probe = Probe(inputs, dims, want) if anyway else None

@@ -83,6 +83,8 @@ case("gelu", ops.gelu, F.gelu, "abc")
 case("gelu tanh", lambda a: ops.gelu(a, approximate=True), lambda a: F.gelu(a, approximate="tanh"), "abc")
 case("leaky_relu", lambda a: ops.leaky_relu(a, 0.2), lambda a: F.leaky_relu(a, 0.2), "abc")
 case("sign", lambda a: ops.sign(a) * a, lambda a: torch.sign(a) * a, "ab")
+for _name in ("floor", "ceil", "round"):
+    case(_name, lambda a, n=_name: getattr(ops, n)(a * 3) * a, lambda a, n=_name: getattr(torch, n)(a * 3) * a, "ab")
 case("clip", lambda a: ops.clip(a, -0.5, 0.7), lambda a: torch.clamp(a, -0.5, 0.7), "abc")
 case("clip low", lambda a: ops.clip(a, low=0.1), lambda a: torch.clamp(a, min=0.1), "abc")
 case("where", lambda a, b: ops.where(a > b, a * b, a + b), lambda a, b: torch.where(a > b, a * b, a + b), "abc", "c")
@@ -116,6 +118,10 @@ for _axes in (None, 0, -1, (0, 2), (-1, 1), ()):
             case(f"var {_id}", lambda a, x=_axes, k=_keep: a.var(x, k), lambda a, x=_dim, k=_keep: torch.var(a, x, correction=0, keepdim=k), "abc", may_be_empty=False)  # fmt: skip
     if _axes != ():
         case(f"logsumexp {_axes}", lambda a, x=_axes: ops.logsumexp(a, x), lambda a, x=_dim: torch.logsumexp(a, x), "abc", may_be_empty=False)  # fmt: skip
+for _axis in (0, -1, 1):
+    case(f"prod {_axis}", lambda a, x=_axis: ops.prod(a, x), lambda a, x=_axis: torch.prod(a, x), "abc")
+case("prod with a zero", lambda a: ops.prod(ops.clip(a, low=0.0)), lambda a: torch.prod(torch.clamp(a, min=0.0)), (4,))
+case("prod kept", lambda a: ops.prod(a, None, True), lambda a: a.prod().reshape(1, 1), "ab")
 case("var unbiased", lambda a: a.var(1, ddof=1), lambda a: torch.var(a, 1, correction=1), (4, 3))
 case("max of ties", lambda a: ops.max(a * 0 + 1, -1), lambda a: torch.amax(a * 0 + 1, -1), "ab", may_be_empty=False)
 for _axis in (0, -1, 1):

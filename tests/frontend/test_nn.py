@@ -190,3 +190,30 @@ def test_a_short_training_learns_and_compiles() -> None:
     assert accuracy(exe, test.X, test.y) > 0.9
     exact = tcomp.evaluate(ndl.trace(model, [test.X]), [test.X], exact=True)[0]
     assert relative_error(exe(test.X), exact) <= 1e-5
+
+
+def test_cells_and_operators_go_by_the_courses_names() -> None:
+    rnn, lstm = nn.RNN(3, 4, 2), nn.LSTM(3, 4, 2)
+    assert rnn.rnn_cells == rnn.cells and lstm.lstm_cells == lstm.cells and len(rnn.parameters()) == 8
+    for name in (
+        "EWiseAdd",
+        "AddScalar",
+        "MatMul",
+        "Summation",
+        "LogSumExp",
+        "Stack",
+        "Split",
+        "Flip",
+        "Dilate",
+        "Conv",
+    ):
+        assert issubclass(getattr(ndl.ops, name), (ndl.TensorOp, ndl.autograd.TensorTupleOp))
+    assert np.array_equal(ndl.ops.PowerScalar(2)(ndl.Tensor([1.0, 3.0])).numpy(), [1, 9])
+
+
+def test_positions_are_drawn_before_the_layers() -> None:
+    ndl.init.seed(3)
+    table = nn.LearnedPositions(5, 8).embedding.weight.numpy()
+    ndl.init.seed(3)
+    model = nn.Transformer(8, 16, 2, num_head=2, dim_head=4, sequence_len=5)
+    assert np.array_equal(model.positions.embedding.weight.numpy(), table)
