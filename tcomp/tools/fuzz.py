@@ -25,7 +25,7 @@ from ..codegen.lowering import lower
 from ..compiler import compile
 from ..ir.equal import structural_equal
 from ..ir.expr import Var
-from ..ir.interp import evaluate, poisoned, run
+from ..ir.interp import OutOfBounds, evaluate, poisoned, run
 from ..ir.primfunc import PrimFunc
 from ..ir.repro import as_python, from_python
 from ..ir.stmt import Allocate, For, walk_statements
@@ -36,6 +36,7 @@ from ..schedule.primitives.annotate import crosses_threads
 from ..schedule.schedule import Schedule
 from ..target import Target
 from .expressions import random_kernel
+from .guards import Guards
 from .proposals import METHODS, RECIPES, Choice, proposals, too_big
 from .races import races
 
@@ -203,9 +204,16 @@ def run_case(case: Case, native: bool = True, anyway: bool = False) -> Outcome:
 
 
 def _run_native(sch: Schedule, inputs: Sequence[np.ndarray], dims: Mapping[Var, int]) -> list[np.ndarray]:
-    """The results of the compiled kernel; what it does not write stays poison."""
-    out = poisoned(sch.func, dims)
-    compile(sch)(*inputs, out=tuple(out) if len(out) > 1 else out[0])
+    """The results of the compiled kernel; what it does not write stays poison.
+
+    Raises:
+        OutOfBounds: it wrote beside its arrays.
+    """
+    guards = Guards()
+    out = guards.around_all(poisoned(sch.func, dims))
+    compile(sch)(*guards.around_all(inputs), out=tuple(out) if len(out) > 1 else out[0])
+    if guards.damage():
+        raise OutOfBounds(guards.damage())
     return out
 
 

@@ -13,6 +13,7 @@ from tcomp.ir.verify import verify
 from tcomp.schedule import Schedule
 from tcomp.tools.expressions import random_func
 from tcomp.tools.fuzz import Outcome, agree, apply_choices, make_case, make_inputs
+from tcomp.tools.guards import Guards
 
 
 def values(d: DType, rng: np.random.Generator, n: int) -> np.ndarray:
@@ -141,12 +142,15 @@ def test_large_scratch_buffers_come_from_the_heap(rng: np.random.Generator) -> N
     assert np.allclose(tcomp.compile(sch)(x), (x + 1).T * 2)
 
 
-@pytest.mark.parametrize("name", ["int8", "uint8", "int16", "float16", "bfloat16", "bool", "int32"])
+@pytest.mark.parametrize("source", ["int64", "uint64", "int32", "int16", "float64", "float32"])
+@pytest.mark.parametrize(
+    "name", ["int8", "uint8", "int16", "uint16", "float16", "bfloat16", "bool", "int32", "uint32", "float32", "int64"]
+)
 @pytest.mark.parametrize("lanes", [2, 3, 4, 8, 16])
-def test_masked_stores_leave_the_neighbours_alone(name: str, lanes: int) -> None:
-    """The last vector of a row of 2 lanes + 1 has one lane; the next element belongs to the row behind it."""
+def test_masked_stores_leave_the_neighbours_alone(source: str, name: str, lanes: int) -> None:
+    """The last vector of a row of 2 lanes + 1 has one lane; the next element belongs to the row behind it, or to nobody."""
     n = 2 * lanes + 1
-    a = te.placeholder((3, n), "int32", "A")
+    a = te.placeholder((3, n), source, "A")
     sch = Schedule(te.create_prim_func([a, te.compute((3, n), lambda i, j: te.cast(a[2 - i, j], name), name="B")]))
     i, j = sch.get_loops("B")
     outer, inner = sch.split(j, [None, lanes])
@@ -154,8 +158,20 @@ def test_masked_stores_leave_the_neighbours_alone(name: str, lanes: int) -> None
     sch.unroll(outer)
     sch.reorder(outer, i)  # the last vectors of all rows come last
     sch.unroll(i)
-    x = (np.arange(3 * n).reshape(3, n) % 2 + 1).astype("int32")
-    assert np.array_equal(tcomp.compile(sch)(x).astype("float64"), x[::-1].astype(dtype(name).numpy).astype("float64"))
+    x = (np.arange(3 * n).reshape(3, n) % 2 + 1).astype(source)
+    guards = Guards()
+    out = guards.around(np.zeros((3, n), dtype(name).numpy))
+    tcomp.compile(sch)(guards.around(x), out=out)
+    assert np.array_equal(out.astype("float64"), x[::-1].astype(dtype(name).numpy).astype("float64"))
+    assert not guards.damage()
+
+
+def test_guards_notice_a_byte_too_many() -> None:
+    guards = Guards()
+    a = guards.around(np.zeros(3, np.int16))
+    assert not guards.damage()
+    np.lib.stride_tricks.as_strided(a, (4,), writeable=True)[3] = 5
+    assert guards.damage() == "2 bytes behind array 0, int16[3], written, the first at 0"
 
 
 def _sum_of_products(n: int, parts: int) -> list[te.Tensor]:

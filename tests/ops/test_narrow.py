@@ -102,3 +102,15 @@ def test_dtypes_that_do_not_fit_are_refused() -> None:
         g.matmul(x, y)
     with pytest.raises(ShapeError, match="int32 or int8, not float64"):
         g.matmul(x, g.input("z", (4, 5), "int8"), out_dtype="float64")
+
+
+@pytest.mark.parametrize("columns", [1, 3, 16, 17])
+def test_a_product_of_few_columns_with_what_follows_in_its_own_block(columns: int, rng: np.random.Generator) -> None:
+    """The block behind reads a single column, where vectors are of sixteen."""
+    g = GraphBuilder()
+    x = g.input("x", (1, 4), "bfloat16")
+    w, least = (rng.standard_normal(s).astype(dtype("bfloat16").numpy) for s in ((4, columns), ()))
+    exe = tcomp.compile(g.build(g.minimum(g.constant(least), g.relu(g.matmul(x, g.constant(w))))))
+    given = rng.standard_normal((1, 4)).astype(dtype("bfloat16").numpy)
+    want = np.minimum(np.maximum(given.astype("float64") @ w.astype("float64"), 0), float(least))
+    np.testing.assert_allclose(exe(given).astype("float64"), want, rtol=1e-2, atol=1e-2)

@@ -34,41 +34,47 @@ class Machine:
     features: str
 
 
-_idle: dict[Machine, deque[Any]] = {}
-"""LLVM's target machines that wait for the next module; one thread at a time uses one."""
+class _Workshop:
+    """LLVM's target machine, and the builder of its passes: making a builder anew for each module would leak some of it each time."""
+
+    def __init__(self, machine: Machine) -> None:
+        # the default code model is the large one, which costs an indirect call for each external function
+        self.target = llvm.Target.from_triple(machine.triple).create_target_machine(
+            cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
+        )
+        options = llvm.create_pipeline_tuning_options(speed_level=3)
+        options.loop_vectorization = False  # vectors are explicit
+        options.slp_vectorization = False
+        options.loop_unrolling = True
+        self.builder = llvm.create_pass_builder(self.target, options)
+        options.close()
+
+    def run_passes(self, module: Any) -> None:
+        passes = self.builder.getModulePassManager()  # a run uses them up
+        try:
+            passes.run(module, self.builder)
+        finally:
+            # llvmlite's own class hides the method that frees the passes behind one that does nothing
+            NewPassManager._dispose(passes)
+            passes.detach()
+
+
+_idle: dict[Machine, deque[_Workshop]] = {}
+"""Workshops that wait for the next module; one thread at a time uses one."""
 
 
 @contextmanager
-def _target_machine(machine: Machine) -> Iterator[Any]:
+def _workshop(machine: Machine) -> Iterator[_Workshop]:
     _initialise()
     waiting = _idle.setdefault(machine, deque())
     try:
         found = waiting.pop()
     except IndexError:  # all are at work
-        # the default code model is the large one, which costs an indirect call for each external function
-        found = llvm.Target.from_triple(machine.triple).create_target_machine(
-            cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
-        )
+        found = _Workshop(machine)
     try:
         yield found
     finally:
         waiting.append(found)
-
-
-def _run_passes(module: Any, target: Any) -> None:
-    options = llvm.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization = False  # vectors are explicit
-    options.slp_vectorization = False
-    options.loop_unrolling = True
-    with llvm.create_pass_builder(target, options) as builder:
-        passes = builder.getModulePassManager()
-        try:
-            passes.run(module, builder)
-        finally:
-            # llvmlite's own class hides the method that frees the passes behind one that does nothing
-            NewPassManager._dispose(passes)
-            passes.detach()
-    options.close()
 
 
 def _initialise() -> None:
@@ -80,7 +86,7 @@ def _initialise() -> None:
             _initialised = True
 
 
-def _optimise(text: str, target: Any) -> Any:
+def _optimise(text: str, shop: _Workshop) -> Any:
     """Parse, verify and optimise a module.
 
     Raises:
@@ -94,19 +100,19 @@ def _optimise(text: str, target: Any) -> Any:
     for function in module.functions:
         if function.is_declaration and not function.name.startswith("llvm."):
             function.add_function_attribute("nonlazybind")
-    module.triple = target.triple
-    module.data_layout = str(target.target_data)
-    _run_passes(module, target)
+    module.triple = shop.target.triple
+    module.data_layout = str(shop.target.target_data)
+    shop.run_passes(module)
     return module
 
 
 def emit_object(text: str, machine: Machine) -> bytes:
     """Object code of a module."""
-    with _target_machine(machine) as target, _optimise(text, target) as module:
-        return target.emit_object(module)
+    with _workshop(machine) as shop, _optimise(text, shop) as module:
+        return shop.target.emit_object(module)
 
 
 def emit_assembly(text: str, machine: Machine) -> str:
     """Assembly of a module."""
-    with _target_machine(machine) as target, _optimise(text, target) as module:
-        return target.emit_assembly(module)
+    with _workshop(machine) as shop, _optimise(text, shop) as module:
+        return shop.target.emit_assembly(module)

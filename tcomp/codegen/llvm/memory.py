@@ -110,7 +110,11 @@ class MemoryEmitter:
                 self.builder.store(value, at, align=d.itemsize)
             else:
                 lanes = self.splat(mask, d.lanes)
-                lanes = self.builder.and_(lanes, self.unknown_true(d.lanes)) if d.itemsize < 4 else lanes
+                lanes = (
+                    self.builder.and_(lanes, self.unknown_true(d.lanes))
+                    if d.itemsize < (4 if d.is_float else 8)
+                    else lanes
+                )
                 args = [value, at, align, lanes]
                 self.intrinsic(f"llvm.masked.store.{mangled(d)}.p0", ir.VoidType(), args)
             return

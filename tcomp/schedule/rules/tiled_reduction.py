@@ -28,6 +28,7 @@ from ..library import (
     loaded,
     pack_operand,
     points,
+    reduce_loops,
     spatial_loops,
     steps_along,
     tile_write_back,
@@ -230,7 +231,7 @@ def apply(sch: Schedule, target: Target) -> None:
             sch.compute_at(name, sch.get_loops(acc)[0])
         vectorize_innermost(sch, name, tile.lanes, 1)
     dot = _dot_of(sch, acc, target)
-    if dot is not None:
+    if dot is not None and _fills_lanes(sch, acc, depth, tile.vectors * tile.lanes):
         accumulate_dots(sch, acc, depth, tile.vectors, tile.lanes, *dot)
         unroll_and_vectorize(sch, inner)
         return
@@ -277,6 +278,14 @@ def _dot_of(sch: Schedule, acc: str, target: Target) -> tuple[str, int] | None:
     if len(packed) != 1 or len(others) != 1:
         return None
     return dot_instruction(target, others[0].dtype, packed[0].dtype)
+
+
+def _fills_lanes(sch: Schedule, acc: str, depth: int, count: int) -> bool:
+    """Whether the innermost spatial loop of a tile has as many iterations as its vectors have lanes: not so where what follows reads
+    a single column."""
+    reducing = set(reduce_loops(sch, acc))
+    inner = [v for v in sch.get_loops(acc)[depth:] if v not in reducing]
+    return bool(inner) and sch.get_extent(inner[-1]) == count
 
 
 def _fills_panels(sch: Schedule, acc: str, name: str) -> bool:
