@@ -5,8 +5,10 @@
 ;   the caller, so nothing waits for a thread that waits for it.
 ;
 ; Each worker has a slot of its own with a ticket number. The caller publishes the job and opens it, then adds one to the
-; ticket of each worker it wants; a worker waits for its ticket to change by spinning a while, then yielding, then sleeping
-; on a condition variable. A worker that wakes up enters the job if it is still open. The caller works too; when no range is
+; ticket of each worker it wants; a worker waits for its ticket to change by spinning a while, then sleeping on a condition
+; variable. While a model runs (between tcomp_begin_run and tcomp_end_run) more regions are sure to come, and workers spin on; they
+; never yield their core, which a neighbour of low priority would then keep for milliseconds, unless there are more threads than
+; cores. A worker that wakes up enters the job if it is still open. The caller works too; when no range is
 ; left it closes the job, and waits only for the workers inside. So a worker that the system does not run in time (because
 ; other programs' threads spin on its core, say) delays nobody, and a job's fields never change under a worker that reads
 ; them: they are written only while the job is closed and nobody is inside.
@@ -23,6 +25,11 @@
 @limit = internal global i32 1
 @limit_key = internal global i32 0
 @spin_turns = internal global i32 1000
+@cores = internal global i32 1
+; models that run at this moment
+@runs = internal global i32 0, align 64
+; whether the last region has more threads than there are cores
+@crowded = internal global i32 0
 @yield_turns = internal constant i32 64
 
 @job_next = internal global i64 0, align 64
@@ -80,6 +87,7 @@ done:
 define internal i32 @await(ptr %slot, i32 %seen) {
 entry:
   %spins = load atomic i32, ptr @spin_turns monotonic, align 4
+  %patience = mul i32 %spins, 64
   %yields = load i32, ptr @yield_turns
   %sleeping = getelementptr %slot, ptr %slot, i32 0, i32 1
   %mutex = getelementptr %slot, ptr %slot, i32 0, i32 5
@@ -92,13 +100,23 @@ spin:
   br i1 %a.new, label %found.spin, label %spin.more
 spin.more:
   %i.left = icmp slt i32 %i, %spins
-  br i1 %i.left, label %spin.again, label %yield
+  br i1 %i.left, label %spin.again, label %enough
 spin.again:
   call void @pause()
   %i1 = add i32 %i, 1
   br label %spin
+enough:
+  %crowded = load atomic i32, ptr @crowded monotonic, align 4
+  %is.crowded = icmp ne i32 %crowded, 0
+  br i1 %is.crowded, label %yield, label %look
+look:
+  %runs = load atomic i32, ptr @runs monotonic, align 4
+  %in.run = icmp sgt i32 %runs, 0
+  %i.patient = icmp slt i32 %i, %patience
+  %wait.on = and i1 %in.run, %i.patient
+  br i1 %wait.on, label %spin.again, label %sleep
 yield:
-  %j = phi i32 [ 0, %spin.more ], [ %j1, %yield.again ]
+  %j = phi i32 [ 0, %enough ], [ %j1, %yield.again ]
   %b = load atomic i32, ptr %slot acquire, align 4
   %b.new = icmp ne i32 %b, %seen
   br i1 %b.new, label %found.yield, label %yield.more
@@ -255,6 +273,10 @@ prepare:
   %have = call i32 @start(i32 %helpers)
   %few = icmp slt i32 %have, %helpers
   %called = select i1 %few, i32 %have, i32 %helpers
+  %cores = load i32, ptr @cores
+  %more.than.cores = icmp sge i32 %called, %cores
+  %crowded = zext i1 %more.than.cores to i32
+  store atomic i32 %crowded, ptr @crowded monotonic, align 4
   ; four ranges a thread: enough to even out threads of unequal speed
   %parts = shl i64 %threads, 2
   %round = sub i64 %parts, 1
@@ -305,8 +327,20 @@ release:
   ret void
 }
 
+; around the kernels of a model
+define void @tcomp_begin_run() {
+  %before = atomicrmw add ptr @runs, i32 1 monotonic
+  ret void
+}
+
+define void @tcomp_end_run() {
+  %before = atomicrmw sub ptr @runs, i32 1 monotonic
+  ret void
+}
+
 ; once, before anything else
-define void @tcomp_start_pool() {
+define void @tcomp_start_pool(i32 %cores) {
+  store i32 %cores, ptr @cores
   %error = call i32 @pthread_key_create(ptr @limit_key, ptr null)
   ret void
 }
@@ -339,6 +373,7 @@ define void @tcomp_set_spin(i32 %turns) {
 ; in a child process, where no worker exists any more
 define void @tcomp_after_fork() {
   store i32 0, ptr @started
+  store atomic i32 0, ptr @runs seq_cst, align 4
   store atomic i32 -2147483648, ptr @job_state seq_cst, align 4
   store atomic i32 0, ptr @busy seq_cst, align 4
   ret void

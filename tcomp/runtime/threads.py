@@ -101,7 +101,7 @@ class _Pool:
         self.library = library
         self.addresses = addresses
         void, i32 = ctypes.CFUNCTYPE(None), ctypes.c_int32
-        void(addresses["tcomp_start_pool"])()
+        ctypes.CFUNCTYPE(None, i32)(addresses["tcomp_start_pool"])(usable_cores())
         self.set_num_threads = ctypes.CFUNCTYPE(None, i32)(addresses["tcomp_set_num_threads"])
         self.get_num_threads = ctypes.CFUNCTYPE(i32)(addresses["tcomp_get_num_threads"])
         self.use_threads = ctypes.CFUNCTYPE(None, i32)(addresses["tcomp_use_threads"])

@@ -28,6 +28,10 @@ def entry_module(steps: Sequence[KernelCall | Copy], flush_denormals: bool = Fal
         element = I64 if a.kind == "dims" else PTR
         return builder.load(builder.gep(tables[a.kind], [at], source_etype=element), typ=element)
 
+    def call(name: str) -> None:
+        builder.call(ir.Function(module, ir.FunctionType(ir.VoidType(), []), name), [])
+
+    call("tcomp_begin_run")
     if flush_denormals:
         flush = ir.Function(module, ir.FunctionType(I32, []), "tcomp_flush_denormals")
         mode = builder.call(flush, [])
@@ -45,5 +49,6 @@ def entry_module(steps: Sequence[KernelCall | Copy], flush_denormals: bool = Fal
     if flush_denormals:
         restore = ir.Function(module, ir.FunctionType(ir.VoidType(), [I32]), "tcomp_restore_mode")
         builder.call(restore, [mode])
+    call("tcomp_end_run")
     builder.ret_void()
     return str(module)

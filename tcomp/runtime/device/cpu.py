@@ -11,7 +11,15 @@ from ..threads import install_pool, installed_pool, runtime_source
 
 llvm = lazy_module("llvmlite.binding")
 
-_CALLED_BY_KERNELS = ("tcomp_parallel_for", "tcomp_take", "tcomp_give", "tcomp_flush_denormals", "tcomp_restore_mode")
+_CALLED_BY_KERNELS = (
+    "tcomp_parallel_for",
+    "tcomp_take",
+    "tcomp_give",
+    "tcomp_begin_run",
+    "tcomp_end_run",
+    "tcomp_flush_denormals",
+    "tcomp_restore_mode",
+)
 _SETTINGS = (
     "tcomp_start_pool",
     "tcomp_use_threads",
