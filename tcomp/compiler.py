@@ -17,6 +17,7 @@ from .ir.graph import ConstRef, FuncCall, Operand, TensorType
 from .ir.module import IRModule
 from .ir.primfunc import PrimFunc
 from .ir.printer import text
+from .ir.query import free_vars
 from .ir.verify import verify
 from .lazy import lazy_module
 from .passes import GRAPH, LOWER, FuseOps, MemoryPlan, PackWeights, Pipeline, Slot, plan_memory
@@ -151,7 +152,7 @@ def _lower(
     _refuse_symbolic(module)
     seen = {"traced": module}
     graph = GRAPH.run(module)
-    graph = seen["graph"] = Pipeline((_pack(target, winograd),), graph.facts).run(graph)
+    graph = seen["graph"] = Pipeline((packing(target, winograd),), graph.facts).run(graph)
     fused = seen["fused"] = Pipeline((FuseOps(store=cache, version=fingerprint()),)).run(graph)
     return seen, LOWER.run(fused)
 
@@ -169,7 +170,7 @@ def _refuse_symbolic(module: IRModule) -> None:
             )
 
 
-def _pack(target: Target, winograd: bool) -> PackWeights:
+def packing(target: Target, winograd: bool = True) -> PackWeights:
     """The pass that lays weights out as the target's rules want them."""
 
     def width(extents: Sequence[int], weight: TensorType) -> int:
@@ -364,8 +365,15 @@ def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int
         0,
         1,
         _stages({}, IRModule({}), {func.name: kernel}),
+        scratch=_scratch(kernel, func.dims) if func.dims else (),
     )
     return Executable(program, library, num_threads, lacking=target.missing_here())
+
+
+def _scratch(kernel: Any, dims: Sequence[Var]) -> tuple[tuple[str, Extent], ...]:
+    """The bytes of the buffers whose size is known only when the kernel is called."""
+    found = [(name, _extent(nbytes, dims)) for name, nbytes in kernel.scratch() if free_vars(nbytes) <= set(dims)]
+    return tuple((name, nbytes) for name, nbytes in found if isinstance(nbytes, Extent))
 
 
 _ARITHMETIC = {Add: "+", Sub: "-", Mul: "*", FloorDiv: "//", FloorMod: "%", Min: "min", Max: "max"}

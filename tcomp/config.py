@@ -58,3 +58,12 @@ def config() -> Config:
         code_limit=_integer("TCOMP_CODE_LIMIT", 32768, 1, 1 << 40),
         spin=_integer("TCOMP_SPIN", 1000, 0, 1_000_000),
     )
+
+
+@cache
+def memory_bytes() -> int:
+    """Physical memory of this machine; 64 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 36

@@ -10,10 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-_OURS = (
-    os.path.dirname(os.path.abspath(__file__)),
-    os.path.dirname(os.path.abspath(os.__file__)) + os.sep + "functools",
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PYTHON = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED = f"{os.sep}site-packages{os.sep}"
+_COMMAND_LINES = tuple(
+    f"{os.sep}site-packages{os.sep}{name}{os.sep}" for name in ("typer", "click", "rich", "pluggy", "_pytest")
 )
+"""What stands between a command and the program that it runs."""
 
 
 class TcompError(Exception):
@@ -78,11 +81,13 @@ class InternalError(TcompError):
 
 
 def user_location() -> str:
-    """`file:line` of the nearest caller outside this package (and functools), or an empty string."""
+    """`file:line` of the nearest caller outside this package, Python's library and what runs commands, or an empty string."""
     frame = sys._getframe(1)
     while frame is not None:
-        name = frame.f_code.co_filename
-        if not os.path.abspath(name).startswith(_OURS) and not name.startswith("<"):
+        name = os.path.abspath(frame.f_code.co_filename)
+        is_library = name.startswith(_OURS) or (name.startswith(_PYTHON) and _INSTALLED not in name)
+        is_command = any(c in name for c in _COMMAND_LINES)
+        if not (is_library or is_command or frame.f_code.co_filename.startswith("<")):
             return f"{os.path.basename(name)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import pytest
 import frontend as ndl
 import tcomp
 from tcomp import te
-from tcomp.errors import InputError
+from tcomp.errors import InputError, TcompError
 from tcomp.ops import GraphBuilder
 from tcomp.runtime.executable import _free_count
 from tcomp.runtime.extents import Extent
+from tcomp.schedule import Schedule
 
 N = 257
 
@@ -132,3 +134,22 @@ def test_extents_are_data() -> None:
     assert dims == [9, 5]
     with pytest.raises(InputError, match="divides by zero"):
         Extent("4 // n", ("//", 4, ("dim", 0))).value([0])
+
+
+def test_memory_that_only_the_call_decides_is_asked_for_in_words() -> None:
+    n = te.var("n")
+    b, k = te.placeholder((n,), name="B"), te.reduce_axis(n, "k")
+    cube = te.compute((n, n, n), lambda i, j, m: b[i] * b[j] * b[m], name="cube")
+    total = te.compute((n,), lambda i: te.sum(cube[i, k, k], axis=k), name="C")
+    exe = tcomp.compile(Schedule(te.create_prim_func([b, total], "k")))
+    assert np.allclose(exe(np.full(8, 0.5, "float32")), 1.0)
+    with pytest.raises(InputError, match="buffer cube inside the kernel would take 29802 GiB: with n = 20000"):
+        exe(np.ones(20_000, "float32"))
+
+
+def test_errors_name_the_line_that_asked() -> None:
+    with pytest.raises(TcompError, match=r"requested at test_arguments.py:\d+"):
+        te.placeholder((-1,))
+    with pytest.raises(TcompError) as error, ThreadPoolExecutor(1) as pool:
+        pool.submit(te.placeholder, (-1,)).result()  # nobody's line, and surely not one of Python's library
+    assert "requested at" not in str(error.value)

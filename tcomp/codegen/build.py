@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
-from math import prod
+from functools import cached_property, reduce
+from operator import mul
 
-from ..config import config
+from ..config import config, memory_bytes
 from ..errors import InternalError, TargetError, TcompError, UnsupportedError
 from ..ir.arith import simplify
 from ..ir.equal import structural_hash
-from ..ir.expr import Const
+from ..ir.expr import Const, Expr, const
 from ..ir.primfunc import PrimFunc
 from ..ir.repro import write_reproducer
 from ..ir.stmt import Allocate, walk_statements
@@ -33,14 +33,6 @@ llvm_kernel = lazy_module("tcomp.codegen.llvm.kernel")
 
 Scheduler = Callable[[PrimFunc], tuple[PrimFunc, str, str]]
 """unscheduled kernel -> (scheduled kernel, the rule's name, the schedule as Python)"""
-
-
-def _memory_bytes() -> int:
-    """Physical memory of this machine; 64 GiB where the system does not tell."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 36
 
 
 @dataclass
@@ -115,21 +107,24 @@ class Kernel:
         Raises:
             UnsupportedError: a buffer of fixed size inside the kernel is too large.
         """
-        limit = _memory_bytes()
+        limit = memory_bytes()
+        for name, nbytes in self.scratch():
+            if isinstance(nbytes, Const) and nbytes.value > limit:
+                raise UnsupportedError(
+                    f"cannot compile kernel {self.func.name}: buffer {name} would take {nbytes.value / 2**30:.0f} GiB",
+                    why=f"this machine has {limit / 2**30:.0f} GiB",
+                    hint="compute its producer inside a loop of its consumer (compute_at), or keep less of it",
+                )
+
+    def scratch(self) -> list[tuple[str, Expr]]:
+        """The buffers that the kernel makes while it runs: their names and bytes."""
+        found = []
         for s in walk_statements(self.lowered.body):
             if isinstance(s, Allocate):
-                elements = [
-                    simplify(e)
-                    for e in (s.buffer.strides[:1] + s.buffer.shape[:1] if s.buffer.strides else s.buffer.shape)
-                ]
-                if all(isinstance(e, Const) for e in elements):
-                    nbytes = prod(e.value for e in elements) * s.buffer.dtype.itemsize
-                    if nbytes > limit:
-                        raise UnsupportedError(
-                            f"cannot compile kernel {self.func.name}: buffer {s.buffer.name} would take {nbytes / 2**30:.0f} GiB",
-                            why=f"this machine has {limit / 2**30:.0f} GiB",
-                            hint="compute its producer inside a loop of its consumer (compute_at), or keep less of it",
-                        )
+                b = s.buffer
+                extents = b.strides[:1] + b.shape[:1] if b.strides else b.shape
+                found.append((b.name, simplify(reduce(mul, extents, const(b.dtype.itemsize)))))
+        return found
 
     @cached_property
     def llvm_text(self) -> str:

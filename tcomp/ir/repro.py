@@ -7,6 +7,7 @@ import itertools
 import tempfile
 import zlib
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +116,18 @@ def from_python(source: str, name: str = "program") -> Any:
 _numbers = itertools.count()
 
 
+@cache
+def _temporary_folder() -> str:
+    return tempfile.mkdtemp(prefix="tcomp-reproducers-")
+
+
 def write_reproducer(name: str, x: Node, folder: str | None = None) -> Path:
     """Write a program as text, and as Python that rebuilds it; returns the path of the latter.
 
     Args:
-        folder: where to; by default TCOMP_DUMP, else a new temporary folder.
+        folder: where to; by default TCOMP_DUMP, else a temporary folder, one for the whole process.
     """
-    target = Path(folder or config().dump or tempfile.mkdtemp(prefix="tcomp-"))
+    target = Path(folder or config().dump or _temporary_folder())
     target.mkdir(parents=True, exist_ok=True)
     base = f"{next(_numbers):03d}_{plain_name(name)}"
     (target / f"{base}.txt").write_text(text(x) + "\n", encoding="utf-8")

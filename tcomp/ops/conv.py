@@ -74,11 +74,12 @@ def infer_image(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     rank("conv2d", w, 4, "kernel")
     n, c, h, width, o, i, kh, kw = _conv_parts(args, attrs)
     groups = attrs["groups"]
-    if groups < 1 or c % groups or o % groups or i != c // groups:
+    if groups < 1 or c % groups or o % groups:
+        raise mismatch("conv2d", f"{c} channels and {o} outputs must both divide by {groups} groups", x, w)
+    if i != c // groups:
         raise mismatch(
-            "conv2d", f"{c} channels in {groups} groups need kernels of {c / groups:g} channels, not {i}; "
-            f"{o} outputs must divide by {groups}", x, w
-        )  # fmt: skip
+            "conv2d", f"{c} channels in {groups} groups need kernels of {c // groups} channels, not {i}", x, w
+        )
     (sh, sw), (dh, dw) = pair("conv2d", attrs["stride"], "stride"), pair("conv2d", attrs["dilation"], "dilation")
     if min(sh, sw, dh, dw) < 1:
         raise ShapeError("conv2d: stride and dilation are at least 1")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import memory_bytes
 from ..dtype import dtype
 from ..errors import InputError
 from .extents import Extent, evaluate_shape
@@ -148,6 +149,23 @@ def result_shapes(specs: Sequence[Spec], dims: Sequence[int], names: Sequence[st
             known = ", ".join(f"{k} = {n}" for k, n in zip(names, dims))
             raise InputError(f"result {spec} would have a negative extent", why=f"with {known} its shape is {shape}")
     return shapes
+
+
+def check_scratch(scratch: Sequence[tuple[str, Extent]], dims: Sequence[int], names: Sequence[str]) -> None:
+    """Refuse a call whose kernels would need more memory than there is: asking for it would end the process.
+
+    Raises:
+        InputError: a buffer inside is larger than this machine's memory.
+    """
+    for name, extent in scratch:
+        nbytes = extent.value(dims)
+        if nbytes > memory_bytes():
+            known = ", ".join(f"{k} = {n}" for k, n in zip(names, dims))
+            raise InputError(
+                f"buffer {name} inside the kernel would take {nbytes / 2**30:.0f} GiB",
+                why=f"with {known}; this machine has {memory_bytes() / 2**30:.0f} GiB",
+                hint="compute its producer inside a loop of its consumer (compute_at), or keep less of it",
+            )
 
 
 def check_outputs(out: Any, specs: Sequence[Spec], shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:

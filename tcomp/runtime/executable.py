@@ -16,7 +16,8 @@ import numpy as np
 from ..dtype import dtype
 from ..errors import InputError, TargetError, TcompError
 from . import threads
-from .arguments import IndexCheck, Spec, bind, check_indices, check_outputs, result_shapes
+from .arguments import IndexCheck, Spec, bind, check_indices, check_outputs, check_scratch, result_shapes
+from .extents import Extent
 from .report import Memory, Profile, ProfileRow, Timing
 
 ALIGN = 64
@@ -65,6 +66,7 @@ class Program:
         dims: the names of symbolic extents, in the order in which kernels get them.
         updates: (input, result) pairs: the result is written where the input lies.
         checks: the inputs that are places, tested before each run.
+        scratch: buffers that kernels make while they run, of a size that the symbolic extents decide: their names and bytes.
     """
 
     inputs: tuple[Spec, ...]
@@ -78,6 +80,7 @@ class Program:
     stages: Callable[[str, str | None], str] | None = field(default=None, repr=False)
     updates: tuple[tuple[int, int], ...] = ()
     checks: tuple[IndexCheck, ...] = ()
+    scratch: tuple[tuple[str, Extent], ...] = ()
 
 
 class _Frame:
@@ -266,6 +269,7 @@ class Executable:
     def _outputs(self, out: Any, dims: Sequence[int]) -> list[np.ndarray]:
         specs = self.program.outputs
         shapes = result_shapes(specs, dims, self.program.dims)
+        check_scratch(self.program.scratch, dims, self.program.dims)
         if out is not None:
             return check_outputs(out, specs, shapes)
         return [_empty(shape, np.dtype(dtype(spec.dtype).numpy)) for shape, spec in zip(shapes, specs)]

@@ -180,12 +180,12 @@ def _reduction(op: Compute, out: list[Buffer], index: tuple[Expr, ...], lower: A
     types = tuple(e.dtype for e in sources)
     identity = first.reducer.identity(types)
     order = [b.index for b in op.bodies if isinstance(b, Reduce)]
+    if order != list(range(len(sources))):
+        raise ExprError(f"compute {op.name}: return all {len(sources)} results of {first.reducer.name}, in order")
     init = seq([Store(out[n], index, identity[i]) for n, i in enumerate(order)])
     held = tuple(Load(b, index) for b in out)
     if len(out) == 1:
         return init, _with_names(named, lower, Store(out[0], index, first.reducer.combine(held, sources)[0]))
-    if order != list(range(len(sources))):
-        raise ExprError(f"compute {op.name}: return all {len(sources)} results of {first.reducer.name}, in order")
     # all results are computed from the old accumulators before any is stored
     old = tuple(Var(f"old{i}", t) for i, t in enumerate(types))
     values = tuple(Var(f"new{i}", t) for i, t in enumerate(types))

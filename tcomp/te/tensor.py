@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from ..dtype import DType, dtype, float32
@@ -114,6 +115,8 @@ class Compute:
 def _shape(shape: Any, where: str) -> tuple[Expr, ...]:
     extents = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     out = tuple(as_index(e) for e in extents)
+    if prod(e.value for e in out if isinstance(e, Const)) >= 2**62:
+        raise ExprError(f"{where}: the shape {tuple(extents)} has more elements than can be counted")
     for e in out:
         if isinstance(e, Const) and e.value < 0:
             raise ExprError(f"{where}: a negative extent in the shape {tuple(extents)}")
@@ -191,7 +194,13 @@ def _axis_names(f: Callable[..., Any], ndim: int, name: str) -> Sequence[str]:
 
 def _check_body(body: Expr, name: str) -> None:
     for source in body.sources if isinstance(body, Reduce) else (body,):
-        if any(isinstance(e, Reduce) for e in unique_nodes(source)):
+        nodes = [e for e in unique_nodes(source) if isinstance(e, Expr)]
+        vector = next((e.dtype for e in nodes if e.dtype.lanes > 1), None)
+        if vector is not None:
+            raise ExprError(
+                f"compute {name}: {vector} is a vector, elements are scalars", hint="schedules make vectors"
+            )
+        if any(isinstance(e, Reduce) for e in nodes):
             raise ExprError(
                 f"compute {name}: a reduction stands inside a larger expression",
                 why="each reduction is a stage of its own",

@@ -12,7 +12,7 @@ import typer
 from rich.progress import track
 
 from ..codegen.lowering import STEPS
-from ..compiler import compile
+from ..compiler import compile, packing
 from ..errors import TcompError
 from ..ir.interp import interpret, run
 from ..ir.module import IRModule
@@ -57,11 +57,12 @@ def opt(path: Path, passes: str = typer.Option("", help="names of passes, by com
         print(compile(sch).ir("llvm"))
         return
     names = [n for n in passes.split(",") if n] or [type(p).__name__ for q in (GRAPH, FUSE, LOWER) for p in q.passes]
-    unknown = [n for n in names if n not in ALL]
+    known = {**ALL, "PackWeights": packing(Target.parse("cpu"))}
+    unknown = [n for n in names if n not in known]
     if unknown:
-        raise TcompError(f"no pass {unknown[0]!r}", hint=f"one of {', '.join(ALL)}")
+        raise TcompError(f"no pass {unknown[0]!r}", hint=f"one of {', '.join(known)}")
     facts = frozenset({"typed", "canonical", "fused"})
-    print(text(Pipeline(tuple(ALL[n] for n in names), facts).run(program)))
+    print(text(Pipeline(tuple(known[n] for n in names), facts).run(program)))
 
 
 @app.command()
@@ -171,11 +172,10 @@ def _bisect_module(module: IRModule) -> None:
     rng = np.random.default_rng(0)
     inputs = [random_array(p.type, rng) for p in module.main.params]
     want = evaluate(module, inputs, exact=True)
-    for pipeline in (GRAPH, FUSE):
-        for p in pipeline.passes:
-            module = Pipeline((p,), module.facts | p.requires).run(module)
-            got = evaluate(module, inputs, exact=True)
-            _report(type(p).__name__, max(map(relative_error, got, want)))
+    for p in (*GRAPH.passes, packing(Target.parse("cpu")), *FUSE.passes):
+        module = Pipeline((p,), module.facts | p.requires).run(module)
+        got = evaluate(module, inputs, exact=True)
+        _report(type(p).__name__, max(map(relative_error, got, want)))
     module = LOWER.run(module)
     _report("LowerToPrimFuncs", max(map(relative_error, run_kernels(module, inputs), want)))
     for name, f in module.functions.items():

@@ -10,6 +10,7 @@ from tcomp import te
 from tcomp.dtype import float32
 from tcomp.errors import ScheduleError
 from tcomp.ir import Block, Buffer, For, IterVar, Load, PrimFunc, Select, Store, Var, const
+from tcomp.ir.interp import run
 from tcomp.ir.node import with_fields
 from tcomp.ir.stmt import seq
 from tcomp.schedule import Schedule
@@ -271,3 +272,43 @@ def test_a_block_that_writes_elsewhere_stays() -> None:
 def test_kernels_of_the_other_tests_are_as_they_seem() -> None:
     for func in (product(), matmul()):
         check(Schedule(func), func)
+
+
+def test_an_axis_of_one_split_wide_may_go_inside_the_reduction() -> None:
+    a, b, k = te.placeholder((20, 12), name="A"), te.placeholder((12, 1), name="B"), te.reduce_axis(12, "k")
+    func = te.create_prim_func([a, b, te.compute((20, 1), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="C")])
+    sch = Schedule(func)
+    i, j, r = sch.get_loops("C")
+    sch.split(i, [None, 8])
+    sch.reorder(r, sch.split(j, [None, 16])[1])
+    check(sch, func)
+
+
+@pytest.mark.parametrize("step", ["decompose_reduction", "rfactor"])
+def test_a_bound_loop_keeps_its_thread(step: str) -> None:
+    a, k = te.placeholder((6, 5, 16), name="A"), te.reduce_axis(16, "k")
+    func = te.create_prim_func([a, te.compute((6, 5), lambda i, j: te.sum(a[i, j, k], axis=k), name="C")])
+    sch = Schedule(func)
+    i, j, r = sch.get_loops("C")
+    sch.bind(i, "blockIdx.x")
+    sch.bind(j, "threadIdx.x")
+    if step == "rfactor":
+        sch.rfactor("C", sch.split(r, [None, 4])[1])
+    else:
+        sch.decompose_reduction("C", j)
+    assert all(s.thread for s in sch.func.loops.values() if s.kind == "bound")
+    assert sum(s.thread == "threadIdx.x" for s in sch.func.loops.values()) == 2
+    check(sch, func)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5])
+def test_the_first_fetch_of_two_buffers_needs_an_iteration(size: int) -> None:
+    n = te.var("n")
+    a, k = te.placeholder((n, 4), name="A"), te.reduce_axis(4, "k")
+    func = te.create_prim_func([a, te.compute((n,), lambda i: te.sum(a[i, k], axis=k), name="C")])
+    sch = Schedule(func)
+    i = sch.get_loops("C")[0]
+    sch.double_buffer(sch.read_at(i, "C", "A", "local"), i)
+    x = filled(np.random.default_rng(0), (size, 4))
+    assert np.array_equal(tcomp.compile(sch)(x), x.sum(1))
+    assert np.array_equal(run(sch.func, [x], {func.dims[0]: size})[0], x.sum(1))

@@ -28,6 +28,7 @@ BAD_STEPS = {
     "split past the end": lambda s, i: s.split(i, [None, 2**62]),
     "split beyond int64": lambda s, i: s.split(i, [None, 2**63]),
     "pad by a number": lambda s, i: s.pad_einsum("C", 4),
+    "annotate as a pragma": lambda s, i: s.annotate(i, "pragma_prefetch", "foo"),
     "annotate without a key": lambda s, i: s.annotate(i, None, 1),
     "too many factors": lambda s, i: s.sample_perfect_tile(i, 10**9),
     "half a factor": lambda s, i: s.sample_perfect_tile(i, 2.5),
@@ -122,6 +123,16 @@ def test_lanes_of_costly_functions_count() -> None:
     sch.unroll(i)
     with pytest.raises(ScheduleError, match=r"\d+ instructions or more"):
         sch.vectorize(j)
+
+
+def test_sixteen_reversed_axes_fuse_and_run_in_parallel() -> None:
+    a = te.placeholder((2,) * 16, name="A")
+    sch = Schedule(
+        te.create_prim_func([a, te.compute((2,) * 16, lambda *i: a[tuple(1 - x for x in i)], name="C")], "flip")
+    )
+    sch.parallel(sch.fuse(*sch.get_loops("C")))
+    x = np.arange(1 << 16, dtype="float32").reshape((2,) * 16)
+    assert np.array_equal(tcomp.compile(sch)(x), np.flip(x))
 
 
 def test_the_limit_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:

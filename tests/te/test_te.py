@@ -77,6 +77,12 @@ def test_multi_stage_and_several_outputs(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     ("message", "make"),
     [
+        (
+            "return all 2 results of argmax",
+            lambda a, k: te.create_prim_func([a, te.compute((4,), lambda i: te.argmax(a[i, k], axis=k)[0], name="X")]),
+        ),
+        ("int32x4 is a vector", lambda a, k: te.compute((4,), lambda i: te.cast(a[i, 0], "int32x4"), name="X")),
+        ("more elements than can be counted", lambda a, k: te.placeholder((2**40, 2**30))),
         ("takes 2", lambda a, k: te.compute((4,), lambda i, j: a[i, j], name="X")),
         ("inside a larger expression", lambda a, k: te.compute((4,), lambda i: te.sum(a[i, k], axis=k) + 1.0)),
         ("reduce axes", lambda a, k: te.compute((4,), lambda i: te.sum(a[i, 0], axis=i))),

@@ -234,6 +234,10 @@ def check_annotate(func: PrimFunc, target: Var | BlockRef, key: str, value: Any)
     what = f"cannot annotate with {key!r}"
     if not isinstance(key, str) or not key.isidentifier():
         return Refusal(what, "a key is an identifier")
+    if key.startswith("pragma_"):
+        return Refusal(
+            what, "that is what pragma leaves behind", hint=f"pragma(loop, {key.removeprefix('pragma_')!r}, value)"
+        )
     if key == "tensor_intrin":
         return Refusal(what, "that is what tensorize leaves behind", hint="tensorize")
     if not isinstance(value, (bool, int, float, str)):

@@ -33,7 +33,7 @@ CHUNKS = 4
 
 
 def applies(func: PrimFunc, target: Target) -> bool:
-    return True
+    return len(final_blocks(func)) == 1
 
 
 def apply(sch: Schedule, target: Target) -> None:
@@ -45,8 +45,6 @@ def apply(sch: Schedule, target: Target) -> None:
     """
     inline_elementwise(sch)
     lanes = target.lanes(widest_itemsize(sch.func))
-    if len(final_blocks(sch.func)) != 1:
-        return
     is_big = is_worth_threads(sch.func, target.num_cores)
     names = reductions(sch.func)
     shared = _share(sch, names[0], target.num_cores * CHUNKS, lanes) if is_big and len(names) == 1 else None
