@@ -13,6 +13,9 @@
 ; other programs' threads spin on its core, say) delays nobody, and a job's fields never change under a worker that reads
 ; them: they are written only while the job is closed and nobody is inside.
 ;
+; Each thread has a share of the iterations, the same one in every region of as many iterations, so that what it left in its caches it
+; finds there again. It takes its share in four ranges, and then what is left of the others'.
+;
 ; Lost wake-ups cannot happen: a worker announces that it sleeps, under its mutex, before it looks at its ticket once
 ; more; the caller changes the ticket before it looks whether the worker sleeps (both sequentially consistent).
 
@@ -32,11 +35,13 @@
 @crowded = internal global i32 0
 @yield_turns = internal constant i32 64
 
-@job_next = internal global i64 0, align 64
+; where the rest of each share begins, each in a cache line of its own
+@job_shares = internal global [1024 x [8 x i64]] zeroinitializer, align 64
 ; workers inside, plus 2^31 while closed
 @job_state = internal global i32 -2147483648, align 64
 @job_wanted = internal global i32 0
 @job_count = internal global i64 0, align 64
+@job_parts = internal global i64 1
 @job_grain = internal global i64 1
 @job_body = internal global ptr null
 @job_context = internal global ptr null
@@ -62,23 +67,46 @@ define internal void @pause() alwaysinline {
   ret void
 }
 
-; take ranges of the current job until none is left
-define internal void @work() {
+; where a share begins
+define internal i64 @share_begin(i64 %share, i64 %parts, i64 %n) alwaysinline {
+  %product = mul i64 %share, %n
+  %begin = udiv i64 %product, %parts
+  ret i64 %begin
+}
+
+; take ranges of the current job until none is left, those of the own share first
+define internal void @work(i64 %self) {
 entry:
   %n = load i64, ptr @job_count
   %grain = load i64, ptr @job_grain
+  %parts = load i64, ptr @job_parts
   %body = load ptr, ptr @job_body
   %context = load ptr, ptr @job_context
+  %first = urem i64 %self, %parts
+  br label %look
+look:
+  %visited = phi i64 [ 0, %entry ], [ %visited1, %empty ]
+  %far.share = add i64 %first, %visited
+  %is.past = icmp uge i64 %far.share, %parts
+  %wrapped = sub i64 %far.share, %parts
+  %share = select i1 %is.past, i64 %wrapped, i64 %far.share
+  %next.share = add i64 %share, 1
+  %share.end = call i64 @share_begin(i64 %next.share, i64 %parts, i64 %n)
+  %counter = getelementptr [1024 x [8 x i64]], ptr @job_shares, i64 0, i64 %share
   br label %next
 next:
-  %begin = atomicrmw add ptr @job_next, i64 %grain monotonic
-  %more = icmp slt i64 %begin, %n
-  br i1 %more, label %run, label %done
+  %begin = atomicrmw add ptr %counter, i64 %grain monotonic
+  %more = icmp slt i64 %begin, %share.end
+  br i1 %more, label %run, label %empty
 run:
   %far = add i64 %begin, %grain
-  %end = call i64 @llvm.smin.i64(i64 %far, i64 %n)
+  %end = call i64 @llvm.smin.i64(i64 %far, i64 %share.end)
   call void %body(ptr %context, i64 %begin, i64 %end)
   br label %next
+empty:
+  %visited1 = add i64 %visited, 1
+  %all = icmp uge i64 %visited1, %parts
+  br i1 %all, label %done, label %look
 done:
   ret void
 }
@@ -150,6 +178,14 @@ found.yield:
 
 define internal ptr @worker(ptr %slot) {
 entry:
+  ; the caller is number 0
+  %at = ptrtoint ptr %slot to i64
+  %base = ptrtoint ptr @slots to i64
+  %offset = sub i64 %at, %base
+  %slot.end = getelementptr %slot, ptr null, i64 1
+  %slot.size = ptrtoint ptr %slot.end to i64
+  %number = udiv i64 %offset, %slot.size
+  %self = add i64 %number, 1
   ; the ticket is still what it was when the thread was made, or one more: the maker wrote the former into `sleeping`
   %hint = getelementptr %slot, ptr %slot, i32 0, i32 1
   %first = load atomic i32, ptr %hint acquire, align 4
@@ -175,7 +211,7 @@ take.part:
   %own.mode = call i32 @get_mode()
   %mode = load i32, ptr @job_mode
   call void @set_mode(i32 %mode)
-  call void @work()
+  call void @work(i64 %self)
   call void @set_mode(i32 %own.mode)
   %left = atomicrmw sub ptr @job_state, i32 1 acq_rel
   br label %again
@@ -277,23 +313,33 @@ prepare:
   %more.than.cores = icmp sge i32 %called, %cores
   %crowded = zext i1 %more.than.cores to i32
   store atomic i32 %crowded, ptr @crowded monotonic, align 4
-  ; four ranges a thread: enough to even out threads of unequal speed
+  ; four ranges a share: enough to even out threads of unequal speed
   %parts = shl i64 %threads, 2
   %round = sub i64 %parts, 1
   %sum = add i64 %n, %round
   %grain = udiv i64 %sum, %parts
   store i64 %n, ptr @job_count
   store i64 %grain, ptr @job_grain
+  store i64 %threads, ptr @job_parts
   store ptr %body, ptr @job_body
   store ptr %context, ptr @job_context
   %mode = call i32 @get_mode()
   store i32 %mode, ptr @job_mode
-  store atomic i64 0, ptr @job_next monotonic, align 8
+  br label %deal
+deal:
+  %share = phi i64 [ 0, %prepare ], [ %share1, %deal ]
+  %counter = getelementptr [1024 x [8 x i64]], ptr @job_shares, i64 0, i64 %share
+  %share.begin = call i64 @share_begin(i64 %share, i64 %threads, i64 %n)
+  store atomic i64 %share.begin, ptr %counter monotonic, align 8
+  %share1 = add i64 %share, 1
+  %dealt = icmp uge i64 %share1, %threads
+  br i1 %dealt, label %open, label %deal
+open:
   store atomic i32 %called, ptr @job_wanted monotonic, align 4
   store atomic i32 0, ptr @job_state release, align 4
   br label %ring
 ring:
-  %i = phi i32 [ 0, %prepare ], [ %i1, %ring.one ]
+  %i = phi i32 [ 0, %open ], [ %i1, %ring.one ]
   %left = icmp slt i32 %i, %called
   br i1 %left, label %ring.one, label %own
 ring.one:
@@ -301,7 +347,7 @@ ring.one:
   %i1 = add i32 %i, 1
   br label %ring
 own:
-  call void @work()
+  call void @work(i64 0)
   %before = atomicrmw or ptr @job_state, i32 -2147483648 acq_rel
   %spins = load atomic i32, ptr @spin_turns monotonic, align 4
   br label %wait
