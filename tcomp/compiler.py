@@ -27,6 +27,7 @@ from .runtime.device.cpu import load_objects
 from .runtime.executable import Executable, KernelInfo, Program
 from .runtime.extents import Code, Extent
 from .target import Target
+from .workers import helpers, scheduler
 
 if TYPE_CHECKING:
     from .schedule import Schedule
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 # what a model whose kernels are all in the cache does not need
 llvm_entry = lazy_module("tcomp.codegen.llvm.entry")
 scheduling = lazy_module("tcomp.schedule")
-rules = lazy_module("tcomp.schedule.rules.default")
+
 tiles = lazy_module("tcomp.schedule.rules.tiled_reduction")
 attention_rule = lazy_module("tcomp.schedule.rules.attention")
 winograd_rule = lazy_module("tcomp.schedule.rules.winograd")
@@ -99,7 +100,7 @@ def compile(
         if progress is not None:
             progress(len(done), len(kernels), k.func.name)
 
-    build_all(list(kernels.values()), cache, note)
+    build_all(list(kernels.values()), cache, note, helpers)
     calls, infos = _calls(lowered, plan, kernels)
     objects = dict.fromkeys(k.object_code for k in kernels.values())
     library = load_objects([*objects, _entry_object(calls, chosen, cache, denormals)])
@@ -216,14 +217,6 @@ def _spec(name: str, t: TensorType) -> Spec:
     return Spec(name, t.shape, t.dtype.name)
 
 
-def _scheduler(target: Target) -> Callable[[PrimFunc], tuple[PrimFunc, str, str]]:
-    def run(func: PrimFunc) -> tuple[PrimFunc, str, str]:
-        sch, rule = rules.default_schedule(func, target)
-        return sch.func, rule, str(sch.trace)
-
-    return run
-
-
 def _make_kernels(lowered: IRModule, target: Target, schedules: Mapping[str, UserSchedule]) -> dict[str, Kernel]:
     functions = {name: f for name, f in lowered.functions.items() if isinstance(f, PrimFunc)}
     unknown = schedules.keys() - functions.keys()
@@ -236,7 +229,7 @@ def _make_kernels(lowered: IRModule, target: Target, schedules: Mapping[str, Use
             schedules[name](sch)
             kernels[name] = _fixed_kernel(f, sch, target)
         else:
-            kernels[name] = make_kernel(f, target, _scheduler(target))
+            kernels[name] = make_kernel(f, target, scheduler(target))
     return kernels
 
 
@@ -337,7 +330,7 @@ def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int
     else:
         func = model
         verify(func)
-        kernel = make_kernel(func, target, _scheduler(target))
+        kernel = make_kernel(func, target, scheduler(target))
     cache = ObjectCache()
     build_all([kernel], cache)
     arguments = [Argument("args", i) for i in range(len(func.buffers))]

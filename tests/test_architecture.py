@@ -21,7 +21,8 @@ ALLOWED = {
     "target": {"errors", "lazy", "runtime"},
     "schedule": {"ir", "analysis", "config", "dtype", "errors", "lazy", "target"},
     "codegen": {"ir", "analysis", "errors", "dtype", "config", "lazy", "target"},
-    "compiler": {"codegen", "config", "errors", "ir", "lazy", "passes", "runtime", "schedule", "target"},
+    "workers": {"codegen", "config", "lazy", "runtime", "schedule", "target"},
+    "compiler": {"workers", "codegen", "config", "errors", "ir", "lazy", "passes", "runtime", "schedule", "target"},
     "cli": {"codegen", "errors", "ops", "target", "version"},
     "tools": {"analysis", "codegen", "compiler", "dtype", "errors", "ir", "ops", "passes", "schedule", "target", "te"},
 }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import mul
+from queue import Queue
+from threading import Thread
+from typing import Protocol
 
 from ..config import config, memory_bytes
 from ..errors import InternalError, TargetError, TcompError, UnsupportedError
@@ -42,12 +44,14 @@ class Kernel:
     Attributes:
         func: before scheduling.
         key: under which the object code is cached.
+        by_rules: whether the default rules schedule it.
     """
 
     func: PrimFunc
     target: Target
     scheduler: Scheduler
     key: str
+    by_rules: bool = True
     object_code: bytes = field(default=b"", repr=False)
 
     @property
@@ -134,23 +138,18 @@ class Kernel:
     def assembly(self) -> str:
         return emit_assembly(self.llvm_text, machine_of(self.target))
 
-    def build(self, cache: ObjectCache) -> Kernel:
-        """Fetch the object code from the cache, or make it.
+    def emit(self) -> bytes:
+        """Make the object code.
 
         Raises:
             InternalError: the code generator failed; the error says how to replay it.
         """
-        found = cache.get(self.key)
-        if found is None:
-            self.check_features()
-            self.check_memory()
-            try:
-                found = emit_object(self.llvm_text, machine_of(self.target))
-            except Exception as error:
-                raise self._failed(error) from error
-            cache.put(self.key, found)
-        self.object_code = found
-        return self
+        self.check_features()
+        self.check_memory()
+        try:
+            return emit_object(self.llvm_text, machine_of(self.target))
+        except Exception as error:
+            raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> TcompError:
         if isinstance(error, TcompError) and not isinstance(error, InternalError):
@@ -181,21 +180,81 @@ def make_kernel(func: PrimFunc, target: Target, scheduler: Scheduler, variant: s
         variant,
     )
     key = hashlib.blake2b("|".join(parts).encode(), digest_size=20).hexdigest()
-    return Kernel(func, target, scheduler, key)
+    return Kernel(func, target, scheduler, key, not variant)
 
 
-def build_all(kernels: Sequence[Kernel], cache: ObjectCache, on_done: Callable[[Kernel], None] | None = None) -> None:
-    """Build distinct kernels in parallel threads (LLVM runs outside the interpreter lock); equal ones once."""
+class Builder(Protocol):
+    """Somebody who builds kernels, in another process."""
+
+    def build(self, kernel: Kernel) -> bytes | None:
+        """The object code; None where it cannot."""
+
+
+Hire = Callable[[int], AbstractContextManager[Sequence[Builder]]]
+"""How many kernels there are to build -> those who help, while the context lasts."""
+
+
+def build_all(
+    kernels: Sequence[Kernel],
+    cache: ObjectCache,
+    on_done: Callable[[Kernel], None] | None = None,
+    hire: Hire | None = None,
+) -> None:
+    """Fetch the object code of distinct kernels from the cache, or make it, with some help; that of equal ones once."""
     unique: dict[str, Kernel] = {}
     for k in kernels:
         unique.setdefault(k.key, k)
-    with _collector_paused(), ThreadPoolExecutor(min(len(unique), os.cpu_count() or 1) or 1) as pool:
-        for done in pool.map(lambda k: k.build(cache), unique.values()):
-            gc.collect(0)
+    cold: deque[Kernel] = deque()
+    done: Queue[Kernel] = Queue()
+    for k in unique.values():
+        found = cache.get(k.key)
+        if found is None:
+            cold.append(k)
+        else:
+            k.object_code = found
+            done.put(k)
+
+    def finish(k: Kernel, code: bytes) -> None:
+        k.object_code = code
+        cache.put(k.key, code)
+        done.put(k)
+
+    def tell() -> None:
+        while not done.empty():
+            k = done.get()
             if on_done is not None:
-                on_done(done)
+                on_done(k)
+
+    with _collector_paused(), hire(len(cold)) if hire is not None else nullcontext(()) as helping:
+        threads = [Thread(target=_help, args=(h, cold, finish), daemon=True) for h in helping]
+        for t in threads:
+            t.start()
+        while threads or cold:
+            tell()
+            if cold:
+                with suppress(IndexError):  # a helper was faster
+                    k = cold.popleft()
+                    finish(k, k.emit())
+                gc.collect(0)
+            else:
+                threads.pop().join()  # it may leave a kernel that it could not build
+        tell()
     for k in kernels:
         k.object_code = unique[k.key].object_code
+
+
+def _help(helper: Builder, cold: deque[Kernel], finish: Callable[[Kernel, bytes], None]) -> None:
+    """Let somebody build kernels until none is left, or one fails."""
+    while True:
+        try:
+            k = cold.popleft()
+        except IndexError:
+            return
+        code = helper.build(k)
+        if code is None:
+            cold.append(k)
+            return
+        finish(k, code)
 
 
 @contextmanager

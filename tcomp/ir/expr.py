@@ -363,6 +363,8 @@ def const(value: Any, type_: Any = None) -> Const:
         ExprError: the value does not fit the dtype.
     """
     if type_ is None:
+        if type(value) is int and -(2**63) <= value < 2**63:
+            return Const(value, dt.int64)  # nearly all of them
         type_ = dt.bool_ if isinstance(value, bool) else dt.int64 if isinstance(value, int) else dt.float32
     target = dtype(type_)
     if target.is_float:
