@@ -28,7 +28,7 @@ from ..target import Target
 from .fuzz import agree, make_case, make_inputs, outcomes, run_case, script
 from .fuzz import shrink as shrink_case
 from .graph_fuzz import random_graph, verdicts
-from .mutate import mutants, run_mutants
+from .mutate import PLACES, mutants, run_mutants
 
 app = typer.Typer(add_completion=False, help="Tools for people who work on tcomp.", no_args_is_help=True)
 
@@ -137,16 +137,18 @@ def shrink(seed: int) -> None:
 
 @app.command()
 def mutate(
+    place: str = typer.Option("schedule", help=f"which checks: {', '.join(PLACES)}"),
     name: str = typer.Option("", help="only checks in whose function's name this regular expression is found"),
-    tests: str = typer.Option("tests/schedule", help="the tests that should notice"),
+    tests: str = typer.Option("", help="the tests that should notice, by commas; those of the place by default"),
     jobs: int = 2,
 ) -> None:
-    """Remove each refusal of the schedule's checks in turn, and see whether the tests notice."""
-    chosen = list(mutants(name))
+    """Remove each refusal of a place's checks in turn, and see whether the tests notice."""
+    if place not in PLACES:
+        raise TcompError(f"no place {place!r}", hint=f"one of {', '.join(PLACES)}")
+    chosen = list(mutants(place, name))
+    noticing = [Path(t).resolve() for t in ([t for t in tests.split(",") if t] or PLACES[place].tests)]
     survivors = 0
-    for mutant, killer in track(
-        run_mutants(chosen, Path(tests).resolve(), jobs), "mutants", len(chosen), transient=True
-    ):
+    for mutant, killer in track(run_mutants(chosen, noticing, jobs), "mutants", len(chosen), transient=True):
         survivors += not killer
         verdict = f"noticed by {killer.rsplit('::', 1)[-1]}" if killer else "NOT NOTICED"
         print(f"{mutant.path}:{mutant.line} {mutant.function}: {mutant.reason[:70]}: {verdict}")

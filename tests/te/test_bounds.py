@@ -5,8 +5,13 @@ import pytest
 
 import tcomp
 from tcomp import te
-from tcomp.errors import ExprError, ScheduleError
-from tcomp.ir.expr import Expr
+from tcomp.analysis.check import check
+from tcomp.errors import ExprError, ScheduleError, VerifyError
+from tcomp.ir.expr import Expr, Load
+from tcomp.ir.node import rewrite, with_fields
+from tcomp.ir.primfunc import PrimFunc
+from tcomp.schedule import primitives
+from tcomp.schedule.primitives import Primitive
 
 A = te.placeholder((8,), name="A")
 I = te.placeholder((8,), "int32", name="I")
@@ -68,6 +73,34 @@ def test_a_reduction_over_more_than_its_tensor_has_is_refused() -> None:
     k = te.reduce_axis(64, "k")
     with pytest.raises(ExprError, match=r"accesses T\[vk\].*from 0 to 63, the extent is 3"):
         te.create_prim_func([A, te.compute((), lambda: te.sum(t[k], axis=k), name="C")])
+
+
+def beyond(func: PrimFunc) -> PrimFunc:
+    """A step that moves every load one element on."""
+
+    def move(e: object) -> object:
+        return with_fields(e, indices=(e.indices[0] + 1,)) if isinstance(e, Load) else e
+
+    return with_fields(func, body=rewrite(func.body, move))
+
+
+def test_verify_mode_proves_accesses_inside_after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    func = te.create_prim_func([A, te.compute((8,), lambda i: A[i], name="C")])
+    check(func)
+    with pytest.raises(VerifyError, match=r"C accesses A outside its 8 elements of axis 0, at vi \+ 1"):
+        check(beyond(func))
+    monkeypatch.setenv("TCOMP_VERIFY", "1")
+    tcomp.config.config.cache_clear()
+    careless = Primitive("unroll", lambda func, loop: None, lambda func, loop: (beyond(func), None))
+    monkeypatch.setitem(primitives.ALL, "unroll", careless)
+    try:
+        sch = tcomp.Schedule(func)
+        sch.split(sch.get_loops("C")[0], [None, 3])
+        with pytest.raises(VerifyError, match="outside its 8 elements"):
+            sch.unroll(sch.get_loops("C")[0])
+    finally:
+        monkeypatch.undo()
+        tcomp.config.config.cache_clear()
 
 
 def test_a_result_is_listed_once() -> None:
