@@ -130,7 +130,8 @@ class Workplace:
     def __init__(self, tests: Sequence[Path]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tcomp-mutants-"))
         self.tests = tests
-        shutil.copytree(PACKAGE, self.folder / "tcomp", ignore=shutil.ignore_patterns("__pycache__"))
+        for package in (PACKAGE, PACKAGE.parent / "frontend"):
+            shutil.copytree(package, self.folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
 
     def run(self, mutant: Mutant | None) -> str:
         """The test that fails with a mutant (None: the package as it is); "" where all pass."""

@@ -79,6 +79,7 @@ HOSTILE = {
     "results are a number": changed([*SPLIT, 2], 7),
     "result is a list": changed([*SPLIT, 2, 0], [1]),
     "another shape": changed([*SPLIT, 3], "several"),
+    "fewer results": changed([*SPLIT, 2], ["i_0"]),
     "many of nothing": changed(["steps", 0, 3], "none"),
     "deep": "[" * 100_000,
     "version as text": changed(["version"], "1"),
@@ -89,11 +90,25 @@ HOSTILE = {
 }
 
 
+SAID = {
+    "unknown handle": "no step before it made 'nobody'",
+    "unknown method": "the trace calls '__class__'",
+    "too few arguments": "cannot replay",
+    "factors are a number": "it takes a sequence",
+    "factors are nothing": "it takes a sequence",
+    "many of nothing": "is no loop",
+    "another shape": "results .* as 'several'",
+    "fewer results": "it gave 2 results here",
+    "version as text": "a trace of version '1'",
+}
+"""What the refusal says; of all others, that the text is no trace."""
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_trace_is_refused(name: str) -> None:
     if name == "many of nothing":
         Trace.from_json(HOSTILE[name])  # loops that nobody names are not an error until they are used
-    with pytest.raises(ScheduleError):
+    with pytest.raises(ScheduleError, match=SAID.get(name, "the text is not a schedule trace")):
         Trace.from_json(HOSTILE[name]).replay(product())
 
 
