@@ -1,6 +1,7 @@
 """compile() and Executable: what a user can do, and what bad input is told."""
 
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -258,3 +259,31 @@ def test_results_of_concurrent_calls_have_memory_of_their_own() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(check, range(0, 400, 50)))
+
+
+def test_a_large_weight_is_there_twice_and_not_more_often(rng: np.random.Generator) -> None:
+    """As the caller has it, and packed."""
+    w = rng.random((2048, 2048), np.float32)
+    g = tcomp.GraphBuilder()
+    graph = g.build(g.matmul(g.input("x", (1, 2048)), g.constant(w)))
+    tcomp.compile(graph)  # what is imported and compiled once
+    tracemalloc.start()
+    try:
+        exe = tcomp.compile(graph)
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert now < 1.25 * w.nbytes and peak < 1.5 * w.nbytes
+    x = rng.random((1, 2048), np.float32)
+    np.testing.assert_allclose(exe(x), x @ w, rtol=1e-4)
+
+
+def test_constants_are_those_of_the_time_of_compiling(rng: np.random.Generator) -> None:
+    for offset in range(0, 64, 4):  # aligned by chance or not
+        raw = np.zeros(4 * 40 + 64, np.uint8)
+        b = raw[offset : offset + 160].view(np.float32)
+        b[:] = 1.0
+        g = tcomp.GraphBuilder()
+        exe = tcomp.compile(g.build(g.add(g.input("x", (3, 40)), g.constant(b))))
+        b[:] = 5.0
+        assert (exe(np.zeros((3, 40), np.float32)) == 1.0).all()

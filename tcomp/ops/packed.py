@@ -17,6 +17,7 @@ from ..dtype import DType
 from ..ir.expr import Expr, as_expr
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
+from ..memory import finished
 from .common import factors, reference_product, same_extent
 from .conv import convolve, convolve_groups, infer_image, reference_image
 from .registry import Operator, mismatch, register
@@ -58,12 +59,14 @@ def pack_tensor(w: te.Tensor, out: TensorType, group: int = 1, transposed: bool 
 
 def _pack_reference(w: Any, width: int, group: int) -> Any:
     panels = _panels(w.shape[-1], width)
-    full = np.zeros((*w.shape[:-1], panels * width), w.dtype)
-    full[..., : w.shape[-1]] = w
+    full = w
+    if w.shape[-1] != panels * width:
+        full = np.zeros((*w.shape[:-1], panels * width), w.dtype)
+        full[..., : w.shape[-1]] = w
     split = np.moveaxis(full.reshape(*w.shape[:-1], panels, width), -2, 0)
     if group > 1:
         split = np.swapaxes(split.reshape(*split.shape[:-2], -1, group, width), -1, -2)
-    return np.ascontiguousarray(split)
+    return finished(split)
 
 
 def unpack(packed: Any, columns: int, group: int = 1) -> Any:

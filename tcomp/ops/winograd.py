@@ -21,6 +21,7 @@ from ..errors import ShapeError
 from ..ir.expr import Expr, as_expr
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
+from ..memory import finished
 from .common import float_only, same_dtype
 from .conv import infer_image, padding_of
 from .registry import Operator, mismatch, register
@@ -117,7 +118,7 @@ def _weight_reference(w: Any, tile: int, width: int) -> Any:
     panels = -(-w.shape[3] // width)
     if panels * width > w.shape[3]:
         u = np.pad(u, [*[(0, 0)] * 3, (0, panels * width - w.shape[3])])
-    return np.ascontiguousarray(np.moveaxis(u.reshape(*u.shape[:3], panels, width), 3, 2))
+    return finished(np.moveaxis(u.reshape(*u.shape[:3], panels, width), 3, 2))
 
 
 register(

@@ -99,7 +99,7 @@ class Rewriter:
 
     def constant(self, array: Any, name: str = "folded") -> ConstRef:
         """A new constant."""
-        values = np.ascontiguousarray(array).reshape(np.shape(array))
+        values = np.asarray(array)  # views stay views: weights are large
         unique = unique_name(name, set(self.constants))
         self.constants[unique] = values
         return ConstRef(unique, TensorType(values.shape, as_dtype(values.dtype)))

@@ -15,12 +15,12 @@ import numpy as np
 
 from ..dtype import dtype
 from ..errors import InputError, TargetError, TcompError
+from ..memory import ALIGN, aligned_empty, kept
 from . import threads
 from .arguments import IndexCheck, Spec, bind, check_indices, check_outputs, check_scratch, result_shapes
 from .extents import Extent
 from .report import Memory, Profile, ProfileRow, Timing
 
-ALIGN = 64
 RECYCLE_FROM = 1 << 17
 """Bytes from which the C library asks the system for every array anew."""
 
@@ -89,7 +89,7 @@ class _Frame:
     __slots__ = ("arena", "arena_address", "table", "table_address")
 
     def __init__(self, program: Program) -> None:
-        self.arena = _aligned_empty(program.arena_bytes)
+        self.arena = aligned_empty(program.arena_bytes)
         self.arena_address = self.arena.ctypes.data
         self.table = (ctypes.c_size_t * max(len(program.inputs) + len(program.outputs), 1))()
         self.table_address = ctypes.addressof(self.table)
@@ -111,7 +111,7 @@ class Executable:
         self._library = library
         pointer = ctypes.c_void_p
         self._entry = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, pointer)(library.address("tcomp_main"))
-        self._constants = tuple(_aligned_copy(c) for c in program.constants)
+        self._constants = tuple(kept(c) for c in program.constants)
         self._const_table = (pointer * max(len(self._constants), 1))(*(c.ctypes.data for c in self._constants))
         self._frames: deque[_Frame] = deque()
         self._memory: dict[int, np.ndarray] = {}
@@ -209,7 +209,7 @@ class Executable:
             return _empty(shape, kind)
         memory = self._memory.pop(number, None)  # taken out, so that no other call finds it meanwhile
         if memory is None or sys.getrefcount(memory) > FREE:
-            memory = _aligned_empty(nbytes)
+            memory = aligned_empty(nbytes)
             memory = memory if memory.base is None else memory.base
         self._memory[number] = memory
         start = -address_of(memory) % ALIGN
@@ -300,7 +300,7 @@ class Executable:
         arrays, dims = self._bind(args, named)
         results = self._outputs(None, dims)
         self._use_threads()
-        arena = _aligned_empty(self.program.arena_bytes)
+        arena = aligned_empty(self.program.arena_bytes)
         tables = {
             "args": [a.ctypes.data for a in (*arrays, *results)],
             "consts": [c.ctypes.data for c in self._constants],
@@ -378,20 +378,4 @@ def _empty(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
     count = prod(shape)
     if count * kind.itemsize < ALIGN_FROM:
         return np.empty(shape, kind)
-    return _aligned_empty(count * kind.itemsize).view(kind).reshape(shape)
-
-
-def _aligned_empty(nbytes: int) -> np.ndarray:
-    raw = np.empty(nbytes + ALIGN, np.uint8)
-    start = -address_of(raw) % ALIGN
-    return raw[start : start + nbytes] if nbytes else raw
-
-
-def _aligned_copy(array: np.ndarray) -> np.ndarray:
-    """The array itself where it is aligned for vector loads, else a copy that is."""
-    if array.ctypes.data % ALIGN == 0 and array.flags.c_contiguous:
-        return array
-    raw = _aligned_empty(max(array.nbytes, 1))
-    copy = raw[: array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
+    return aligned_empty(count * kind.itemsize).view(kind).reshape(shape)

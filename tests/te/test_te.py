@@ -83,6 +83,17 @@ def test_multi_stage_and_several_outputs(rng: np.random.Generator) -> None:
         ),
         ("int32x4 is a vector", lambda a, k: te.compute((4,), lambda i: te.cast(a[i, 0], "int32x4"), name="X")),
         ("more elements than can be counted", lambda a, k: te.placeholder((2**40, 2**30))),
+        (
+            "placeholders come first",
+            lambda a, k: te.create_prim_func([te.compute((4,), lambda i: 1.0 + a[i, 0], name="X"), a]),
+        ),
+        ("stands for a scalar", lambda a, k: te.compute((4,), lambda i: te.exp(a), name="X")),
+        (
+            "must share one reduction",
+            lambda a, k: te.compute(
+                (4,), lambda i: (te.sum(a[i, k], axis=k), te.sum(a[i, m := te.reduce_axis(4, "m")], axis=m))
+            ),
+        ),
         ("takes 2", lambda a, k: te.compute((4,), lambda i, j: a[i, j], name="X")),
         ("inside a larger expression", lambda a, k: te.compute((4,), lambda i: te.sum(a[i, k], axis=k) + 1.0)),
         ("reduce axes", lambda a, k: te.compute((4,), lambda i: te.sum(a[i, 0], axis=i))),

@@ -1,0 +1,35 @@
+"""Arrays that begin at a cache line, so that vectors of them do not straddle two."""
+
+from __future__ import annotations
+
+import numpy as np
+
+ALIGN = 64
+"""Bytes of a cache line."""
+
+
+def aligned_empty(nbytes: int) -> np.ndarray:
+    """So many bytes; the first is at a cache line's begin."""
+    raw = np.empty(nbytes + ALIGN, np.uint8)
+    start = -raw.ctypes.data % ALIGN
+    return raw[start : start + nbytes] if nbytes else raw
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """A copy in row-major order."""
+    copy = aligned_empty(max(array.nbytes, 1))[: array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def kept(array: np.ndarray) -> np.ndarray:
+    """The array itself where it is aligned and nobody can write to it, else a copy that nobody else has."""
+    is_ours = array.ctypes.data % ALIGN == 0 and array.flags.c_contiguous and not array.flags.writeable
+    return array if is_ours else aligned_copy(array)
+
+
+def finished(array: np.ndarray) -> np.ndarray:
+    """A copy of a weight in its last layout, which nobody will write to: what runs it need not copy it again."""
+    copy = aligned_copy(array)
+    copy.flags.writeable = False
+    return copy
