@@ -303,11 +303,14 @@ class _State:
 
     def arrays(self) -> list[np.ndarray]:
         """The tensors' arrays, to be changed in place; made so first, where they are shared, read-only or not contiguous."""
-        found = []
+        found: list[np.ndarray] = []
+        taken: set[int] = set()
         for _, t in self.tensors():
             a = t.cached_data
-            if not (a.flags.c_contiguous and a.flags.writeable and a.flags.owndata):
+            is_own = a.flags.c_contiguous and a.flags.writeable and a.flags.owndata and id(a) not in taken
+            if not is_own:
                 a = t.cached_data = np.array(a, order="C")
+            taken.add(id(a))
             found.append(a)
         return found
 

@@ -405,3 +405,27 @@ def test_inputs_that_are_updated_must_be_given_as_they_are() -> None:
             exe(*args)
     with pytest.raises(tcomp.TcompError, match="missing"):
         exe(array)
+
+
+def test_two_parameters_over_one_array_train_as_they_do_eagerly() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = (nn.Parameter(ndl.Tensor(np.eye(3, dtype="float32") / 2)) for _ in range(2))
+            self.b.cached_data = self.a.cached_data
+
+        def forward(self, x: ndl.Tensor) -> ndl.Tensor:
+            return x @ self.a @ self.b
+
+    x, y = np.ones((2, 3), "float32"), np.array([0, 1])
+    eager, compiled = Two(), Two()
+    optimizer = optim.SGD(eager.parameters(), 0.1)
+    step = train.compile_step(compiled, nn.SoftmaxLoss(), optim.SGD(compiled.parameters(), 0.1), (x, y))
+    for _ in range(3):
+        optimizer.reset_grad()
+        nn.SoftmaxLoss()(eager(ndl.Tensor(x)), ndl.Tensor(y)).backward()
+        optimizer.step()
+        step(x, y)
+    for ours, theirs in zip(compiled.parameters(), eager.parameters()):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
+    assert not np.array_equal(compiled.a.numpy(), compiled.b.numpy())
