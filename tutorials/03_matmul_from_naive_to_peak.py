@@ -159,12 +159,16 @@ import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(figsize=(7, 4.5))
 x = np.geomspace(min(0.05, *(i for _, i, _ in results)), max(200, *(i for _, i, _ in results)) * 2, 200)
-for ceiling, label in ((peak, f"{target.num_cores} cores"), (one_core, "1 core")):
+ceilings = [(one_core, "1 core", "top")] if target.num_cores > 1 else []
+for ceiling, label, side in [
+    (peak, f"{target.num_cores} cores", "bottom"),
+    *ceilings,
+]:  # one label above its line, one below
     axes.loglog(x, np.minimum(ceiling, x * bandwidth), color="black", lw=1)
-    axes.text(x[-1], ceiling * 1.05, f"{ceiling:.0f} GFLOP/s, {label}", ha="right")
+    axes.text(x[-1], ceiling, f"{ceiling:.0f} GFLOP/s, {label}", ha="right", va=side)
 for name, intensity, gflops in results:
-    axes.loglog(intensity, gflops, "o")
-    axes.annotate(name, (intensity, gflops), textcoords="offset points", xytext=(6, -12 if name == "vectors" else -3))
+    axes.loglog(intensity, gflops, "o", label=f"{name}: {gflops:.3g} GFLOP/s")
+axes.legend(loc="lower right")
 axes.set_xlabel("operations for each byte into the second cache")
 axes.set_ylabel("GFLOP/s")
 axes.set_title(f"{N} x {N} x {N} float32 matrix product")

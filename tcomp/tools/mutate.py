@@ -41,10 +41,11 @@ PLACES = {
     "te": Place(("te/*.py", "analysis/check.py"), ("tests/te", "tests/test_extremes.py")),
     "calls": Place(
         ("runtime/arguments.py", "runtime/extents.py", "runtime/executable.py", "runtime/threads.py", "config.py"),
-        ("tests/test_arguments.py", "tests/test_names.py", "tests/test_compile.py", "tests/codegen/test_threads.py"),
+        ("tests/test_arguments.py", "tests/test_names.py", "tests/test_compile.py"),
     ),
     "targets": Place(
-        ("target.py", "codegen/build.py"), ("tests/test_target.py", "tests/codegen", "tests/schedule/test_hostile.py")
+        ("target.py", "codegen/build.py"),
+        ("tests/test_target.py", "tests/codegen/test_old_cpus.py", "tests/schedule/test_hostile.py"),
     ),
 }
 """Where there are checks."""
