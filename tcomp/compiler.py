@@ -72,7 +72,8 @@ def compile(
             is about five times the direct way's (2e-6 relative to float64 on normal data).
         check_indices: whether each call tests the inputs that serve as places (of `take`, labels of `cross_entropy`): one that is out
             of range is an InputError before anything is written; constants are tested here. Without, places are moved to the
-            nearest end, so that they never leave a tensor. Negative ones count from the end, as in NumPy.
+            nearest end, so that they never leave a tensor; so are, always, places that the model itself computes. Negative ones count
+            from the end, as in NumPy.
         denormals: "flush" counts denormal numbers (below 1.2e-38 in float32) as zero while the model runs, in all its threads: many
             CPUs take up to a hundred times as long for them. Training steps do so by default.
         progress: called with (kernels done, kernels in all, name) while kernels are built.

@@ -153,3 +153,11 @@ def test_errors_name_the_line_that_asked() -> None:
     with pytest.raises(TcompError) as error, ThreadPoolExecutor(1) as pool:
         pool.submit(te.placeholder, (-1,)).result()  # nobody's line, and surely not one of Python's library
     assert "requested at" not in str(error.value)
+
+
+def test_an_extent_that_no_input_tells_is_refused() -> None:
+    n, m = te.var("n"), te.var("m")
+    a = te.placeholder((n * m,), name="A")
+    exe = tcomp.compile(te.create_prim_func([a, te.compute((n * m,), lambda i: a[i] + 1.0, name="C")], "k"))
+    with pytest.raises(InputError, match="extent . is not the extent of any input"):
+        exe(np.ones(6, "float32"))

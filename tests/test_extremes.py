@@ -66,6 +66,11 @@ def test_chains_of_stages(count: int) -> None:
     assert (exe(np.zeros(64, np.float32)) == count).all()
 
 
+def test_extents_too_deep_are_refused() -> None:
+    with pytest.raises(ExprError, match="an extent of more than 100 operations"):
+        te.placeholder((repeated(te.var("n"), lambda e: e + te.var("m"), 2000),))
+
+
 def test_inlining_stops_before_an_expression_gets_too_deep() -> None:
     half = te.compute((64,), lambda i: repeated(A[i], lambda e: e + 1.0, 60), name="H")
     whole = te.compute((64,), lambda i: repeated(half[i], lambda e: e * 2.0, 60), name="W")

@@ -18,6 +18,7 @@ from ..dtype import DType, dtype, float32
 from ..errors import ExprError
 from ..ir.expr import Const, Expr, Var, as_expr, as_index
 from ..ir.node import atom, identity_node, node, unique_nodes, walk
+from ..ir.query import MAX_HEIGHT, height
 from .reducers import Reducer
 
 
@@ -118,6 +119,8 @@ def _shape(shape: Any, where: str) -> tuple[Expr, ...]:
     if prod(e.value for e in out if isinstance(e, Const)) >= 2**62:
         raise ExprError(f"{where}: the shape {tuple(extents)} has more elements than can be counted")
     for e in out:
+        if height(e) > MAX_HEIGHT:
+            raise ExprError(f"{where}: an extent of more than {MAX_HEIGHT} operations, one inside another")
         if isinstance(e, Const) and e.value < 0:
             raise ExprError(f"{where}: a negative extent in the shape {tuple(extents)}")
         if any(isinstance(x, TensorLoad) for x in walk(e)):
