@@ -156,8 +156,8 @@ def test_errors_name_the_line_that_asked() -> None:
 
 
 def test_an_extent_that_no_input_tells_is_refused() -> None:
-    n, m = te.var("n"), te.var("m")
-    a = te.placeholder((n * m,), name="A")
-    exe = tcomp.compile(te.create_prim_func([a, te.compute((n * m,), lambda i: a[i] + 1.0, name="C")], "k"))
-    with pytest.raises(InputError, match="extent . is not the extent of any input"):
-        exe(np.ones(6, "float32"))
+    n = te.var("n")
+    a = te.placeholder((8,), name="A")
+    exe = tcomp.compile(te.create_prim_func([a, te.compute((n,), lambda i: a[0] + 1.0, name="C")], "k"))
+    with pytest.raises(InputError, match="extent n is not the extent of any input"):
+        exe(np.ones(8, "float32"))
