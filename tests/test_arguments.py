@@ -161,3 +161,11 @@ def test_an_extent_that_no_input_tells_is_refused() -> None:
     exe = tcomp.compile(te.create_prim_func([a, te.compute((n,), lambda i: a[0] + 1.0, name="C")], "k"))
     with pytest.raises(InputError, match="extent n is not the extent of any input"):
         exe(np.ones(8, "float32"))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (3, 4, 1), (1, 3, 4), (12,)])
+def test_inputs_of_other_ranks_are_refused(shape: tuple[int, ...]) -> None:
+    a = te.placeholder((3, 4), name="A")
+    exe = tcomp.compile(te.create_prim_func([a, te.compute((3, 4), lambda i, j: a[i, j] + 1.0, name="C")], "k"))
+    with pytest.raises(InputError, match=r"input 'A' has shape .*: expected A: float32\[3, 4\]"):
+        exe(np.ones(shape, "float32"))
