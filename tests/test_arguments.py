@@ -1,6 +1,7 @@
 """What a compiled model accepts as arguments and results, and what it refuses."""
 
 import copy
+import dataclasses
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -169,3 +170,29 @@ def test_inputs_of_other_ranks_are_refused(shape: tuple[int, ...]) -> None:
     exe = tcomp.compile(te.create_prim_func([a, te.compute((3, 4), lambda i, j: a[i, j] + 1.0, name="C")], "k"))
     with pytest.raises(InputError, match=r"input 'A' has shape .*: expected A: float32\[3, 4\]"):
         exe(np.ones(shape, "float32"))
+
+
+def test_a_shape_that_no_extent_makes_is_refused() -> None:
+    n = te.var("n")
+    a = te.placeholder((2 * n,), name="A")
+    exe = tcomp.compile(te.create_prim_func([a, te.compute((n,), lambda i: a[2 * i], name="C")], "k"))
+    with pytest.raises(InputError, match="no extents n of at least 0 make axis 0 5"):
+        exe(np.ones(5, "float32"))
+
+
+def test_results_go_to_memory_that_can_take_them() -> None:
+    exe = kernel(lambda a, i: a[i] + 1.0)
+    x = np.ones(exe.inputs[0].shape, "float32")
+    fixed = np.zeros_like(x)
+    fixed.flags.writeable = False
+    for out in (fixed, np.zeros((2 * x.size,), "float32")[::2]):
+        with pytest.raises(InputError, match="must be writeable and C-contiguous"):
+            exe(x, out=out)
+    assert not fixed.any()
+
+
+def test_a_module_without_text_says_so() -> None:
+    exe = kernel(lambda a, i: a[i] + 1.0)
+    exe.program = dataclasses.replace(exe.program, stages=None)
+    with pytest.raises(TcompError, match="carries no program text"):
+        exe.ir("graph")

@@ -78,15 +78,20 @@ class Attention(TensorOp):
 def attention_weights(
     q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool | str = False, scale: float | None = None
 ) -> Tensor:
-    """softmax(Q K^T * scale + mask): (..., queries, keys); see `attention`."""
+    """softmax(Q K^T * scale + mask): (..., queries, keys); zeros for a query that sees no key; see `attention`."""
     scores = ops.matmul(q, ops.transpose(k)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     if mask is not None:
         scores = scores + mask
     if causal:
         scores = scores + Tensor.make_const(causal_mask(scores.shape[-2], scores.shape[-1], scores.dtype, causal))
-    weights = ops.softmax(scores, -1)
     empty = sees_none(scores.shape[-2], scores.shape[-1], causal) if causal else np.zeros(1, bool)
-    return ops.where(Tensor.make_const(empty), 0, weights) if empty.any() else weights
+    blind = Tensor.make_const(empty) if empty.any() else None
+    if mask is not None and scores.shape[-1]:
+        masked = ops.equal(ops.max(scores, -1, True), -np.inf)
+        blind = masked if blind is None else ops.logical_or(masked, blind)
+        scores = ops.where(masked, 0, scores)  # any numbers, so that no softmax is NaN
+    weights = ops.softmax(scores, -1)
+    return weights if blind is None else ops.where(blind, 0, weights)
 
 
 @in_float32

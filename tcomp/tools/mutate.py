@@ -41,7 +41,15 @@ PLACES = {
     "te": Place(("te/*.py", "analysis/check.py"), ("tests/te", "tests/test_extremes.py")),
     "calls": Place(
         ("runtime/arguments.py", "runtime/extents.py", "runtime/executable.py", "runtime/threads.py", "config.py"),
-        ("tests/test_arguments.py", "tests/test_names.py", "tests/test_compile.py"),
+        (
+            "tests/test_arguments.py",
+            "tests/test_names.py",
+            "tests/test_compile.py",
+            "tests/passes/test_update.py",
+            "tests/ops/test_operators.py",
+            "tests/codegen/test_old_cpus.py",
+            "tests/codegen/test_threads.py",
+        ),
     ),
     "targets": Place(
         ("target.py", "codegen/build.py"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def _run(code: str, **env: str) -> subprocess.CompletedProcess:
     )
 
 
-_PREPARE = "import sys; sys.path.insert(0, 'tests/codegen'); from test_threads import *; exe = parallel_kernel(); exe.num_threads = 4; "
+_PREPARE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_threads import *; exe = parallel_kernel(); exe.num_threads = 4; "
 
 
 def test_the_interpreter_exits_cleanly_with_sleeping_and_spinning_workers() -> None:
@@ -231,3 +232,8 @@ else:
 assert os.sched_getaffinity(0) == own
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_threads_are_set_once_there_is_a_pool() -> None:
+    done = _run("from tcomp.runtime import threads\nthreads.set_num_threads(2)")
+    assert "TcompError: no thread pool yet" in done.stderr

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import frontend as ndl
-from frontend import nn
+import tcomp
+from frontend import nn, ops
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -297,3 +298,22 @@ def test_padding_changes_nothing_that_is_there() -> None:
     short = model(ndl.Tensor(x[:, :4]))[0].numpy()
     mask = ndl.Tensor(np.arange(6)[None] < 4)
     np.testing.assert_allclose(model(ndl.Tensor(x), mask=mask)[0].numpy()[:, :4], short, atol=1e-12)
+
+
+@pytest.mark.parametrize("causal", [False, "upper_left"])
+def test_a_query_that_a_mask_blinds_gets_zeros_and_no_gradient(causal: object) -> None:
+    rng = np.random.default_rng(5)
+    q, k, v = (ndl.Tensor(rng.standard_normal((2, 3, 4)).astype("float32")) for _ in range(3))
+    hidden = np.zeros((2, 3, 3), "float32")
+    hidden[0, 1] = hidden[1, :, 2] = -np.inf
+    mask = ndl.Tensor(hidden)
+    result = ops.attention(q, k, v, mask, causal)
+    weights = ops.attention_weights(q, k, mask, causal)
+    np.testing.assert_allclose((weights @ v).numpy(), result.numpy(), rtol=1e-5, atol=1e-6)
+    assert (result.numpy()[0, 1] == 0).all() and (weights.numpy()[0, 1] == 0).all()
+    (result * result).sum().backward()
+    for t in (q, k, v, mask):
+        assert np.isfinite(t.grad.numpy()).all()
+    assert (q.grad.numpy()[0, 1] == 0).all() and q.grad.numpy()[0, 0].any() == (causal is False)
+    exe = tcomp.compile(ndl.trace(lambda q, k, v, m: ops.attention_weights(q, k, m, causal), [q, k, v, mask]))
+    np.testing.assert_allclose(exe(q.numpy(), k.numpy(), v.numpy(), hidden), weights.numpy(), rtol=1e-5, atol=1e-6)
