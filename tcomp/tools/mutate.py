@@ -53,7 +53,7 @@ PLACES = {
     ),
     "targets": Place(
         ("target.py", "codegen/build.py"),
-        ("tests/test_target.py", "tests/codegen/test_old_cpus.py", "tests/schedule/test_hostile.py"),
+        ("tests/test_target.py", "tests/schedule/test_effects.py", "tests/schedule/test_hostile.py"),
     ),
 }
 """Where there are checks."""
