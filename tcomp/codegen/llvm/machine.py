@@ -34,25 +34,39 @@ class Machine:
     features: str
 
 
+BUILDER_USES = 32
+"""Modules for which a builder of passes serves. Each that is made leaks a kilobyte, and each use makes the next one slower."""
+
+
 class _Workshop:
-    """LLVM's target machine, and the builder of its passes: making a builder anew for each module would leak some of it each time."""
+    """LLVM's target machine, and the builder of its passes."""
 
     def __init__(self, machine: Machine) -> None:
         # the default code model is the large one, which costs an indirect call for each external function
         self.target = llvm.Target.from_triple(machine.triple).create_target_machine(
             cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
         )
-        options = llvm.create_pipeline_tuning_options(speed_level=3)
-        options.loop_vectorization = False  # vectors are explicit
-        options.slp_vectorization = False
-        options.loop_unrolling = True
-        self.builder = llvm.create_pass_builder(self.target, options)
-        options.close()
+        self._builder: Any = None
+        self._uses = 0
+
+    def _fresh_builder(self) -> Any:
+        if self._builder is None or self._uses == BUILDER_USES:
+            if self._builder is not None:
+                self._builder.close()
+            options = llvm.create_pipeline_tuning_options(speed_level=3)
+            options.loop_vectorization = False  # vectors are explicit
+            options.slp_vectorization = False
+            options.loop_unrolling = True
+            self._builder, self._uses = llvm.create_pass_builder(self.target, options), 0
+            options.close()
+        self._uses += 1
+        return self._builder
 
     def run_passes(self, module: Any) -> None:
-        passes = self.builder.getModulePassManager()  # a run uses them up
+        builder = self._fresh_builder()
+        passes = builder.getModulePassManager()  # a run uses them up
         try:
-            passes.run(module, self.builder)
+            passes.run(module, builder)
         finally:
             # llvmlite's own class hides the method that frees the passes behind one that does nothing
             NewPassManager._dispose(passes)
