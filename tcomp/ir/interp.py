@@ -273,7 +273,10 @@ class Emitter:
 
     def source(self, func: PrimFunc) -> tuple[str, dict[str, Any]]:
         """A whole function, named `run`, and the names that it needs."""
-        func = start_empty(func)
+        return self.function(start_empty(func))
+
+    def function(self, func: PrimFunc) -> tuple[str, dict[str, Any]]:
+        """The same of a function whose reductions over nothing are seen to."""
         self.emit(0, f"def run({', '.join(self.name(p) for p in func.params)}):")
         for b in func.allocs:
             self.allocate(b, 1)

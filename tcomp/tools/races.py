@@ -16,6 +16,7 @@ from ..ir.expr import Load, Var
 from ..ir.interp import Emitter, evaluate, load, store
 from ..ir.node import walk
 from ..ir.primfunc import PrimFunc
+from ..ir.reduction import start_empty
 from ..ir.stmt import For, Stmt, Store, walk_statements
 
 _SPECIAL = ("parallel", "vectorized", "bound")
@@ -97,7 +98,8 @@ def races(
         store(array, name, index, value, mask)
 
     outputs = [np.zeros([evaluate(e, dims) for e in b.shape], b.dtype.numpy) for b in func.outputs]
-    source, scope = _Watcher(func, skip).source(func)
+    func = start_empty(func)
+    source, scope = _Watcher(func, skip).function(func)
     scope.update(_recorder=recorder, _load=note_load, _store=note_store)
     exec(compile(source, "<watched>", "exec"), scope)
     with np.errstate(all="ignore"):
