@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tcomp
-from tcomp.errors import ShapeError
+from tcomp.errors import InputError, ShapeError
 from tcomp.ops import GraphBuilder
 from tcomp.passes import FUSE, GRAPH, LOWER
 
@@ -118,3 +118,23 @@ def test_updates_must_fit() -> None:
         g.build(y, updates={y: 0})
     with pytest.raises(ShapeError, match="pairs an input with a result"):
         g.build(p, updates={p: 1})
+
+
+def test_what_cannot_be_changed_in_place_is_refused_and_left_alone() -> None:
+    g = GraphBuilder()
+    w, x = g.input("w", (4, 5)), g.input("x", (4, 5))
+    exe = tcomp.compile(g.build(g.add(w, x), updates={w: 0}))
+    first, second = arrays((4, 5), (4, 5))
+    fixed = first.copy()
+    fixed.flags.writeable = False
+    before = first.copy()
+    for args, named in (
+        ((fixed, second), {}),
+        ((first,), {"x": second}),
+        ((first, second), {"out": np.zeros((4, 5), "float32")}),
+    ):
+        with pytest.raises(InputError, match="the model changes inputs in place: w: all inputs must be"):
+            exe(*args, **named)
+    assert np.array_equal(first, before) and np.array_equal(fixed, before)
+    exe(first, second)
+    np.testing.assert_allclose(first, before + second)
