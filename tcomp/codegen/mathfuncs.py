@@ -45,11 +45,6 @@ _LOG2 = (
 # (sin(x) - x) / x^3 and (cos(x) - 1 + x^2 / 2) / x^4 as functions of x^2, |x| <= pi / 4
 _SIN = (-0.16666666663744292, 0.0083333318314727737, -0.00019840063401706885, 2.7246907337206049e-06)
 _COS = (0.041666666664228212, -0.0013888887635831332, 2.4800580859582523e-05, -2.7298435284077317e-07)
-# (tanh(x) - x) / x^3 as a function of x^2, |x| <= 0.625
-_TANH = (
-    -0.33333333176987623, 0.13333304145314673, -0.053959374250595951, 0.021769701693861422, -0.0083461276826664252,
-    0.0022948714207616278,
-)  # fmt: skip
 # erf(x) / x as a function of x^2, |x| <= 1
 _ERF = (
     1.12837917, -0.376126258, 0.112835851, -0.0268538117, 0.00518832727, -0.000801018998, 7.85384932e-05,
@@ -126,12 +121,17 @@ def scale2(p: Expr, whole: Expr) -> Expr:
     return Mul(Mul(p, _power_of_two(half)), _power_of_two(Sub(n, half)))
 
 
-def exp(x: Expr) -> Expr:
-    clamped = _clamp(x, _EXP_OF_ZERO, 89.0)
-    n = _unary("round", Mul(clamped, _c(1.4426950408889634, x)))
-    r = _fma(n, _c(-0.693359375, x), clamped)  # ln(2) in two parts, the first with few bits
+def _exp_less_one(x: Expr) -> tuple[Expr, Expr]:
+    """e^x = (p + 1) * 2^n: p, and n as a whole float."""
+    n = _unary("round", Mul(x, _c(1.4426950408889634, x)))
+    r = _fma(n, _c(-0.693359375, x), x)  # ln(2) in two parts, the first with few bits
     r = _fma(n, _c(2.12194440e-4, x), r)
-    p = Add(_fma(Mul(r, r), _poly(r, _EXP), r), _c(1.0, x))
+    return _fma(Mul(r, r), _poly(r, _EXP), r), n
+
+
+def exp(x: Expr) -> Expr:
+    less, n = _exp_less_one(_clamp(x, _EXP_OF_ZERO, 89.0))
+    p = Add(less, _c(1.0, x))
     # a result below the least denormal is made of zero: some processors take twenty times as long to find that out themselves
     return Call("scale2", (Select(LT(x, _c(_EXP_OF_ZERO, x)), _c(0.0, x), p), n), x.dtype)
 
@@ -196,12 +196,12 @@ def sigmoid(x: Expr) -> Expr:
 
 
 def tanh(x: Expr) -> Expr:
-    magnitude = _unary("abs", x)
-    square = Mul(x, x)
-    small = _fma(Mul(x, square), _poly(square, _TANH), x)
-    e = exp(Mul(magnitude, _c(2.0, x)))
-    large = Sub(_c(1.0, x), Div(_c(2.0, x), Add(e, _c(1.0, x))))
-    return Select(LT(_c(0.625, x), magnitude), _with_sign(large, x), small)  # small of NaN is NaN
+    """(e^t - 1) / (e^t + 1) with t = 2 |x|, by e^t - 1 of what small t keep all their digits."""
+    twice = Mul(_unary("abs", x), _c(2.0, x))
+    p, n = _exp_less_one(Select(LT(_c(20.0, x), twice), _c(20.0, x), twice))
+    power = Call("scale2", (_c(1.0, x), n), x.dtype)
+    less = _fma(p, power, Sub(power, _c(1.0, x)))
+    return _with_sign(Div(less, Add(less, _c(2.0, x))), x)
 
 
 def erf(x: Expr) -> Expr:
