@@ -30,7 +30,7 @@ class Access:
     inner: tuple[For, ...] = ()
 
 
-@lru_cache(maxsize=512)  # the checks of a schedule step ask for these again and again
+@lru_cache(maxsize=256)  # the checks of a schedule step ask for these again and again
 def accesses(block: Block) -> tuple[Access, ...]:
     """Every access of a block, its init included."""
     found: list[Access] = []
@@ -69,7 +69,7 @@ def writes(block: Block) -> list[Buffer]:
     return list(_touched(block)[1])
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _touched(block: Block) -> tuple[tuple[Buffer, ...], tuple[Buffer, ...]]:
     """What a block reads, and what it writes."""
     written = dict.fromkeys(a.buffer for a in accesses(block) if a.is_write)

@@ -72,13 +72,13 @@ def literal(element: ir.Type, value: int | float, lanes: int = 1) -> ir.Constant
     return ir.Constant(element, value) if lanes == 1 else _splat(element, value, lanes, str(value))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _splat(element: ir.Type, value: int | float, lanes: int, text: str) -> ir.Constant:
     """`text` tells -0.0 from 0.0."""
     return ir.Constant(ir.VectorType(element, lanes), [value] * lanes)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def steps(element: ir.Type, stride: int, lanes: int) -> ir.Constant:
     """The vector of 0, stride, 2 * stride, ..."""
     return ir.Constant(ir.VectorType(element, lanes), [stride * i for i in range(lanes)])

@@ -68,7 +68,7 @@ def check_compute_inline(func: PrimFunc, block: BlockRef) -> Refusal | None:
     return next(filter(None, (_too_deep(what, b.body, c) for c in users)), None)
 
 
-_height = lru_cache(maxsize=256)(height)
+_height = lru_cache(maxsize=64)(height)
 
 
 def _too_deep(what: str, inner: Stmt, outer: Block) -> Refusal | None:
