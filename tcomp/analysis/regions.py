@@ -250,10 +250,11 @@ def is_dense(indices: tuple[Expr, ...], inner: Env, env: Env) -> bool:
             used.add(term)
             digits.append((c, inner[term][1]))
         stride = 1
-        for c, last in sorted(digits, key=lambda x: x[0]):
+        for number, (c, last) in enumerate(sorted(digits, key=lambda x: x[0]), 1):
             if c != stride:
                 return False
-            if not isinstance(last, Const):
-                return len(digits) == 1
-            stride *= last.value + 1
+            if isinstance(last, Const):
+                stride *= last.value + 1
+            elif number < len(digits):
+                return False  # where the next digit begins is not known
     return True

@@ -7,6 +7,7 @@ from kernels import add, matmul, matmul_bias, product
 
 import tcomp
 from tcomp import te
+from tcomp.analysis.regions import is_dense
 from tcomp.dtype import float32
 from tcomp.errors import ScheduleError
 from tcomp.ir import Block, Buffer, For, IterVar, Load, PrimFunc, Select, Store, Var, const
@@ -312,3 +313,23 @@ def test_the_first_fetch_of_two_buffers_needs_an_iteration(size: int) -> None:
     x = filled(np.random.default_rng(0), (size, 4))
     assert np.array_equal(tcomp.compile(sch)(x), x.sum(1))
     assert np.array_equal(run(sch.func, [x], {func.dims[0]: size})[0], x.sum(1))
+
+
+def test_what_a_loop_writes_with_gaps_is_not_written_back_as_a_whole() -> None:
+    """Each iteration writes every fourth column: a copy of its own, written back from the first to the last, would have gaps."""
+    n, m = te.var("n"), te.var("m")
+    a = te.placeholder((n, m), name="A")
+    sch = Schedule(te.create_prim_func([a, te.compute((n, m), lambda i, j: a[i, j] + 1.0, name="C")]))
+    i, j = sch.get_loops("C")
+    outer, inner = sch.split(j, [None, 4])
+    sch.reorder(inner, i, outer)
+    with pytest.raises(ScheduleError, match="block C leaves gaps in C_local between iterations of that loop"):
+        sch.write_at(inner, "C", "C", "local")
+
+
+def test_density_is_asked_of_every_dimension() -> None:
+    n, i, j = Var("n"), Var("i"), Var("j")
+    inner = {i: (const(0), n - 1), j: (const(0), const(3))}
+    assert is_dense((i, j), inner, {}) and is_dense((i * 4 + j,), inner, {})
+    assert not is_dense((i, j * 2), inner, {}) and not is_dense((i * 3 + j,), inner, {})
+    assert not is_dense((j, i * 2), inner, {}) and not is_dense((i + n * j,), inner, {})
