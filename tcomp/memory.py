@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 ALIGN = 64
@@ -23,13 +26,26 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
 
 
 def kept(array: np.ndarray) -> np.ndarray:
-    """The array itself where it is aligned and nobody can write to it, else a copy that nobody else has."""
-    is_ours = array.ctypes.data % ALIGN == 0 and array.flags.c_contiguous and not array.flags.writeable
+    """The array itself where it is aligned and nobody can write to its memory, else a copy that nobody else has."""
+    is_ours = array.ctypes.data % ALIGN == 0 and array.flags.c_contiguous and _is_fixed(array)
     return array if is_ours else aligned_copy(array)
 
 
 def finished(array: np.ndarray) -> np.ndarray:
     """A copy of a weight in its last layout, which nobody will write to: what runs it need not copy it again."""
     copy = aligned_copy(array)
-    copy.flags.writeable = False
+    for a in _owners(copy):
+        a.flags.writeable = False
     return copy
+
+
+def _owners(array: Any) -> Iterator[Any]:
+    """An array, what it is a view of, and so on."""
+    while array is not None:
+        yield array
+        array = getattr(array, "base", None)
+
+
+def _is_fixed(array: np.ndarray) -> bool:
+    """Whether no array over this memory can be written to; of memory that is not NumPy's nobody knows."""
+    return all(isinstance(a, np.ndarray) and not a.flags.writeable for a in _owners(array))

@@ -285,5 +285,10 @@ def test_constants_are_those_of_the_time_of_compiling(rng: np.random.Generator) 
         b[:] = 1.0
         g = tcomp.GraphBuilder()
         exe = tcomp.compile(g.build(g.add(g.input("x", (3, 40)), g.constant(b))))
+        view = b.view()  # that it cannot be written to tells nothing of what it is a view of
+        view.flags.writeable = False
+        g = GraphBuilder()
+        viewed = tcomp.compile(g.build(g.add(g.input("x", (3, 40)), g.constant(view))))
         b[:] = 5.0
         assert (exe(np.zeros((3, 40), np.float32)) == 1.0).all()
+        assert (viewed(np.zeros((3, 40), np.float32)) == 1.0).all()

@@ -24,12 +24,16 @@ class _Reduction(TensorOp):
         return g.op(self.name, a, axes=normal_axes(self.axes, a.type.ndim), keepdims=self.keepdims)
 
 
+def _wide(a: np.ndarray) -> Any:
+    """In what sums and products of an array are: int64 or uint64 of integers."""
+    return {"i": np.int64, "u": np.uint64}.get(a.dtype.kind, a.dtype)
+
+
 class Summation(_Reduction):
     name = "sum"
 
     def compute(self, a: np.ndarray) -> np.ndarray:
-        wide = {"i": np.int64, "u": np.uint64}.get(a.dtype.kind, a.dtype)
-        return np.asarray(a.sum(axis=normal_axes(self.axes, a.ndim), keepdims=self.keepdims, dtype=wide))
+        return np.asarray(a.sum(axis=normal_axes(self.axes, a.ndim), keepdims=self.keepdims, dtype=_wide(a)))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
         return spread(out_grad, self.axes, node.inputs[0].shape)
@@ -46,14 +50,13 @@ class Prod(_Reduction):
     name = "prod"
 
     def compute(self, a: np.ndarray) -> np.ndarray:
-        wide = {"i": np.int64, "u": np.uint64}.get(a.dtype.kind, a.dtype)
-        return np.asarray(a.prod(axis=normal_axes(self.axes, a.ndim), keepdims=self.keepdims, dtype=wide))
+        return np.asarray(a.prod(axis=normal_axes(self.axes, a.ndim), keepdims=self.keepdims, dtype=_wide(a)))
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> Tensor:
         """The product of all other elements: where just one is 0, that one alone has a gradient."""
         (a,) = node.inputs
         is_zero = ops.equal(a, 0)
-        others = ops.where(is_zero, a * 0 + 1, a)
+        others = ops.where(is_zero, 1, a)
         product = spread(prod(others, self.axes), self.axes, a.shape)
         zeros = spread(summation(ops.cast(is_zero, np.float32), self.axes), self.axes, a.shape)
         alone = ops.logical_and(is_zero, ops.equal(zeros, 1))

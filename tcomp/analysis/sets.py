@@ -60,9 +60,8 @@ class Space:
         points = self.universe()
         for v, (low, high) in ranges.items():
             place = self._place(v, at)
-            if (
-                place is not None and isinstance(low, Const) and isinstance(high, Const)
-            ):  # with few operations: each leaks a little
+            # with few operations: islpy leaks a little in each
+            if place is not None and isinstance(low, Const) and isinstance(high, Const):
                 points = points.lower_bound_val(*place, isl.Val.int_from_si(isl.DEFAULT_CONTEXT, low.value))
                 points = points.upper_bound_val(*place, isl.Val.int_from_si(isl.DEFAULT_CONTEXT, high.value))
                 continue
