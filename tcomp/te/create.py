@@ -7,7 +7,7 @@ from typing import Any
 
 from ..analysis.bounds import Outside, accesses_outside
 from ..errors import ExprError
-from ..ir.expr import Buffer, Expr, Load, Var
+from ..ir.expr import Add, Buffer, Expr, Load, Max, Min, Mul, Var
 from ..ir.names import unique_name
 from ..ir.node import rewrite, unique_nodes
 from ..ir.primfunc import PrimFunc
@@ -184,17 +184,21 @@ def _reduction(op: Compute, out: list[Buffer], index: tuple[Expr, ...], lower: A
         raise ExprError(f"compute {op.name}: return all {len(sources)} results of {first.reducer.name}, in order")
     init = seq([Store(out[n], index, identity[i]) for n, i in enumerate(order)])
     held = tuple(Load(b, index) for b in out)
-    if len(out) == 1:
-        return init, _with_names(named, lower, Store(out[0], index, first.reducer.combine(held, sources)[0]))
-    # all results are computed from the old accumulators before any is stored
     old = tuple(Var(f"old{i}", t) for i, t in enumerate(types))
     values = tuple(Var(f"new{i}", t) for i, t in enumerate(types))
-    combined = first.reducer.combine(old, tuple(values))
-    results = tuple(Var(f"acc{i}", t) for i, t in enumerate(types))
-    body: Stmt = seq([Store(b, index, v) for b, v in zip(out, results)])
-    for v, e in [*zip(results, combined)][::-1] + [*zip(values, sources)][::-1] + [*zip(old, held)][::-1]:
+    combined = first.reducer.combine(old, values)
+    if len(out) == 1 and _is_operation(combined[0], old[0], values[0]):
+        return init, _with_names(named, lower, Store(out[0], index, first.reducer.combine(held, sources)[0]))
+    # names tell accumulators and elements apart, and all results are computed from the old accumulators before one is stored
+    results = tuple(Var(f"acc{i}", t) for i, t in enumerate(types)) if len(out) > 1 else ()
+    body: Stmt = seq([Store(b, index, e) for b, e in zip(out, results or combined)])
+    for v, e in reversed([*zip(old, held), *zip(values, sources), *zip(results, combined)]):
         body = Let(v, e, body)
     return init, _with_names(named, lower, body)
+
+
+def _is_operation(e: Expr, a: Expr, b: Expr) -> bool:
+    return isinstance(e, (Add, Mul, Min, Max)) and (e.a, e.b) in ((a, b), (b, a))
 
 
 def _with_names(named: Sequence[tuple[Var, Expr]], lower: Any, body: Stmt) -> Stmt:

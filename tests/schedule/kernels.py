@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tcomp import te
 from tcomp.ir import PrimFunc, Select, const
 from tcomp.schedule import Schedule
@@ -93,6 +95,16 @@ def row_sum(m: int = 37, n: int = 5, op=te.sum) -> PrimFunc:
     a = te.placeholder((n, m), name="A")
     k = te.reduce_axis(m, "k")
     return te.create_prim_func([a, te.compute((n,), lambda i: op(a[i, k], axis=k), name="S")])
+
+
+def own_reduction(
+    combine: Callable, first, m: int = 6, n: int = 4, values: int = 1, dtype: str = "float32"
+) -> PrimFunc:
+    """Rows reduced by a combination of one's own; every value of an element is the element itself."""
+    a, k = te.placeholder((n, m), dtype, "A"), te.reduce_axis(m, "k")
+    reduce = te.comm_reducer(combine, lambda *types: first, name="own")
+    made = te.compute((n,), lambda i: reduce(a[i, k] if values == 1 else (a[i, k],) * values, k), name="R")
+    return te.create_prim_func([a, *(made if isinstance(made, tuple) else (made,))])
 
 
 def symbolic_sum() -> PrimFunc:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from harness import check, expect
-from kernels import argmax, matmul, product, row_sum, symbolic_sum
+from kernels import matmul, own_reduction, product, row_sum, symbolic_sum
 
 import tcomp
 from tcomp import te
@@ -434,7 +434,8 @@ def test_rfactor_of_an_outer_loop_gives_independent_parts() -> None:
 RFACTOR_REFUSED = [
     ("no reduction", matmul, lambda s: s.rfactor("D", s.get_loops("D")[0])),
     ("init is a block of its own", matmul, lambda s: (s.decompose_reduction("C", s.get_loops("C")[2]), s.rfactor("C", s.get_loops("C")[2]))),
-    ("not of the form", argmax, lambda s: s.rfactor("arg", s.get_loops("arg")[1])),
+    ("not of the form", lambda: own_reduction(lambda a, b: a * 2.0, 0.0), lambda s: s.rfactor("R", s.get_loops("R")[1])),
+    ("not commutative", lambda: own_reduction(lambda a, b: a * 0.5 + b, 0.0), lambda s: s.rfactor("R", s.get_loops("R")[1])),
     ("reduce axes alone", matmul, lambda s: s.rfactor("C", s.get_loops("C")[0])),
     ("reduce axes alone", matmul, lambda s: s.rfactor("C", s.fuse(*s.get_loops("C")))),
     ("not around the block alone", matmul, lambda s: s.rfactor("C", s.get_loops("D")[0])),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...analysis.maps import visits_once
 from ...analysis.regions import consumers, loops_around, producers, writes
 from ...ir.arith import simplify
-from ...ir.expr import Buffer, Const, Load, Select, Var, const
+from ...ir.expr import Buffer, Const, Load, Var, const
 from ...ir.node import Node, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
 from ...ir.reduction import init_nest
-from ...ir.stmt import Block, For, IterVar, Stmt, Store, replace_statements, seq
+from ...ir.stmt import Block, For, IterVar, Stmt, replace_statements, seq
 from .base import BlockRef, Primitive, Refusal, fresh_name, replace
-from .patterns import Parts, neutral, own_chain, parts, runs_once
+from .combination import Combination, broken_law, combination
+from .patterns import own_chain, runs_once
 
 
 def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
@@ -114,8 +117,10 @@ def check_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
     if b.init is None:
         why = "its init is a block of its own" if b.is_reduction else "it is no reduction"
         return Refusal(what, why, {b: "the block"}, "rfactor before decompose_reduction")
-    if parts(b) is None:
-        return Refusal(what, "it is not of the form C[i] = C[i] op x with op one of +, *, min, max", {b: "the block"})
+    form = combination(b)
+    if form is None:
+        why = "it is not of the form C[i] = f(C[i], x), with one f for accumulators and elements of one dtype"
+        return Refusal(what, why, {b: "the block"})
     chain = own_chain(func, b)
     if s not in chain:
         return Refusal(what, "the loop is not around the block alone", marks, "reorder it next to the block")
@@ -142,7 +147,9 @@ def check_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
     outside = [x for x in loops_around(func, b) if x not in chain and x.var in reduce_vars]
     if outside:
         return Refusal(what, f"loop {outside[0].var.name} around other blocks reduces too", {outside[0]: "reduces"})
-    return None
+    has_tail = any(free_vars(c) & reduce_vars for c in conjuncts(b.where))
+    why = broken_law(form, has_tail)
+    return None if why is None else Refusal(what, why, {b: "the block"})
 
 
 def apply_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[PrimFunc, BlockRef]:
@@ -183,27 +190,29 @@ def apply_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[PrimFunc,
               C[vi_1, vj_1] = C[vi_1, vj_1] + C_rf[vi_1, vj_1, vk_1_1]
     """
     b, s = func.blocks[block.name], func.loops[loop]
-    form = parts(b)
-    assert form is not None and isinstance(b.init, Store)
+    form = combination(b)
+    assert form is not None
     chain = own_chain(func, b)
     names = {x.name for x in (*func.buffers, *func.allocs)}
-    partial = Buffer(fresh_name(f"{form.target.name}_rf", names), (*form.target.shape, s.extent), form.target.dtype)
+    partial = []
+    for t in form.targets:
+        partial.append(Buffer(fresh_name(f"{t.name}_rf", names), (*t.shape, s.extent), t.dtype))
+        names.add(partial[-1].name)
     name = fresh_name(f"{b.name}_rf", func.blocks)
     dims = set(func.dims)
     nest = replace_statements(chain[0], {b: _partial_block(b, name, partial, form, chain, s, dims)})
     final = _final_nest(b, partial, form, chain, s)
     body = replace_statements(func.body, {chain[0]: seq([nest, final])})
-    return with_fields(func, body=body, allocs=(*func.allocs, partial)), BlockRef(name)
+    return with_fields(func, body=body, allocs=(*func.allocs, *partial)), BlockRef(name)
 
 
 def _partial_block(
-    b: Block, name: str, partial: Buffer, form: Parts, chain: list[For], s: For, dims: set[Var]
+    b: Block, name: str, partial: Sequence[Buffer], form: Combination, chain: list[For], s: For, dims: set[Var]
 ) -> Block:
     """The reduction over all loops but one, which becomes a spatial iterator.
 
-    Conditions on the reduce loops (the tail of a split) become part of the value: where they fail, the neutral element.
+    Conditions on the reduce loops (the tail of a split) become part of the elements: where they fail, the first values.
     """
-    assert isinstance(b.init, Store)
     factored = IterVar(Var(f"v{s.var.name}"), s.extent, "spatial", s.var)
     reduce_vars = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
     others = [
@@ -213,23 +222,22 @@ def _partial_block(
     values = {it.var: substitute(it.binding, loops) for it in b.iters if it.kind == "reduce"}
     spatial = tuple(it for it in b.iters if it.kind == "spatial")
     index = (*form.index, factored.var)
-    element = substitute(form.element, values)
+    inside = form.at(values)
     conditions = conjuncts(b.where)
     known = loops.keys() | dims
     tail = all_of([substitute(c, loops) for c in conditions if free_vars(c) <= known])
     where = all_of([c for c in conditions if not free_vars(c) <= known])
-    nothing = neutral(form.op, form.target.dtype)
     if tail is not None:
-        element = Select(tail, element, nothing)
+        inside = inside.only_where(tail)
     if not others:  # nothing left to reduce: each partial result is one element
-        return Block(name, (*spatial, factored), Store(partial, index, form.op(nothing, element)), None, where)
-    update = Store(partial, index, form.op(Load(partial, index), element))
-    return Block(name, (*spatial, factored, *others), update, Store(partial, index, nothing), where, b.annotations)
+        return Block(name, (*spatial, factored), inside.begin(partial, index), None, where)
+    iters = (*spatial, factored, *others)
+    return Block(name, iters, inside.step(partial, index), inside.clear(partial, index), where, b.annotations)
 
 
-def _final_nest(b: Block, partial: Buffer, form: Parts, chain: list[For], s: For) -> Stmt:
+def _final_nest(b: Block, partial: Sequence[Buffer], form: Combination, chain: list[For], s: For) -> Stmt:
     """The reduction of the partial results."""
-    assert isinstance(b.init, Store)
+    assert b.init is not None
     spatial_vars = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}
     loops = [x for x in chain if x.var in spatial_vars]
     fresh: dict[Var, Var] = {x.var: Var(x.var.name) for x in (*loops, s)}
@@ -241,11 +249,10 @@ def _final_nest(b: Block, partial: Buffer, form: Parts, chain: list[For], s: For
     ]
     along = IterVar(Var(f"v{s.var.name}"), s.extent, "reduce", fresh[s.var])
     index = tuple(substitute(i, renamed) for i in form.index)
-    update = Store(form.target, index, form.op(Load(form.target, index), Load(partial, (*index, along.var))))
-    init = Store(form.target, index, substitute(b.init.value, renamed))
+    update = form.joining([Load(p, (*index, along.var)) for p in partial]).step(form.targets, index)
     inside = {x.var for x in chain}
     kept = [substitute(c, fresh) for c in conjuncts(b.where) if free_vars(c) & inside <= spatial_vars]
-    nest: Stmt = Block(b.name, (*iters, along), update, init, all_of(kept))
+    nest: Stmt = Block(b.name, (*iters, along), update, substitute(b.init, renamed), all_of(kept))
     nest = For(fresh[s.var], s.extent, nest)
     for x in reversed(loops):
         nest = For(fresh[x.var], x.extent, nest, x.kind, thread=x.thread)
