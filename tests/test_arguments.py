@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,6 +164,34 @@ def test_an_extent_that_no_input_tells_is_refused() -> None:
     exe = tcomp.compile(te.create_prim_func([a, te.compute((n,), lambda i: a[0] + 1.0, name="C")], "k"))
     with pytest.raises(InputError, match="extent n is not the extent of any input"):
         exe(np.ones(8, "float32"))
+    assert np.array_equal(exe(np.ones(8, "float32"), out=np.empty(5, "float32")), np.full(5, 2.0))
+
+
+def test_extents_that_are_no_sums() -> None:
+    """Squares, quotients, and products that an input or a result tells the other factor of."""
+    n, m = te.var("n"), te.var("m")
+
+    def copied(given: tuple, made: tuple, f: Callable) -> Any:
+        a = te.placeholder(given, name="A")
+        return tcomp.compile(te.create_prim_func([a, te.compute(made, lambda *i: f(a, *i), name="C")], "k"))
+
+    square = copied((n * n,), (n, n), lambda a, i, j: a[i * n + j])
+    for size in (0, 1, 2, 3, 10, 1000):
+        x = np.arange(size * size, dtype="float32")
+        assert np.array_equal(square(x), x.reshape(size, size))
+    with pytest.raises(InputError, match="no n of at least 0 makes axis 0 8"):
+        square(np.ones(8, "float32"))
+    half = copied((n // 2,), (n,), lambda a, i: te.if_then_else(i < n // 2, a[i], 0.0))
+    with pytest.raises(InputError, match="no n of at least 0 makes axis 0 3"):
+        half(np.ones(3, "float32"))  # 6 or 7
+    assert half(np.ones(3, "float32"), out=np.empty(7, "float32")).shape == (7,)
+    flat = copied((n * m,), (n, m), lambda a, i, j: a[i * m + j])
+    with pytest.raises(InputError, match=r"many m and n make axis 0 6[\s\S]*try: out="):
+        flat(np.ones(6, "float32"))
+    x = np.arange(6, dtype="float32")
+    assert np.array_equal(flat(x, out=np.empty((2, 3), "float32")), x.reshape(2, 3))
+    with pytest.raises(InputError, match="axis 0 differs"):
+        flat(x, out=np.empty((2, 4), "float32"))
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (3, 4, 1), (1, 3, 4), (12,)])
@@ -176,7 +206,7 @@ def test_a_shape_that_no_extent_makes_is_refused() -> None:
     n = te.var("n")
     a = te.placeholder((2 * n,), name="A")
     exe = tcomp.compile(te.create_prim_func([a, te.compute((n,), lambda i: a[2 * i], name="C")], "k"))
-    with pytest.raises(InputError, match="no extents n of at least 0 make axis 0 5"):
+    with pytest.raises(InputError, match="no n of at least 0 makes axis 0 5"):
         exe(np.ones(5, "float32"))
 
 

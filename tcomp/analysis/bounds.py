@@ -34,6 +34,7 @@ from ..ir.node import child_fields, map_children, walk
 from ..ir.primfunc import PrimFunc
 from ..ir.query import conjuncts, free_vars
 from ..ir.stmt import Block, For, Prefetch, Stmt, Store, sub_statements
+from . import products
 from .regions import loop_env, loops_around
 from .sets import NotAffineError, Space
 
@@ -126,10 +127,11 @@ def _is_inside(index: Expr, extent: Expr, env: Ranges, guards: Sequence[Expr], p
     inside = (LE(const(0), index), LT(index, extent))
     if all(can_prove(c, env) for c in inside):
         return True
-    from_memory = any(isinstance(x, Load) for x in walk(index))
-    if not from_memory and (_is_nonlinear(index) or _is_nonlinear(extent)):
-        return True  # products of symbolic extents: out of reach of integer sets; the interpreter watches such accesses
-    return _follows(inside, env, guards) or _follows(inside, place.ranges, (*guards, *place.facts))
+    if _follows(inside, env, guards) or _follows(inside, place.ranges, (*guards, *place.facts)):
+        return True
+    if not (_is_nonlinear(index) or _is_nonlinear(extent)):
+        return False
+    return products.follows(inside, env, guards) or products.follows(inside, place.ranges, (*guards, *place.facts))
 
 
 def _follows(wanted: Sequence[Expr], ranges: Ranges, facts: Sequence[Expr]) -> bool:

@@ -91,7 +91,7 @@ class Space:
             NotAffineError: a product of variables, a value from memory...
         """
         match e:
-            case Const():
+            case Const() if e.dtype.kind == "int":
                 return self.constant(e.value)
             case Var():
                 if e in positions:
@@ -127,6 +127,8 @@ class Space:
                 return self.condition(a, positions).union(self.condition(b, positions))
             case Not(a):
                 return self.condition(a, positions).complement()
+            case LT(a) | LE(a) | EQ(a) | NE(a) if a.dtype.kind != "int":
+                raise NotAffineError(f"a comparison of {a.dtype}")
             case LT(a, b):
                 return self.affine(a, positions).lt_set(self.affine(b, positions))
             case LE(a, b):

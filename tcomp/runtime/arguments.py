@@ -45,9 +45,16 @@ class IndexCheck:
 
 
 def bind(
-    specs: Sequence[Spec], dim_names: Sequence[str], args: Sequence[Any], named: Mapping[str, Any]
+    specs: Sequence[Spec],
+    dim_names: Sequence[str],
+    args: Sequence[Any],
+    named: Mapping[str, Any],
+    results: Sequence[tuple[Spec, Any]] = (),
 ) -> tuple[list[np.ndarray], list[int]]:
     """The arrays of a call in the order of the inputs, and the values of the symbolic extents.
+
+    Args:
+        results: what results are, with the array that the caller gave for each: their extents tell what those of the inputs do not.
 
     Raises:
         InputError: an argument is missing, unknown, or does not fit.
@@ -66,14 +73,23 @@ def bind(
         if i >= len(args) and spec.name not in named:
             raise InputError(f"input {spec.name!r} is missing", why=f"the model takes {expected}")
         arrays.append(as_array(args[i] if i < len(args) else named[spec.name], spec))
-        for extent, s in zip(arrays[-1].shape, spec.shape):
-            if isinstance(s, Extent):
-                s.solve(extent, dims)
+    fitting = [(s, a) for s, a in results if isinstance(a, np.ndarray) and a.ndim == len(s.shape)]
+    for _ in dim_names:  # an extent may tell another: n, then the m of n * m
+        before = list(dims)
+        for spec, array in (*zip(specs, arrays), *fitting):
+            for extent, s in zip(array.shape, spec.shape):
+                if isinstance(s, Extent):
+                    s.solve(extent, dims)
+        if dims == before:
+            break
     for array, spec in zip(arrays, specs):
         _check_shape(array, spec, dims, dim_names)
     if -1 in dims:
+        name = dim_names[dims.index(-1)]
         raise InputError(
-            f"extent {dim_names[dims.index(-1)]} is not the extent of any input", why=f"the inputs are {expected}"
+            f"extent {name} is not the extent of any input",
+            why=f"the inputs are {expected}",
+            hint="out=, of the shape wanted",
         )
     return arrays, dims
 
@@ -126,9 +142,13 @@ def _from(value: Any, spec: Spec) -> np.ndarray:
 def _check_shape(array: np.ndarray, spec: Spec, dims: Sequence[int], names: Sequence[str]) -> None:
     for axis, (have, want) in enumerate(zip(array.shape, spec.shape)):
         if isinstance(want, Extent) and any(dims[d] < 0 for d in want.dims()):
+            unknown = [names[d] for d in sorted(want.dims()) if dims[d] < 0]
+            few = len(unknown) == 1
+            why = f"no {unknown[0]} of at least 0 makes" if few else f"many {' and '.join(unknown)} make"
             raise InputError(
                 f"input {spec.name!r} has shape {list(array.shape)}",
-                why=f"expected {spec}; no extents {', '.join(names)} of at least 0 make axis {axis} {have}",
+                why=f"expected {spec}; {why} axis {axis} {have}",
+                hint=None if few else "out=, of the shape wanted, tells which",
             )
         if have != (want if isinstance(want, int) else want.value(dims)):
             known = "".join(f", {k} = {n}" for k, n in zip(names, dims) if n >= 0)

@@ -180,7 +180,7 @@ class Executable:
             results = [self._result(i, *f) for i, f in enumerate(self._fresh)]
             self._run(args, results, ())
         else:
-            arrays, dims = self._bind(args, named)
+            arrays, dims = self._bind(args, named, out)
             results = self._outputs(out, dims)
             self._run_apart(arrays, results, dims)
         return results[0] if len(results) == 1 else tuple(results)
@@ -263,8 +263,11 @@ class Executable:
         if pool is not None:
             pool.use_threads(0 if self.num_threads is None else self.num_threads)
 
-    def _bind(self, args: Sequence[Any], named: Mapping[str, Any]) -> tuple[list[np.ndarray], list[int]]:
-        return bind(self.program.inputs, self.program.dims, args, named)
+    def _bind(
+        self, args: Sequence[Any], named: Mapping[str, Any], out: Any = None
+    ) -> tuple[list[np.ndarray], list[int]]:
+        given = out if isinstance(out, (list, tuple)) else [out]
+        return bind(self.program.inputs, self.program.dims, args, named, list(zip(self.program.outputs, given)))
 
     def _outputs(self, out: Any, dims: Sequence[int]) -> list[np.ndarray]:
         specs = self.program.outputs

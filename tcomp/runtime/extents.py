@@ -21,6 +21,9 @@ _OPERATORS: dict[str, Callable[..., int]] = {
 }
 
 
+_LARGEST = 1 << 62
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
     """An extent as an expression of symbolic ones.
@@ -49,15 +52,32 @@ class Extent:
         if len(unknown) != 1:
             return
         (d,) = unknown
-        trial = list(dims)
-        at = []
-        for n in (1, 2):
-            trial[d] = n
-            at.append(self.value(trial))
-        step = at[1] - at[0]
-        found = 1 + (value - at[0]) // step if step and (value - at[0]) % step == 0 else -1
-        if found >= 0:
+
+        def at(n: int) -> int:
+            try:
+                return self.value([n if i == d else known for i, known in enumerate(dims)])
+            except InputError:  # it divides by zero there
+                return -1
+
+        step = at(2) - at(1)
+        guess = 1 + (value - at(1)) // step if step else -1
+        found = guess if guess >= 0 and at(guess) == value else _root(at, value)
+        # where neighbours have the value too, as n // 2 does, it settles nothing
+        if found >= 0 and at(found + 1) != value and (found == 0 or at(found - 1) != value):
             dims[d] = found
+
+
+def _root(at: Callable[[int], int], value: int) -> int:
+    """Where a function that grows has a value, as n * n does; -1 where it does not, or does not grow."""
+    low, high = 0, 1
+    while at(high) < value:
+        low, high = high, 2 * high
+        if high > _LARGEST:
+            return -1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if at(middle) < value else (low, middle)
+    return low if at(low) == value else -1
 
 
 def _dims(code: Code) -> set[int]:

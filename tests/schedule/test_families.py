@@ -610,6 +610,7 @@ REFUSED = [
     ("several places of an iteration", twice, lambda s: s.reindex("B", "A")),
     ("takes 2 indices, the block has 3", product, lambda s: s.reindex_cache_read("C", "A", "global", lambda i, k: (i, k))),
     ("may not depend on a reduce iterator", product, lambda s: s.reindex_cache_write("C", "C", "global", P_I_J_K)),
+    ("init reads b", matmul_bias, lambda s: (s.fuse_reduction_epilogue("C", "D"), s.reindex_cache_read("C", "b", "global", lambda i, j, k: (j, k)))),
     ("goes below 0", product, lambda s: s.reindex_cache_read("C", "A", "global", lambda i, j, k: (i - 1, k))),
     ("share one place", product, lambda s: s.reindex_cache_read("C", "A", "global", lambda i, j, k: (i,))),
     ("two iterations to one place", product, lambda s: s.reindex_cache_read("C", "A", "global", lambda i, j, k: (i, k, j // 2))),

@@ -69,6 +69,12 @@ def _check_map(
     used = set().union(set(), *map(free_vars, target)) & {it.var for it in b.iters}
     if not is_read and not used <= spatial:
         return Refusal(what, "the place of a result may not depend on a reduce iterator", mark)
+    if (
+        b.init is not None
+        and not used <= spatial
+        and any(isinstance(x, Load) and x.buffer is buffer for x in walk(b.init))
+    ):
+        return Refusal(what, f"the init reads {buffer.name}, where reduce iterators have no value", mark)
     dims, env = func.dims, dims_env(func.dims)
     whole = _domain(b, {it.var for it in b.iters} if is_read else spatial)
     if image_extents(target, _domain(b, used), env) is None:
