@@ -78,13 +78,21 @@ class Value:
     inputs: list[Any]
     cached_data: Any
     requires_grad: bool
+    _spec: Any = None
 
     def realize_cached_data(self) -> Any:
         """The value, computed now if it was not yet."""
         if self.cached_data is None:
-            assert self.op is not None
-            self.cached_data = _compute(self.op, [x.realize_cached_data() for x in self.inputs])
+            for node in find_topo_sort([self]):
+                if node.cached_data is None:
+                    assert node.op is not None
+                    node.cached_data = _compute(node.op, [x.cached_data for x in node.inputs])
         return self.cached_data
+
+    @property
+    def known(self) -> Any:
+        """What has the value's `shape`, `dtype` and `size`, or a tuple of such: the value itself, where it has been computed."""
+        return self._spec if self.cached_data is None else self.cached_data
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         global TENSOR_COUNTER
@@ -108,8 +116,11 @@ class Value:
     def make_from_op(cls, op: Op, inputs: Sequence[Any]) -> Any:
         value = cls.__new__(cls)
         wanted = DIFFERENTIATING.get() and op.is_differentiable and any(x.requires_grad for x in inputs)
-        data = _compute(op, [x.realize_cached_data() for x in inputs])
-        is_kept = wanted or TRACING.get()
+        infer = TRACING.get()
+        if infer is not None and not DETECTING.get():
+            value._spec = infer(op, inputs)
+        data = None if value._spec is not None else _compute(op, [x.realize_cached_data() for x in inputs])
+        is_kept = wanted or infer is not None
         value._init(op if is_kept else None, inputs if is_kept else (), data, wanted)
         return value
 
@@ -136,7 +147,7 @@ class TensorTuple(Value):
     """Several tensors as one value."""
 
     def __len__(self) -> int:
-        return len(self.realize_cached_data())
+        return len(self.known)
 
     def __getitem__(self, index: int) -> Tensor:
         return ops.tuple_get_item(self, index)
@@ -218,7 +229,7 @@ class Tensor(Value):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.realize_cached_data().shape
+        return self.known.shape
 
     @property
     def ndim(self) -> int:
@@ -227,11 +238,11 @@ class Tensor(Value):
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self.realize_cached_data().size
+        return self.known.size
 
     @property
     def dtype(self) -> np.dtype:
-        return self.realize_cached_data().dtype
+        return self.known.dtype
 
     @property
     def device(self) -> Device:
@@ -432,11 +443,10 @@ def _between(order: Sequence[Value], wanted: Sequence[Value]) -> set[int]:
 
 def _join(node: Value, members: dict[int, list[Tensor]]) -> TensorTuple:
     """The gradient of a tuple, from those of its tensors."""
-    data = node.realize_cached_data()
     return ops.make_tuple(
         *(
-            sum_node_list(members[i]) if i in members else Tensor.make_const(np.zeros_like(a))
-            for i, a in enumerate(data)
+            sum_node_list(members[i]) if i in members else Tensor.make_const(np.zeros(a.shape, a.dtype))
+            for i, a in enumerate(node.known)
         )
     )
 

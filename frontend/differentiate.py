@@ -121,9 +121,8 @@ def _push(node: Value, moving: dict[int, Any]) -> Any:
         return moving[id(node.inputs[0])][node.op.index]
     if isinstance(node.op, ops.MakeTensorTuple):
         return ops.make_tuple(*(moving[id(x)] if id(x) in moving else _zeros_like(x) for x in node.inputs))
-    data = node.realize_cached_data()
-    is_tuple = isinstance(data, tuple)
-    probes = [Tensor(np.zeros(a.shape, a.dtype)) for a in (data if is_tuple else (data,))]
+    is_tuple = isinstance(node, TensorTuple)
+    probes = [Tensor(np.zeros(a.shape, a.dtype)) for a in (node.known if is_tuple else (node.known,))]
     found = node.op.gradient_as_tuple(ops.make_tuple(*probes) if is_tuple else probes[0], node)
     pairs: list[tuple[Tensor, Tensor]] = []
     for x, g in zip(node.inputs, found):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-TRACING: ContextVar[bool] = ContextVar("tracing", default=False)
+TRACING: ContextVar[Callable[[Any, Any], Any] | None] = ContextVar("tracing", default=None)
 DIFFERENTIATING: ContextVar[bool] = ContextVar("differentiating", default=True)
 DETECTING: ContextVar[bool] = ContextVar("detecting", default=False)
 PRECISION: ContextVar[np.dtype | None] = ContextVar("precision", default=None)
@@ -26,9 +26,14 @@ def _setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
         variable.reset(token)
 
 
-def keep_graph() -> Any:
-    """Within, every operation is recorded, also those that need no gradient: this is how models are traced."""
-    return _setting(TRACING, True)
+def keep_graph(infer: Callable[[Any, Any], Any]) -> Any:
+    """Within, every operation is recorded, also those that need no gradient, and computed only when its value is asked for: this is
+    how models are traced.
+
+    Args:
+        infer: (operator, inputs) -> what has the result's `shape`, `dtype` and `size`, or a tuple of such; None to compute it at once.
+    """
+    return _setting(TRACING, infer)
 
 
 def no_grad() -> Any:

@@ -1,8 +1,10 @@
-"""Module -> IRModule: run the model once, recording every operation, and write the record down as a graph."""
+"""Module -> IRModule: run the model once on shapes and dtypes, recording every operation, and write the record down as a graph."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,17 +29,46 @@ def trace(module: Any, inputs: Sequence[Any]) -> Any:
     Raises:
         tcomp.TcompError: the model uses an operation that cannot be compiled, or its result depends on no operation of ours.
     """
-    tensors = [Tensor(x.numpy() if isinstance(x, Tensor) else np.asarray(x)) for x in inputs]
+    tensors = [Tensor.make_const(x, requires_grad=True) for x in inputs]
     modes = [(m, m.training) for m in module.modules()] if hasattr(module, "modules") else []
     try:
         for m, _ in modes:
             m.training = False
-        with keep_graph():
+        with keep_graph(infer):
             out = module(*tensors)
     finally:
         for m, mode in modes:
             m.training = mode
     return write_graph([(f"x{i}", x) for i, x in enumerate(tensors)], flatten(out))
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What is known of a tensor before it is computed."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def infer(op: Op, inputs: Sequence[Value]) -> Any:
+    """What an operator's result is, by the type rules of the graph; None where those have no answer, so that computing it may."""
+    graph = tcomp.GraphBuilder()
+
+    def given(known: Any, name: str) -> Any:
+        if isinstance(known, tuple):
+            return tuple(given(k, f"{name}_{i}") for i, k in enumerate(known))
+        return graph.input(name, known.shape, known.dtype)
+
+    try:
+        out = op.lower(graph, *(given(x.known, f"x{i}") for i, x in enumerate(inputs)))
+    except Exception:  # it has none, or refuses: eager mode says why
+        return None
+    specs = tuple(Spec(v.type.shape, np.dtype(v.type.dtype.numpy)) for v in (out if isinstance(out, tuple) else (out,)))
+    return specs if isinstance(out, tuple) else specs[0]
 
 
 def flatten(out: Any) -> list[Tensor]:

@@ -20,7 +20,7 @@ from .modes import assigned, autocast, detect_anomaly, keep_graph, short_dtype
 from .nn.module import Module, Parameter, Stack
 from .optim import LossScale, Optimizer
 from .storage import read_safetensors, write_safetensors
-from .trace import flatten, write_graph
+from .trace import flatten, infer, write_graph
 
 _STEPS, _WORDS, _PLACE = "seed, steps, skipped", "numpy.random words", "numpy.random place"
 _SCALE = "loss scale"
@@ -216,8 +216,8 @@ class TrainStep:
         batch = [Tensor(a, requires_grad=False) for a in arrays]
         hyper = {k: Tensor.make_const(np.asarray(v, self._state.dtype)) for k, v in self._numbers().items()}
         key, precision = random.key_of(self.seed, self.steps + 1), autocast(self._rules.precision)
-        quiet = np.errstate(all="ignore")  # the values computed on the way are not used
-        with keep_graph(), random.using(random.Generator(key)), precision, quiet, assigned() as changes:
+        quiet = np.errstate(all="ignore")  # values computed on the way are not used
+        with keep_graph(infer), random.using(random.Generator(key)), precision, quiet, assigned() as changes:
             out = self._forward(batch)
             loss, *more = flatten(out)
             if loss.size != 1:

@@ -40,9 +40,11 @@ class TupleGetItem(TensorOp):
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> TensorTuple:
         (source,) = node.inputs
-        data = source.realize_cached_data()
         return make_tuple(
-            *(out_grad if i == self.index else Tensor.make_const(np.zeros_like(a)) for i, a in enumerate(data))
+            *(
+                out_grad if i == self.index else Tensor.make_const(np.zeros(a.shape, a.dtype))
+                for i, a in enumerate(source.known)
+            )
         )
 
     def lower(self, g: Any, a: tuple[Any, ...]) -> Any:

@@ -16,6 +16,9 @@ import pytest
 import frontend as ndl
 import tcomp
 from frontend import ops
+from frontend.autograd import find_topo_sort
+from frontend.modes import keep_graph
+from frontend.trace import infer
 
 
 class _Absent:
@@ -354,6 +357,23 @@ def test_values_and_gradients_are_traced(c: Case) -> None:
     for x, y in zip(traced, f(*map(ndl.Tensor, arrays)), strict=True):
         assert x.shape == y.shape and x.dtype == y.dtype
         np.testing.assert_allclose(x, y.numpy(), rtol=c.tolerance, atol=c.tolerance)
+
+
+@pytest.mark.parametrize("c", CASES, ids=[c.name for c in CASES])
+def test_a_trace_knows_types_and_computes_nothing(c: Case) -> None:
+    """Of every operator in a case and in its gradients; asked for values afterwards, it computes those that it foretold."""
+    arrays = draws(c, 13)[0]
+    xs = [ndl.Tensor.make_const(a, requires_grad=True) for a in arrays]
+    with keep_graph(infer):
+        out = c.ours(*xs)
+        results = [out, *ndl.gradients([out], xs, [ndl.Tensor.make_const(np.ones(out.shape))])]
+    nodes = [n for n in find_topo_sort(results) if n.op is not None]
+    assert all(n.cached_data is None for n in nodes), [type(n.op).__name__ for n in nodes if n.cached_data is not None]
+    for node in nodes:
+        told = node.known
+        made = node.realize_cached_data()
+        pairs = zip(told, made, strict=True) if isinstance(made, tuple) else [(told, made)]
+        assert all((a.shape, a.dtype, a.size) == (b.shape, b.dtype, b.size) for a, b in pairs), type(node.op).__name__
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Models: tracing, compiling, state, training; initialisers."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,33 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
     tcomp.compile(model, [np.zeros((2, 1, 8, 8), "float32")])
     assert all(m.training for m in model.modules())
     assert all(np.array_equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_tracing_needs_no_memory_for_values() -> None:
+    """A sum, a mean and a cast of 2.2 thousand million elements of int8."""
+    x = np.broadcast_to(np.int8(1), (2_200_000_000,))
+    tracemalloc.start()
+    try:
+        module = ndl.trace(lambda a: (ndl.summation(a), ndl.mean(a), ndl.cast(a, "float64"), a * 0.5), [x])
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert [str(v.type.dtype) for v in module.functions["main"].results] == ["int64", "float64", "float64", "float64"]
+
+
+def test_a_model_may_look_at_values_while_it_is_traced() -> None:
+    """A branch by a value is the one that the example takes; a recurrence of any length is computed without recursion."""
+
+    def f(a: ndl.Tensor) -> ndl.Tensor:
+        b = a
+        for _ in range(3000):
+            b = b * 1.0 + 0.001
+        return b if float(ndl.summation(b).numpy()) > 0 else a * 2.0
+
+    for sign in (1.0, -10.0):
+        x = np.full(3, sign, "float32")
+        (got,) = tcomp.evaluate(ndl.trace(f, [x]), [x])
+        assert np.allclose(got, f(ndl.Tensor(x)).numpy(), rtol=1e-4)
 
 
 def test_an_operation_that_cannot_be_compiled_is_named() -> None:

@@ -9,7 +9,7 @@ from kernels import argmax, own_reduction
 
 import tcomp
 from tcomp import te
-from tcomp.dtype import float32
+from tcomp.dtype import dtype, float32
 from tcomp.errors import ScheduleError
 from tcomp.ir import Block, Buffer, For, IterVar, Load, PrimFunc, Store, Var, const
 from tcomp.ir.interp import run
@@ -40,7 +40,13 @@ def runs_as(func: PrimFunc, sch: Schedule, x: np.ndarray, rtol: float) -> list[n
     compiled = [tcomp.compile(f)(x) for f in (sch, func)]
     for made in (run(sch.func, [x]), *(m if isinstance(m, tuple) else (m,) for m in compiled)):
         for got, right in zip(made, want, strict=True):
-            assert np.allclose(got, right, rtol=rtol, atol=0, equal_nan=True)
+            assert got.dtype == right.dtype
+            is_exact = rtol == 0
+            assert (
+                np.array_equal(got, right, equal_nan=got.dtype.kind == "f")
+                if is_exact
+                else np.allclose(got, right, rtol=rtol, atol=0)
+            )
     return want
 
 
@@ -53,6 +59,21 @@ def test_argmax_in_vectors(m: int, rng: np.random.Generator) -> None:
     func = argmax(6, m)
     place, value = runs_as(func, in_parts(func, "arg"), x, 0)
     assert np.array_equal(place, x.argmax(1)) and np.array_equal(value, x.max(1), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["bool", "int8", "uint8", "int16", "int32", "uint32", "int64", "uint64", "float16", "bfloat16", "float64"]
+)
+@pytest.mark.parametrize("f", [te.argmax, te.argmin])
+def test_places_of_extremes_of_every_dtype(f: Callable, name: str, rng: np.random.Generator) -> None:
+    x = rng.integers(0, 2 if name == "bool" else 100, (3, 19)).astype(dtype(name).numpy)
+    if name != "bool":
+        x[0, :7] = dtype(name).highest
+        x[1, 3:] = dtype(name).lowest
+    a, k = te.placeholder(x.shape, name, "A"), te.reduce_axis(19, "k")
+    func = te.create_prim_func([a, *te.compute((3,), lambda i: f(a[i, k], k), name="arg")])
+    place, _ = runs_as(func, in_parts(func, "arg"), x, 0)
+    assert np.array_equal(place, (np.argmax if f is te.argmax else np.argmin)(x, 1))
 
 
 def softmax_pair(a: Any, b: Any) -> tuple[Any, Any]:
@@ -76,9 +97,9 @@ OWN: dict[str, tuple[Callable, Any, int, str, Callable]] = {
 @pytest.mark.parametrize("m", SIZES)
 @pytest.mark.parametrize("name", OWN)
 def test_own_reducers_in_vectors(name: str, m: int, rng: np.random.Generator) -> None:
-    combine, first, values, dtype, reference = OWN[name]
-    x = rng.integers(1, 9, (5, m)).astype(dtype) if "int" in dtype else 0.1 * rng.random((5, m)).astype(dtype)
-    func = own_reduction(combine, first, m, 5, values, dtype)
+    combine, first, values, kind, reference = OWN[name]
+    x = rng.integers(1, 9, (5, m)).astype(kind) if "int" in kind else 0.1 * rng.random((5, m)).astype(kind)
+    func = own_reduction(combine, first, m, 5, values, kind)
     made = runs_as(func, in_parts(func, "R"), x, 1e-12)
     for got, right in zip(made, reference(x), strict=True):
         assert np.allclose(got, right, rtol=1e-12, atol=0)

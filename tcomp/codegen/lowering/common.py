@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...dtype import int64
 from ...ir.arith import interval, loop_range, simplify
 from ...ir.expr import Const, Expr, Var, const
 from ...ir.node import map_children, substitute, with_fields
@@ -16,10 +17,12 @@ def extend(env: Env, s: For | Let) -> Env:
     """The ranges inside a loop, or where a name for an offset is known."""
     if isinstance(s, For):
         return {**env, s.var: loop_range(s.extent)}
-    if not s.var.dtype.is_int or s.var.dtype.bits != 64 or s.var.dtype.lanes != 1:
+    if s.var.dtype != int64:
         return env
     low, high = interval(s.value, env)
-    return env if low is None or high is None else {**env, s.var: (const(low), const(high))}
+    if low is None or high is None or low < int64.lowest or high > int64.highest:
+        return env
+    return {**env, s.var: (const(low), const(high))}
 
 
 def map_expressions(s: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
