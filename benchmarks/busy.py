@@ -17,16 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
-import tcomp
 from tcomp.target import Target
 
-from . import peers as libraries
 from .graphs import GRAPHS
+from .sides import Side, Task
 
 AFTERWARDS = 0.05
 
@@ -55,30 +53,6 @@ def neighbours(count: int) -> Iterator[None]:
             p.join()
 
 
-def _serve(library: str, model: str, batch: int, threads: int, pipe: Any) -> None:
-    """A process of one library: for each request, the seconds of some calls, and of the processor afterwards."""
-    module = GRAPHS[model](batch)
-    x = np.random.default_rng(1).random(module.main.params[0].type.shape, np.float32)
-    if library == "tcomp":
-        exe = tcomp.compile(module, num_threads=threads)
-        run = lambda: exe(x)
-    else:
-        run = libraries.make(library, module, [x], threads)
-    run()
-    pipe.send("ready")
-    while (seconds := pipe.recv()) is not None:
-        for _ in range(3):
-            run()
-        found, end = [], time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            run()
-            found.append(time.perf_counter() - start)
-        used = time.process_time()
-        time.sleep(AFTERWARDS)
-        pipe.send((statistics.median(found), time.process_time() - used))
-
-
 def main(
     model: str = typer.Option("mobilenet_v2", help=f"one of {', '.join(GRAPHS)}"),
     peers: str = typer.Option("onnxruntime,torch", help="libraries to compare with"),
@@ -88,25 +62,19 @@ def main(
     seconds: float = typer.Option(0.3, help="time of a turn"),
 ) -> None:
     """Time a model quiet and beside busy neighbours, and print what it keeps."""
-    context = multiprocessing.get_context("spawn")
-    sides = {}
-    for name in ["tcomp", *(p for p in peers.split(",") if p)]:
-        here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(name, model, batch, threads, there), daemon=True)
-        process.start()
-        there.close()
-        here.recv()
-        sides[name] = here
+    task = Task(("benchmarks.graphs", "make"), (model, batch), threads)
+    sides = {name: Side(name) for name in ["tcomp", *(p for p in peers.split(",") if p)]}
+    for side in sides.values():
+        side.ask("load", task)
     times: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for turn in range(rounds):
         for count in (0, 1, 2):
             with neighbours(count):
                 names = list(sides)
                 for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                    sides[name].send(seconds)
-                    times.setdefault((name, count), []).append(sides[name].recv())
-    for pipe in sides.values():
-        pipe.send(None)
+                    times.setdefault((name, count), []).append(sides[name].ask("spell", seconds, AFTERWARDS))
+    for side in sides.values():
+        side.close()
     table = Table("library", "neighbours", "median ms", "of its quiet speed", "ms of processor afterwards")
     for name in sides:
         quiet = statistics.median(t for t, _ in times[name, 0])

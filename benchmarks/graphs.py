@@ -70,3 +70,9 @@ def resnet18(batch: int = 1, size: int = 224) -> tcomp.IRModule:
 
 GRAPHS: dict[str, Callable[[int], tcomp.IRModule]] = {"mobilenet_v2": mobilenet_v2, "resnet18": resnet18}
 """Makers, of a batch size."""
+
+
+def make(name: str, batch: int) -> tuple[tcomp.IRModule, list[np.ndarray]]:
+    """One of them, and an input."""
+    module = GRAPHS[name](batch)
+    return module, [np.random.default_rng(1).random(module.main.params[0].type.shape, np.float32)]

@@ -2,8 +2,8 @@
 
 python -m benchmarks.kernels [--family matmul|conv|rows|movement|attention] [--peers torch,onnxruntime,openvino,numpy] [--threads N]
 
-All sides of a case run in one process, turn by turn (`benchmarks.compare`); a ratio is the peer's median over tcomp's, so
-above 1 tcomp is faster. Each result is compared with float64. By default images lie in NHWC for tcomp and for torch (its
+Each library runs in a process of its own, turn by turn (`benchmarks.sides`); a ratio is the peer's median over tcomp's, so above 1
+tcomp is faster. `--before PATH` races an older checkout of tcomp as one more side. Each result is compared with float64. By default images lie in NHWC for tcomp and for torch (its
 channels-last form), and in NCHW for the ONNX runtimes, which know no other: each library gets what suits it best, as it would
 between the layers of a network. `--layout NCHW` gives NCHW to everyone. Weights are constants for all.
 """
@@ -14,8 +14,9 @@ import json
 import math
 import os
 import re
+import statistics
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,45 +29,26 @@ from rich.table import Table
 import tcomp
 from tcomp.tools.peak import fma_peak, memory_bandwidth
 
-from . import peers as others
-from .compare import Result, interleaved
-from .shapes import FAMILIES, Case, conv_cases, sweep
+from .shapes import FAMILIES, Case, cases_of
+from .sides import BEFORE, Side, Task, race
 
 OUT = Path(__file__).parent / "out"
 
 
-def run_case(case: Case, peers: list[str], threads: int, target: str, seconds: float) -> dict[str, Any]:
-    """Compile a case, time all sides, compare them with float64."""
+def run_case(case: Case, sides: Sequence[Side], task: Task, seconds: float) -> dict[str, Any]:
+    """Time all sides of a case, compare them with float64."""
     module, inputs = case.make()
     reference = tcomp.evaluate(module, inputs, exact=True)[0]
-    start = time.perf_counter()
-    exe = tcomp.compile(module, target=target, num_threads=threads)
-    compile_seconds = time.perf_counter() - start
-    sides: dict[str, Any] = {"tcomp": lambda: exe(*inputs)}
-    for name in peers:
-        if name not in case.peers:
-            continue
-        try:
-            sides[name] = others.make(name, module, inputs, threads)
-        except NotImplementedError:
-            continue
-    began = time.perf_counter()
-    for side in sides.values():
-        side()
-    once = time.perf_counter() - began
-    rounds = max(5, min(40, int(seconds * len(sides) / max(once * 2.5, len(sides) * 0.004))))
-    results = interleaved(sides, reference, rounds, seconds_per_turn=0.003)
-    return _row(case, exe, results, compile_seconds, threads)
-
-
-def _row(case: Case, exe: Any, results: dict[str, Result], compile_seconds: float, threads: int) -> dict[str, Any]:
-    ours = results["tcomp"].median
-    flops = sum(k.flops for k in exe.program.kernels)
-    ratios = {n: r.median / ours for n, r in results.items() if n != "tcomp"}
+    found = race([s for s in sides if s.library in ("tcomp", BEFORE, *case.peers)], task, seconds)
+    scale = float(np.sqrt(np.square(reference).sum())) or 1.0
+    median = {n: statistics.median(r["seconds"]) for n, r in found.items()}
+    error = {n: float(np.sqrt(np.square(r["result"] - reference).sum())) / scale for n, r in found.items()}
+    ratios = {n: m / median["tcomp"] for n, m in median.items() if n != "tcomp"}
+    ours = found["tcomp"]
     return {
-        "name": case.name, "family": case.family, "group": case.group, "threads": threads, "kernels": exe.num_kernels,
-        "median_ms": 1e3 * ours, "gflops": flops / ours / 1e9, "compile_s": compile_seconds, "ratios": ratios,
-        "errors": {n: r.error for n, r in results.items()}, "best_peer": min(ratios.values(), default=math.nan),
+        "name": case.name, "family": case.family, "group": case.group, "threads": task.threads, "kernels": ours["kernels"],
+        "median_ms": 1e3 * median["tcomp"], "gflops": ours["flops"] / median["tcomp"] / 1e9, "compile_s": ours["compile_s"],
+        "ratios": ratios, "errors": error, "best_peer": min((r for n, r in ratios.items() if n != BEFORE), default=math.nan),
     }  # fmt: skip
 
 
@@ -170,15 +152,10 @@ def explain_case(case: Case, threads: int, target: str) -> None:
 
 
 def _cases(family: str, layout: str, name: str, random: int, seed: int) -> list[Case]:
-    if random:
-        found = list(sweep(random, seed))
-    else:
-        wanted = family.split(",") if family else list(FAMILIES)
-        unknown = set(wanted) - FAMILIES.keys()
-        if unknown:
-            raise typer.BadParameter(f"unknown family {sorted(unknown)[0]!r}: {', '.join(FAMILIES)}")
-        found = [c for f in wanted for c in (conv_cases(layout == "NCHW") if f == "conv" else FAMILIES[f]())]
-    found = [c for c in found if re.search(name, c.name)]
+    unknown = {f for f in family.split(",") if f} - FAMILIES.keys()
+    if unknown:
+        raise typer.BadParameter(f"unknown family {sorted(unknown)[0]!r}: {', '.join(FAMILIES)}")
+    found = [c for c in cases_of(family, layout, random, seed) if re.search(name, c.name)]
     if not found:
         raise typer.BadParameter(f"no case matches {name!r}")
     return found
@@ -195,6 +172,7 @@ def main(
     seed: int = typer.Option(0, help="of the random shapes"),
     seconds: float = typer.Option(0.4, help="time for each side of a case, about"),
     explain: str = typer.Option("", help="do not compare, but tell why this case is as fast as it is"),
+    before: str = typer.Option("", help="the folder of an older checkout of tcomp, one more side"),
     label: str = typer.Option("", help="part of the names of the files written to benchmarks/out"),
 ) -> None:
     """Time kernels; print a table of ratios; write it as JSON, and a picture, to benchmarks/out."""
@@ -210,12 +188,16 @@ def main(
         count = threads or chosen.num_cores
         target = target or f"cpu -num-cores={count}"
         rows = []
+        sides = [Side("tcomp"), *(Side(p) for p in peers.split(",") if p), *([Side(BEFORE, before)] if before else [])]
         with Progress(transient=True) as progress:
-            task = progress.add_task("kernels", total=len(cases))
+            bar = progress.add_task("kernels", total=len(cases))
             for case in cases:
-                progress.update(task, description=case.name)
-                rows.append(run_case(case, [p for p in peers.split(",") if p], count, target, seconds))
-                progress.advance(task)
+                progress.update(bar, description=case.name)
+                task = Task(("benchmarks.shapes", "make"), (family, layout, random, seed, case.name), count, target)
+                rows.append(run_case(case, sides, task, seconds))
+                progress.advance(bar)
+        for side in sides:
+            side.close()
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=180)
     console.print(f"{chosen}, {count} threads")

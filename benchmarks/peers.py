@@ -326,10 +326,11 @@ def _openvino(module: IRModule, inputs: Sequence[np.ndarray], threads: int) -> S
     }  # fmt: skip
     compiled = core.compile_model(core.read_model(to_onnx(module)), "CPU", settings)
     request = compiled.create_infer_request()
-    for i, x in enumerate(inputs):
-        request.set_input_tensor(i, ov.Tensor(input_array(module, x), shared_memory=True))
+    given = [input_array(module, x) for x in inputs]
+    for i, x in enumerate(given):
+        request.set_input_tensor(i, ov.Tensor(x, shared_memory=True))
 
-    def run() -> np.ndarray:
+    def run(_given: object = given) -> np.ndarray:  # the tensors do not keep the memory that they share
         request.infer()
         return _back(module, request.get_output_tensor(0).data)
 

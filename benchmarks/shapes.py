@@ -278,3 +278,16 @@ def sweep(count: int, seed: int) -> Iterator[Case]:
         groups = int(rng.choice([1, 1, 1, 2]))
         c, o = c * groups, o * groups
         yield conv(int(rng.choice([1, 1, 2, 4])), size(max(5, kernel), 64), c, o, kernel, stride, groups, group="conv")
+
+
+def cases_of(family: str, layout: str, random: int, seed: int) -> list[Case]:
+    """The cases of some families (separated by commas; all where there are none), or random ones where their number is not 0."""
+    if random:
+        return list(sweep(random, seed))
+    wanted = family.split(",") if family else list(FAMILIES)
+    return [c for f in wanted for c in (conv_cases(layout == "NCHW") if f == "conv" else FAMILIES[f]())]
+
+
+def make(family: str, layout: str, random: int, seed: int, name: str) -> tuple[IRModule, list[np.ndarray]]:
+    """The graph and the inputs of one of these cases."""
+    return next(c for c in cases_of(family, layout, random, seed) if c.name == name).make()
