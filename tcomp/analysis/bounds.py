@@ -129,7 +129,7 @@ def _is_inside(index: Expr, extent: Expr, env: Ranges, guards: Sequence[Expr], p
         return True
     if _follows(inside, env, guards) or _follows(inside, place.ranges, (*guards, *place.facts)):
         return True
-    if not (_is_nonlinear(index) or _is_nonlinear(extent)):
+    if not any(map(_is_nonlinear, (index, extent, *guards, *place.facts))):
         return False
     return products.follows(inside, env, guards) or products.follows(inside, place.ranges, (*guards, *place.facts))
 

@@ -69,6 +69,25 @@ def test_what_may_leave_is_refused(name: str) -> None:
         moved(given, made, f)
 
 
+def test_tiles_of_symbolic_size_are_proved_where_they_touch_plain_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of n at a time: where a block is bound is a product, what it reads is not."""
+    monkeypatch.setenv("TCOMP_VERIFY", "1")
+    tcomp.config.config.cache_clear()
+    a = te.placeholder((N,), name="A")
+    pad = te.compute((N + 2,), lambda i: te.if_then_else((i >= 1) & (i < N + 1), a[i - 1], 0.0), name="P")
+    func = te.create_prim_func([a, te.compute((N,), lambda i: pad[i] + pad[i + 2], name="S")])
+    sch = tcomp.Schedule(func)
+    try:
+        sch.decompose_padding("P", sch.get_loops("P")[0])
+        sch.split(sch.get_loops("P")[0], [2, None])
+        sch.split(sch.get_loops("S")[0], [3, None])
+    finally:
+        monkeypatch.undo()
+        tcomp.config.config.cache_clear()
+    x = np.arange(7, dtype="float32")
+    assert np.array_equal(tcomp.compile(sch)(x), run(func, [x], {func.dims[0]: 7})[0])
+
+
 def _term(rng: random.Random, depth: int, leaves: list[Expr]) -> Expr:
     if depth == 0 or rng.random() < 0.25:
         return rng.choice([*leaves, const(rng.randrange(-2, 4))])
