@@ -344,7 +344,8 @@ def _simplify_condition(e: Expr, env: Env) -> Expr:
 
 def _simplify_comparison(e: Expr, env: Env) -> Expr:
     a, b = simplify(e.a, env), simplify(e.b, env)
-    low, high = _range(_merge_quotients(_linear(b, env, 0).add(_linear(a, env, 0), -1), env), env)  # of b - a
+    form = _merge_quotients(_linear(b, env, 0).add(_linear(a, env, 0), -1), env)  # b - a
+    low, high = _range(form, env)
     assert isinstance(e, BinaryExpr)
     match e:
         case LT() | LE():
@@ -357,7 +358,37 @@ def _simplify_comparison(e: Expr, env: Env) -> Expr:
             apart = (low is not None and low > 0) or (high is not None and high < 0)
             if apart or (low == high == 0):
                 return TRUE if apart == isinstance(e, NE) else FALSE
+    if isinstance(e, (LT, LE)):
+        undivided = _without_division(form, 1 if isinstance(e, LT) else 0, env)
+        if undivided is not None:
+            return undivided
     return e if a is e.a and b is e.b else type(e)(a, b)
+
+
+def _without_division(form: Linear, least: int, env: Env) -> Expr | None:
+    """The condition that a sum with one quotient by a constant is at least some number, said of the dividend."""
+    found = [(t, c) for t, c in form.terms.items() if isinstance(t, FloorDiv)]
+    if len(found) != 1 or found[0][1] not in (1, -1):
+        return None
+    ((term, c),) = found
+    if not isinstance(term.b, Const) or term.b.value <= 0:
+        return None
+    k = term.b.value
+    rest = form.without(term)
+    if c == 1:  # x // k + rest >= least  where  x >= (least - rest) k
+        low, x = rest.scale(-k).add(Linear(None, least * k)), _linear(term.a, env, 0)
+    else:  # rest - x // k >= least  where  (rest - least + 1) k > x
+        low, x = _linear(term.a, env, 0).add(Linear(None, 1)), rest.scale(k).add(Linear(None, (1 - least) * k))
+    return _at_least(x.add(low, -1))
+
+
+def _at_least(form: Linear) -> Expr:
+    """form >= 0, with what is subtracted on the left."""
+    left = Linear({t: -c for t, c in form.terms.items() if c < 0}, max(-form.constant, 0))
+    right = Linear({t: c for t, c in form.terms.items() if c > 0}, max(form.constant, 0))
+    if left.terms and left.constant:
+        return LT(left.add(Linear(None, -1)).expr(), right.expr())
+    return LE(left.expr(), right.expr())
 
 
 def interval(e: Expr, env: Env | None = None) -> tuple[int | None, int | None]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .expr import LT, Const, Expr, Or, Var, const
 from .node import substitute, with_fields
 from .primfunc import PrimFunc
-from .query import all_of, conjuncts, free_vars
+from .query import all_of, conjuncts, free_vars, is_const
 from .stmt import Block, For, If, IterVar, Stmt, map_statements, own_binders, seq, sub_statements
 
 
@@ -16,7 +16,7 @@ def init_nest(b: Block, inside: Sequence[For], name: str) -> Stmt:
 
     Args:
         inside: loops around the block, outermost first; all that reduce are among them. Those that run over spatial axes alone are
-            kept; a spatial axis that shares a loop with a reduce axis is run over as a whole.
+            kept; a spatial axis that shares a loop with a reduce axis, or is empty, is run over as a whole.
         name: of the new block.
     """
     assert b.init is not None
@@ -27,7 +27,8 @@ def init_nest(b: Block, inside: Sequence[For], name: str) -> Stmt:
     bindings: dict[Var, Expr] = {it.var: substitute(it.binding, fresh) for it in spatial}
     whole: list[tuple[Var, Expr]] = []
     for it in spatial:
-        if free_vars(it.binding) & reducing:
+        # of an axis without elements no loop may be left: all loops around were empty, and their quotient was 0
+        if free_vars(it.binding) & reducing or is_const(it.extent, 0):
             bindings[it.var] = loop = Var(it.var.name.removeprefix("v"))
             whole.append((loop, it.extent))
     used = {v for e in bindings.values() for v in free_vars(e)}

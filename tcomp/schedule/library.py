@@ -78,6 +78,16 @@ def vectorize_innermost(sch: Schedule, block: BlockRef | str, lanes: int, depth:
     return inner
 
 
+def vectorize_run(sch: Schedule, block: BlockRef | str, lanes: int, depth: int = 0) -> Var | None:
+    """`vectorize_innermost` along the innermost two loops as one, where the innermost is shorter than a vector: three channels of a
+    pixel and those of its neighbours lie side by side."""
+    loops = sch.get_loops(block)[depth:]
+    extent = sch.get_extent(loops[-1]) if loops else None
+    if len(loops) > 1 and isinstance(extent, int) and extent < lanes and sch.refusal("fuse", *loops[-2:]) is None:
+        sch.fuse(*loops[-2:])
+    return vectorize_innermost(sch, block, lanes, depth)
+
+
 def unroll_and_vectorize(sch: Schedule, loops: Sequence[Var]) -> None:
     """Unroll all loops but the last, which is vectorized: a tile of vectors."""
     for loop in loops[:-1]:

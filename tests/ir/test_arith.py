@@ -7,7 +7,7 @@ import pytest
 
 from tcomp.dtype import int64
 from tcomp.ir.arith import can_prove, interval, simplify
-from tcomp.ir.expr import Const, Expr, FloorDiv, FloorMod, Select, Var, const
+from tcomp.ir.expr import EQ, LE, LT, NE, Const, Expr, FloorDiv, FloorMod, Select, Var, const
 from tcomp.ir.printer import text
 from tcomp.ir.query import equal
 from tcomp.te import maximum, minimum
@@ -58,6 +58,36 @@ def test_simplify_keeps_the_value_and_bounds_hold(seed: int) -> None:
         assert (low is None or low <= want) and (high is None or want <= high)
         if proved:
             assert evaluate(condition, values)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_simplify_keeps_what_conditions_say(seed: int) -> None:
+    """With ranges and without them, where values are negative too."""
+    rng = random.Random(seed)
+    variables = [Var(n) for n in "ijk"]
+    quotient = FloorDiv(random_expr(rng, variables, 2), const(rng.choice([2, 3, 7])))
+    other = random_expr(rng, variables, rng.randrange(3))
+    left, right = (quotient, other) if rng.random() < 0.5 else (other, quotient + rng.randint(-3, 3))
+    condition = rng.choice([LT, LE, EQ, NE])(left, right)
+    env = {v: (const(-3), const(rng.randint(-1, 4))) for v in variables}
+    for known in (env, {}):
+        simple = simplify(condition, known)
+        for point in itertools.product(*(range(-3, env[v][1].value + 1) for v in variables)):
+            values = dict(zip(variables, point))
+            assert evaluate(simple, values) == evaluate(condition, values), f"{text(condition)} became {text(simple)}"
+
+
+def test_conditions_on_quotients_speak_of_the_dividend() -> None:
+    i, j, n = Var("i"), Var("j"), Var("n")
+    for condition, simple in (
+        (const(3) <= i // 3, "9 <= i"),
+        (i // 3 - 3 < 224, "i <= 680"),
+        (const(0) <= (i * 16 + j) // 3 - 3, "9 <= i * 16 + j"),
+        (i // 4 < n, "i < n * 4"),
+        (n <= i // 4, "n * 4 <= i"),
+        (n < i // 4 + j, "n * 4 + 4 <= i + j * 4"),
+    ):
+        assert text(simplify(condition)) in (simple, simple.replace(" + 4 <= ", " + 3 < ")), text(condition)
 
 
 def test_what_tiling_needs_simplifies() -> None:

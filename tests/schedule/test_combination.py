@@ -186,3 +186,21 @@ def test_a_form_that_tells_no_combination_is_refused(change: str) -> None:
     sch = Schedule(by_hand("none"))
     with pytest.raises(ScheduleError, match="it is not|first value"):
         sch.rfactor("R", sch.get_loops("R")[1])
+
+
+@pytest.mark.parametrize("step", ["decompose_reduction", "rfactor"])
+def test_nothing_runs_over_an_axis_without_elements(step: str) -> None:
+    """Fused with an empty axis, a reduction leaves no loop that belongs to it."""
+    n = te.var("n")
+    a, k = te.placeholder((0, n), name="A"), te.reduce_axis(n, "k")
+    func = te.create_prim_func([a, te.compute((0,), lambda i: te.sum(a[i, k], k), name="C")])
+    sch = Schedule(func)
+    fused = sch.fuse(*sch.get_loops("C"))
+    if step == "rfactor":
+        sch.rfactor("C", sch.split(fused, [None, 4])[1])
+    else:
+        sch.decompose_reduction("C", fused)
+    verify(sch.func)
+    x = np.ones((0, 5), "float32")
+    assert run(sch.func, [x], {sch.func.dims[0]: 5})[0].shape == (0,)  # the interpreter watches every access
+    assert tcomp.compile(sch)(x).shape == (0,)

@@ -157,3 +157,19 @@ def test_lanes_of_a_reduction_and_outer_threads() -> None:
     check(sch, func)
     sch = Schedule(blur(1))
     assert library.vectorize_innermost(sch, "S", 8) is None
+
+
+def test_rows_of_few_channels_run_in_whole_vectors() -> None:
+    """A padded image of three channels: its border ends within a vector, and no lane divides to find out."""
+    a = te.placeholder((6, 9, 3), name="A")
+    pad = te.compute(
+        (8, 11, 3),
+        lambda y, x, c: te.if_then_else((y >= 1) & (y < 7) & (x >= 1) & (x < 10), a[y - 1, x - 1, c], 0.0),
+        name="P",
+    )
+    func = te.create_prim_func([a, pad])
+    sch = Schedule(func)
+    lane = library.vectorize_run(sch, "P", 8)
+    assert lane is not None and len(sch.get_loops("P")) == 3
+    check(sch, func)
+    assert "sdiv" not in tcomp.compile(sch).ir("llvm")

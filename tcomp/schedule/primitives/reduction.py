@@ -247,6 +247,9 @@ def _final_nest(b: Block, partial: Sequence[Buffer], form: Combination, chain: l
         for it in b.iters
         if it.kind == "spatial"
     ]
+    empty = [(n, Var(it.var.name.removeprefix("v"))) for n, it in enumerate(iters) if is_const(it.extent, 0)]
+    for n, loop in empty:  # no loop may be left of an axis without elements
+        iters[n] = with_fields(iters[n], binding=loop)
     along = IterVar(Var(f"v{s.var.name}"), s.extent, "reduce", fresh[s.var])
     index = tuple(substitute(i, renamed) for i in form.index)
     update = form.joining([Load(p, (*index, along.var)) for p in partial]).step(form.targets, index)
@@ -254,6 +257,8 @@ def _final_nest(b: Block, partial: Sequence[Buffer], form: Combination, chain: l
     kept = [substitute(c, fresh) for c in conjuncts(b.where) if free_vars(c) & inside <= spatial_vars]
     nest: Stmt = Block(b.name, (*iters, along), update, substitute(b.init, renamed), all_of(kept))
     nest = For(fresh[s.var], s.extent, nest)
+    for _, loop in empty:
+        nest = For(loop, const(0), nest)
     for x in reversed(loops):
         nest = For(fresh[x.var], x.extent, nest, x.kind, thread=x.thread)
     return nest

@@ -34,6 +34,7 @@ from ..library import (
     tile_write_back,
     unroll_and_vectorize,
     vectorize_innermost,
+    vectorize_run,
 )
 from ..schedule import Schedule
 from .common import is_worth_threads, keep_local, reductions
@@ -229,7 +230,7 @@ def apply(sch: Schedule, target: Target) -> None:
                 sch.parallel(row)
         else:
             sch.compute_at(name, sch.get_loops(acc)[0])
-        vectorize_innermost(sch, name, tile.lanes, 1)
+        vectorize_run(sch, name, tile.lanes, 1)
     dot = _dot_of(sch, acc, target)
     if dot is not None and _fills_lanes(sch, acc, depth, tile.vectors * tile.lanes):
         accumulate_dots(sch, acc, depth, tile.vectors, tile.lanes, *dot)
