@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..ir.arith import Env, Linear, can_prove, dims_env, interval, linear, simplify
-from ..ir.expr import Buffer, Expr, FloorDiv, FloorMod, Var
+from ..ir.expr import Buffer, Expr, Var
 from ..ir.primfunc import PrimFunc
 from ..ir.query import conjuncts, free_vars
 from ..ir.stmt import Block, For
+from .maps import Digits, joined
 from .regions import (
     Access,
     accesses,
@@ -230,7 +231,7 @@ def _separated(func: PrimFunc, group: Sequence[Access], loop: For, outer: Sequen
         loops = loops_inside(func, a, ())
         env = {**dims_env(func.dims), **loop_env(loops)}
         keys: set[tuple] = set()
-        for d, index in _coordinates(resolve(a.block, a.indices), env):
+        for digits, index in _coordinates(resolve(a.block, a.indices), env):
             form = linear(index, env)
             c = form.terms.get(loop.var, 0)
             if not c or any(loop.var in free_vars(t) for t in form.terms if t is not loop.var):
@@ -241,20 +242,16 @@ def _separated(func: PrimFunc, group: Sequence[Access], loop: For, outer: Sequen
             if low is not None and high is not None and high - low < abs(c):
                 base = (form.constant + low) // abs(c)
                 if base == (form.constant + high) // abs(c):
-                    keys.add((d, c, frozenset(fixed.items()), base))
+                    keys.add((digits, c, frozenset(fixed.items()), base))
         shapes.append(keys)
     return bool(set.intersection(*shapes)) if shapes else True
 
 
-def _coordinates(indices: Sequence[Expr], env: Env) -> list[tuple[Any, Expr]]:
-    """The dimensions of an index by number, and what two of them together determine: x // n and x % n are x."""
-    found: list[tuple[Any, Expr]] = list(enumerate(indices))
-    simple = [(d, simplify(i, env)) for d, i in enumerate(indices)]
-    for d, q in simple:
-        for e, r in simple:
-            if isinstance(q, FloorDiv) and isinstance(r, FloorMod) and (q.a, q.b) == (r.a, r.b):
-                found.append(((d, e), q.a))
-    return found
+def _coordinates(indices: Sequence[Expr], env: Env) -> list[tuple[Digits, Expr]]:
+    """The dimensions of an index, and what several of them determine together. Accesses to one element agree in those that are made
+    of the same digits of the same dimensions."""
+    whole: list[tuple[Digits, Expr]] = [(((d, 1, None),), i) for d, i in enumerate(indices)]
+    return whole + [(d, x) for d, x in joined([simplify(i, env) for i in indices]) if len(d) > 1]
 
 
 def _first_conflict(func: PrimFunc, group: Sequence[Access], loop: For, outer: Sequence[For]) -> Conflict | None:

@@ -59,10 +59,11 @@ def visits_once(block: Block, loops: Sequence[For], outer: Sequence[Var]) -> boo
         loops: these loops; outer: the variables of the loops around them, and the function's own, which stand still.
     """
     bindings = [simplify(it.binding) for it in block.iters]
-    if _is_mixed_radix(bindings, loops):
+    whole = [x for _, x in joined(bindings)]
+    if _is_mixed_radix(whole, loops):
         return True
     domain = loop_env(loops)
-    known = [*bindings, *(q.a for q in bindings for r in bindings if _are_parts(q, r))]
+    known = [*bindings, *whole]
     space, first, second = _twice(list(domain), outer)
     points = space.universe()
     for at in (first, second):
@@ -83,9 +84,44 @@ def _narrowed(points: Any, limit: Callable[[], Any]) -> Any:
         return points
 
 
-def _are_parts(q: Expr, r: Expr) -> bool:
-    """Whether two expressions are x // n and x % n of one x."""
-    return isinstance(q, FloorDiv) and isinstance(r, FloorMod) and (q.a, q.b) == (r.a, r.b)
+Digits = tuple[tuple[int, int | Expr, int | Expr | None], ...]
+"""(number of the expression, s, m) for each digit x // s % m of a number x, lowest first; of the highest, m is None: x // s."""
+
+
+def joined(exprs: Sequence[Expr]) -> list[tuple[Digits, Expr]]:
+    """What some expressions determine: numbers of which they are all the digits, and each of the others by itself."""
+    parts: list[tuple[Digits, Expr]] = [(((n, *_digit(e)[1:]),), _digit(e)[0]) for n, e in enumerate(exprs)]
+    while True:
+        pair = next(((a, b) for a in parts for b in parts if a[1] == b[1] and _follow(a[0], b[0])), None)
+        if pair is None:
+            break
+        (low, x), (high, _) = pair
+        parts = [p for p in parts if p is not pair[0] and p is not pair[1]] + [((*low, *high), x)]
+    found: list[tuple[Digits, Expr]] = []
+    for digits, x in parts:
+        is_whole = digits[0][1] == 1 and digits[-1][2] is None
+        found += [(digits, x)] if is_whole else [(((n, 1, None),), exprs[n]) for n, _, _ in digits]
+    return found
+
+
+def _digit(e: Expr) -> tuple[Expr, int | Expr, int | Expr | None]:
+    """(x, s, m) of an expression x // s % m."""
+    m = None
+    if isinstance(e, FloorMod):
+        e, m = e.a, _number(e.b)
+    return (e.a, _number(e.b), m) if isinstance(e, FloorDiv) else (e, 1, m)
+
+
+def _number(e: Expr) -> int | Expr:
+    return int(e.value) if isinstance(e, Const) else e
+
+
+def _follow(low: Digits, high: Digits) -> bool:
+    """Whether digits begin where others end."""
+    _, s, m = low[-1]
+    if isinstance(s, int) and isinstance(m, int):
+        return m > 0 and high[0][1] == s * m
+    return s == 1 and m is not None and high[0][1] == m
 
 
 def _is_mixed_radix(exprs: Sequence[Expr], loops: Sequence[For]) -> bool:

@@ -7,7 +7,11 @@ import pytest
 
 import tcomp
 from tcomp import Schedule, te
+from tcomp.analysis import dependence
+from tcomp.dtype import float32
 from tcomp.errors import ScheduleError, UnsupportedError
+from tcomp.ir import Block, Buffer, For, IterVar, Load, PrimFunc, Store, Var, const
+from tcomp.ir.stmt import seq
 from tcomp.schedule import Trace
 
 
@@ -148,6 +152,39 @@ def test_sixteen_reversed_axes_fuse_and_run_in_parallel() -> None:
     sch.parallel(sch.fuse(*sch.get_loops("C")))
     x = np.arange(1 << 16, dtype="float32").reshape((2,) * 16)
     assert np.array_equal(tcomp.compile(sch)(x), np.flip(x))
+
+
+def test_sixteen_loops_in_reverse_order_fuse_and_run_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index is the digits of the fused loop, last digit first: no question for integer sets, which take minutes."""
+    a = te.placeholder((2,) * 16, name="A")
+    func = te.create_prim_func([a, te.compute((2,) * 16, lambda *i: a[i] + 1.0, name="C")])
+    sch = Schedule(func)
+    loops = sch.get_loops("C")[::-1]
+    sch.reorder(*loops)
+    fused = sch.fuse(*loops)
+    with monkeypatch.context() as patch:
+        patch.setattr(dependence, "_conflict", None)
+        sch.parallel(fused)
+    x = np.arange(1 << 16, dtype="float32").reshape((2,) * 16)
+    assert np.array_equal(tcomp.compile(sch)(x), x + 1)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_digits_of_two_systems_tell_no_iterations_apart(width: int) -> None:
+    """B[i // 4, i % 4] and B[i // 8, i % 8] are one element for two values of i."""
+    n = const(32)
+    a, b, c = Buffer("A", (n,), float32), Buffer("B", (const(8), const(8)), float32), Buffer("C", (n,), float32)
+    i, v, w = Var("i"), Var("v"), Var("w")
+    fill = Block("W", (IterVar(v, n, "spatial", i),), Store(b, (v // 4, v % 4), Load(a, (v,))))
+    read = Block("R", (IterVar(w, n, "spatial", i),), Store(c, (w,), Load(b, (w // width, w % width))))
+    sch = Schedule(PrimFunc("digits", (a, b, c), For(i, n, seq([fill, read])), 2))
+    if width == 4:
+        sch.parallel(sch.get_loops("W")[0])
+    else:
+        with pytest.raises(
+            ScheduleError, match="block W at i=.* writes and block R at i=.* reads the same element of B"
+        ):
+            sch.parallel(sch.get_loops("W")[0])
 
 
 def test_the_limit_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
