@@ -8,6 +8,7 @@ like any other two.
 
 from __future__ import annotations
 
+import importlib
 import math
 import statistics
 import subprocess
@@ -141,12 +142,11 @@ def serve(handle: int, library: str, checkout: str) -> None:
     """Answer requests: the name of a method of `_Served`, and its arguments."""
     if checkout:
         sys.path.insert(0, checkout)
-    import tcomp
-
+    tcomp = importlib.import_module("tcomp")  # before anything of ours does
     if checkout:
         del sys.path[0]
         assert Path(tcomp.__file__).is_relative_to(Path(checkout).resolve()), tcomp.__file__
-    pipe, state = Connection(handle), _Served(library)
+    pipe, state = Connection(handle), _Served(library, tcomp)
     while True:
         try:
             name, *arguments = pipe.recv()
@@ -161,28 +161,23 @@ def serve(handle: int, library: str, checkout: str) -> None:
 class _Served:
     """What a process holds of its library."""
 
-    def __init__(self, library: str) -> None:
-        self.library = library
+    def __init__(self, library: str, tcomp: Any) -> None:
+        self.library, self.tcomp = library, tcomp
         self.run: Callable[[], Any] | None = None
 
     def load(self, task: Task) -> Mapping[str, Any]:
-        import importlib
-
         module, inputs = getattr(importlib.import_module(task.maker[0]), task.maker[1])(*task.arguments)
         if self.library in ("tcomp", BEFORE):
             told = self._compile(module, inputs, task)
         else:
-            from . import peers
-
+            peers = importlib.import_module("benchmarks.peers")
             self.run, told = peers.make(self.library, module, inputs, task.threads), {}
         assert self.run is not None
         return {**told, "result": np.array(self.run())}
 
     def _compile(self, module: Any, inputs: Any, task: Task) -> dict[str, Any]:
-        import tcomp
-
         start = time.perf_counter()
-        exe = tcomp.compile(module, target=task.target or "cpu", num_threads=task.threads)
+        exe = self.tcomp.compile(module, target=task.target or "cpu", num_threads=task.threads)
         seconds = time.perf_counter() - start
         self.run = lambda: exe(*inputs)
         flops = sum(k.flops for k in exe.program.kernels)

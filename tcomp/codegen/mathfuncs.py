@@ -15,6 +15,7 @@ The worst errors over all float32 arguments are listed, and checked, in docs/mat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from ..dtype import DType, float32, float64, int32, int64, uint64
@@ -52,6 +53,11 @@ _ERF = (
 # log2(erfc(x)), 1 <= x <= 4
 _LOG2_ERFC = (
     -0.000492661072, -1.6260462, -0.920648011, -0.148751939, 0.0315058323, -0.00425261471, 0.000268892823,
+)  # fmt: skip
+# log2(erfc(u / sqrt(2)) / 2), 0 <= u <= 6, where erfc is no less than 2e-9
+_LOG2_TAIL = (
+    -1.0, -1.1511063, -0.459195949, -0.0525385063, 0.00712553951, -0.000177457236, -0.000178068815, 4.22600697e-05,
+    -4.33349398e-06, 1.75725171e-07,
 )  # fmt: skip
 # 2^f on |f| <= 1/2
 _EXP2_SHORT = (1.00000007, 0.693146967, 0.240221197, 0.0555071333, 0.0096755412, 0.00132764547)
@@ -214,6 +220,20 @@ def erf(x: Expr) -> Expr:
     return Select(LT(_c(1.0, x), magnitude), _with_sign(beyond, x), small)
 
 
+def gelu(x: Expr) -> Expr:
+    """max(x, 0) - |x| P(X > |x|) for a normal X, whose probability is 2 to the power of a polynomial, and nothing beyond 6."""
+    if x.dtype.bits == 64:
+        return Mul(Mul(x, _c(0.5, x)), Add(_unary("erf", Mul(x, _c(math.sqrt(0.5), x))), _c(1.0, x)))
+    magnitude = _unary("abs", x)
+    beyond = LT(_c(6.0, x), magnitude)
+    near = Select(beyond, _c(6.0, x), magnitude)
+    exponent = _poly(near, _LOG2_TAIL)
+    n = _unary("round", exponent)
+    tail = Mul(_poly(Sub(exponent, n), _EXP2_SHORT), _power_of_two(_to_int(n, int32)))
+    positive = Select(LT(_c(0.0, x), x), x, _c(0.0, x))
+    return _fma(_unary("neg", near), Select(beyond, _c(0.0, x), tail), positive)  # of NaN, the tail is NaN
+
+
 def _quarter_turns(x: Expr) -> tuple[Expr, Expr]:
     """x = (n + r) * pi/2 with |r| <= 1/2: n modulo 4 as int32, and r * pi/2 as float32.
 
@@ -305,6 +325,6 @@ def philox(*words: Expr) -> Expr:
 INTEGER_FUNCTIONS: dict[str, Callable[..., Expr]] = {"philox": philox}
 """Expansions of intrinsics on integers, by name."""
 FUNCTIONS: dict[str, Callable[..., Expr]] = {
-    f.__name__: f for f in (exp, exp2, log, log1p, rsqrt, tanh, sigmoid, erf, sin, cos, pow)
+    f.__name__: f for f in (exp, exp2, log, log1p, rsqrt, tanh, sigmoid, erf, gelu, sin, cos, pow)
 }
 """Expansions of intrinsics on float32, by name."""

@@ -83,6 +83,10 @@ def _erf(x: Any) -> Any:
     return np.vectorize(math.erf, otypes=[np.float64])(x)
 
 
+def _erfc(x: Any) -> Any:
+    return np.vectorize(math.erfc, otypes=[np.float64])(x)
+
+
 _FUNCTIONS: dict[str, Any] = {
     "exp": np.exp,
     "exp2": np.exp2,
@@ -93,6 +97,7 @@ _FUNCTIONS: dict[str, Any] = {
     "tanh": np.tanh,
     "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
     "erf": _erf,
+    "gelu": lambda x: np.maximum(x, 0.0) - 0.5 * np.abs(x) * _erfc(np.abs(x) * math.sqrt(0.5)),
     "sin": np.sin,
     "cos": np.cos,
     "pow": np.power,

@@ -61,7 +61,7 @@ def _gelu(x: Expr, approximate: bool) -> Expr:
     if approximate:
         inner = (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)
         return x * 0.5 * (call("tanh", inner) + 1.0)
-    return x * 0.5 * (call("erf", x * _SQRT_HALF) + 1.0)
+    return call("gelu", x)
 
 
 def _gelu_reference(x: Any, approximate: bool) -> Any:

@@ -2,11 +2,15 @@
 
 import struct
 
+import numpy as np
 import pytest
 
+import tcomp
 from tcomp.codegen.llvm.kernel import kernel_module
 from tcomp.codegen.llvm.machine import Machine, emit_object
 from tcomp.codegen.lowering import STEPS, lower, partition
+from tcomp.dtype import float32
+from tcomp.ir import Block, Buffer, Cast, IterVar, Load, Var, const
 from tcomp.ir.interp import run
 from tcomp.ir.primfunc import PrimFunc
 from tcomp.ir.stmt import For, If, Let, Store, walk_statements
@@ -101,3 +105,22 @@ def relocations(data: bytes) -> list[int]:
         if kind == 4:
             kinds += [struct.unpack_from("<I", data, o + 8)[0] for o in range(offset, offset + nbytes, 24)]
     return kinds
+
+
+def test_a_vector_of_which_one_lane_may_store_runs_by_itself() -> None:
+    """Conditions leave the first of four lanes, and where it stores does not depend on the lane."""
+    n = const(8)
+    a, b = Buffer("A", (n,), float32), Buffer("B", (n,), float32)
+    o, i, v = Var("o"), Var("i"), Var("v")
+    block = Block(
+        "B",
+        (IterVar(v, const(32), "spatial", o * 4 + i),),
+        Store(b, (v // 4,), Load(a, (v // 4,)) * Cast(float32, v)),
+        None,
+        i < 1,
+    )
+    func = PrimFunc("one", (a, b), For(o, n, For(i, const(4), block)), 1)
+    sch = tcomp.Schedule(func)
+    sch.vectorize(sch.get_loops("B")[1])
+    x = np.arange(8, dtype="float32") + 1
+    assert np.array_equal(tcomp.compile(sch)(x), x * 4 * np.arange(8))

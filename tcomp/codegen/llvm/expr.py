@@ -456,8 +456,8 @@ class ExprEmitter(MemoryEmitter):
             return self.intrinsic(f"llvm.{_DIRECT[e.op]}.{mangled(d)}", t, args)
         if e.op == "rsqrt":
             return self.builder.fdiv(self.constant(1.0, d), self.intrinsic(f"llvm.sqrt.{mangled(d)}", t, args))
-        if e.op == "sigmoid":
-            return self.value(mathfuncs.sigmoid(Call("rounded", e.args, d)))
+        if e.op in ("sigmoid", "gelu"):
+            return self.value(mathfuncs.FUNCTIONS[e.op](Call("rounded", e.args, d)))
         if e.op == "scale2":
             return self.scale2(e, args)
         if e.op in _LIBM:

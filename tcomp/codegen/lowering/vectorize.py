@@ -16,18 +16,26 @@ def vectorize_loops(func: PrimFunc) -> PrimFunc:
     """Run each vectorized loop's iterations in the lanes of vectors.
 
     An offset that is linear in the loop variable becomes a ramp (contiguous where the stride is 1); conditions on the
-    loop variable become masks of the loads and stores that they guard.
+    loop variable become masks of the loads and stores that they guard. A loop of which conditions let a single lane store to a place
+    that is the same for all runs iteration by iteration.
     """
 
     def visit(s: Stmt, env: Env) -> Stmt:
         if isinstance(s, (For, Let)):
             inner = extend(env, s)
             if isinstance(s, For) and s.kind == "vectorized":
-                return _Vectorizer(s.var, s.extent.value, inner).stmt(s.body, None)
+                try:
+                    return _Vectorizer(s.var, s.extent.value, inner).stmt(s.body, None)
+                except _OnePlace:
+                    return with_fields(s, kind="serial")
             return map_statements(s, lambda x: visit(x, inner))
         return map_statements(s, lambda x: visit(x, env))
 
     return with_fields(func, body=visit(func.body, dims_env(func.dims)))
+
+
+class _OnePlace(Exception):
+    """Lanes store values of their own to one element: no two of them are on, or the schedule would have been refused."""
 
 
 class _Vectorizer:
@@ -124,7 +132,7 @@ class _Vectorizer:
         (index,) = s.indices
         if not self.varies(index):
             if self.varies(s.value):
-                raise InternalError(f"vectorize: the lanes of {self.var.name} all store to one element")
+                raise _OnePlace
             return s if mask is None else If(_any_lane(mask), s)
         return with_fields(s, indices=(self.wide(index, mask),), value=self.wide(s.value, mask), mask=mask)
 
