@@ -204,3 +204,13 @@ def test_nothing_runs_over_an_axis_without_elements(step: str) -> None:
     x = np.ones((0, 5), "float32")
     assert run(sch.func, [x], {sch.func.dims[0]: 5})[0].shape == (0,)  # the interpreter watches every access
     assert tcomp.compile(sch)(x).shape == (0,)
+
+
+def test_a_copy_of_an_operand_stays_inside_though_its_block_never_runs() -> None:
+    a, b, k = te.placeholder((2, 2), name="A"), te.placeholder((2, 0), name="B"), te.reduce_axis(2, "k")
+    func = te.create_prim_func([a, b, te.compute((2, 0), lambda i, j: te.sum(a[i, k] * b[k, j], k), name="C")])
+    sch = Schedule(func)
+    partial = sch.rfactor("C", sch.split(sch.get_loops("C")[2], [None, 5])[1])
+    with pytest.raises(ScheduleError, match="not certain that every index is inside A"):
+        sch.reindex(partial, "A")
+    assert tcomp.compile(sch)(np.ones((2, 2), "float32"), np.ones((2, 0), "float32")).shape == (2, 0)

@@ -90,7 +90,9 @@ def _check_map(
     if not own:
         return Refusal(what, "the map sends two iterations to one place", mark)
     inside = all_of([c for i, e in zip(index, buffer.shape) for c in (const(0) <= i, i < e)])
-    if is_read and inside is not None and not always(inside, {**env, **whole}):
+    # where the copy reads: it runs also where an axis without elements keeps the block from running
+    copied = None if inside is None else substitute(inside, {it.var: const(0) for it in b.iters if it.var not in used})
+    if is_read and copied is not None and not always(copied, {**env, **_domain(b, used)}):
         return Refusal(what, f"it is not certain that every index is inside {buffer.name}", mark, "cache_read")
     return None
 
