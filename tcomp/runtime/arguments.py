@@ -148,7 +148,7 @@ def _check_shape(array: np.ndarray, spec: Spec, dims: Sequence[int], names: Sequ
             raise InputError(
                 f"input {spec.name!r} has shape {list(array.shape)}",
                 why=f"expected {spec}; {why} axis {axis} {have}",
-                hint=None if few else "out=, of the shape wanted, tells which",
+                hint="" if few else "out=, of the shape wanted, tells which",
             )
         if have != (want if isinstance(want, int) else want.value(dims)):
             known = "".join(f", {k} = {n}" for k, n in zip(names, dims) if n >= 0)

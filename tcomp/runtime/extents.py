@@ -19,8 +19,6 @@ _OPERATORS: dict[str, Callable[..., int]] = {
     "min": min,
     "max": max,
 }
-
-
 _LARGEST = 1 << 62
 
 
