@@ -123,7 +123,7 @@ class TrainStep:
         for (_, tensor), a in zip(self._state.tensors(), before, strict=True):
             tensor.cached_data = a
         with detect_anomaly(), np.errstate(all="ignore"):
-            self._trace(arrays)
+            self.trace(arrays)
         raise AnomalyError(
             f"the loss of step {self.steps + 1} is NaN, but no operator made NaN of numbers when the step was taken again, eagerly: "
             "does the batch or the state hold NaN already?"
@@ -187,7 +187,7 @@ class TrainStep:
         """The compiled step for a batch like this one."""
         key = tuple((a.shape, a.dtype.str) for a in arrays)
         if key not in self._programs:
-            module, single = self._trace(arrays)
+            module, single = self.trace(arrays)
             self._programs[key] = _Program(tcomp.compile(module, **self._options), single)
         return self._programs[key]
 
@@ -201,7 +201,7 @@ class TrainStep:
         needed: dict[int | None, int] = {}
         for every in (None, *range(1, longest)):
             segment_layers(self.model, every)
-            needed[every] = tcomp.workspace(self._trace(arrays)[0], target=self._options["target"])
+            needed[every] = tcomp.workspace(self.trace(arrays)[0], target=self._options["target"])
             if every is None and needed[every] <= limit:
                 return
         best = min(needed, key=lambda k: (needed[k], k or 0))
@@ -211,7 +211,7 @@ class TrainStep:
             )
         segment_layers(self.model, best)
 
-    def _trace(self, arrays: Sequence[np.ndarray]) -> tuple[Any, bool]:
+    def trace(self, arrays: Sequence[np.ndarray]) -> tuple[Any, bool]:
         """The graph of the next step: its inputs are the batch, the numbers of the step, the key, and the state, which it changes."""
         batch = [Tensor(a, requires_grad=False) for a in arrays]
         hyper = {k: Tensor.make_const(np.asarray(v, self._state.dtype)) for k, v in self._numbers().items()}

@@ -1,9 +1,10 @@
-"""python -m tcomp.tools opt|fuzz|graph-fuzz|shrink|mutate|bisect"""
+"""python -m tcomp.tools opt|fuzz|graph-fuzz|shrink|mutate|bisect|replay-kernels"""
 
 from __future__ import annotations
 
 import collections
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from .fuzz import agree, make_case, make_inputs, outcomes, run_case, script
 from .fuzz import shrink as shrink_case
 from .graph_fuzz import random_graph, verdicts
 from .mutate import PLACES, mutants, run_mutants
+from .replay import TARGETS, replay
 
 app = typer.Typer(add_completion=False, help="Tools for people who work on tcomp.", no_args_is_help=True)
 
@@ -203,6 +205,30 @@ def _bisect_kernel(func: PrimFunc) -> None:
     got = list(out) if isinstance(out, tuple) else [out]
     _report("native", max(map(relative_error, got, want)))
     assert all(map(agree, got, want))
+
+
+@app.command("replay-kernels")
+def replay_kernels(
+    before: Path,
+    source: str = typer.Option("benchmarks.programs:few", help="module:function that yields (name, program)"),
+    target: list[str] = typer.Option([], help=f"a target, or several (--target T --target U); by default {TARGETS}"),
+    share: int = typer.Option(0, help="number of the first program"),
+    of: int = typer.Option(1, help="take each program whose number is SHARE modulo this"),
+    show: bool = typer.Option(False, help="print how schedules differ, or else the code"),
+) -> None:
+    """Generate all kernels of a list of programs with another checkout of tcomp and with this one, and list those that differ."""
+    count = changed = 0
+    for program, change in replay(before.resolve(), source, target or TARGETS, share, of):
+        count += 1
+        if sys.stderr.isatty():
+            print(f"\r{count:>6} kernels, {changed} differ; {program:<50.50}", end="", file=sys.stderr)
+        if change is not None:
+            changed += 1
+            print(change)
+            if show:
+                print(change.schedule or change.code)
+    print(f"{count} kernels, {changed} differ")
+    raise typer.Exit(1 if changed else 0)
 
 
 def main() -> None:

@@ -1,0 +1,93 @@
+"""Whether two checkouts of tcomp generate the same code: all kernels of a list of programs, made by both and compared."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import Path
+
+from ..errors import TcompError
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS = (
+    "llvm -mcpu=skylake-avx512 -num-cores=1 -l1=32K -l2=1M -l3=16M",
+    "llvm -mcpu=znver4 -num-cores=2 -l1=32K -l2=1M -l3=32M",
+    "llvm -mcpu=haswell -num-cores=8 -l1=32K -l2=256K -l3=8M",
+)
+"""Machines that differ in width, registers, caches and cores; their code is generated here, not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A kernel that the two checkouts make differently; "" for a side that has no such kernel.
+
+    Attributes:
+        rules: the rule before and after; schedule: the difference of the schedules, as a diff; code: of the LLVM IR.
+    """
+
+    program: str
+    target: str
+    kernel: str
+    rules: tuple[str, str]
+    schedule: str
+    code: str
+
+    def __str__(self) -> str:
+        before, after = self.rules
+        rule = f"rule {before}" if before == after else f"rule {before or 'none'} -> {after or 'none'}"
+        what = "the schedule differs" if self.schedule else "the schedule is the same, the code differs"
+        return f"{self.program} [{self.target}] kernel {self.kernel}: {rule}; {what}"
+
+
+def replay(
+    before: Path, source: str, targets: Sequence[str] = TARGETS, share: int = 0, of: int = 1
+) -> Iterator[tuple[str, Change | None]]:
+    """Compare the kernels of programs, in the order of the source.
+
+    Args:
+        before: another checkout. source: "module:function" of something that yields (name, program), found from this checkout.
+        share, of: only every `of`-th program, from number `share` on.
+
+    Returns:
+        (program, what differs) for each kernel.
+
+    Raises:
+        TcompError: a checkout is missing, or one of the two failed to compile a program.
+    """
+    if not (before / "tcomp").is_dir():
+        raise TcompError(f"no checkout of tcomp in {before}")
+    old, new = (_side(checkout, source, targets, share, of) for checkout in (before, ROOT))
+    while True:
+        a, b = next(old, None), next(new, None)
+        if a is None and b is None:
+            return
+        if a is None or b is None or any(a[k] != b[k] for k in ("program", "target", "kernel")):
+            left, right = (" ".join((x or {}).get(k, "-") for k in ("program", "target", "kernel")) for x in (a, b))
+            raise TcompError("the two checkouts make different kernels", why=f"before: {left}; after: {right}")
+        yield b["program"], _compare(a, b)
+
+
+def _side(checkout: Path, source: str, targets: Sequence[str], share: int, of: int) -> Iterator[dict[str, str]]:
+    script = Path(__file__).with_name("record_kernels.py")
+    command = [sys.executable, str(script), str(checkout), source, str(share), str(of), *targets]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            yield json.loads(line)
+    if process.returncode:
+        raise TcompError(f"{checkout} failed on {source}", why=f"status {process.returncode}; see above")
+
+
+def _compare(a: dict[str, str], b: dict[str, str]) -> Change | None:
+    if all(a[key] == b[key] for key in ("code", "schedule", "rule")):
+        return None
+    rules = a["rule"], b["rule"]
+    return Change(b["program"], b["target"], b["kernel"], rules, *(_diff(a[k], b[k]) for k in ("schedule", "code")))
+
+
+def _diff(a: str, b: str) -> str:
+    return "\n".join(unified_diff(a.splitlines(), b.splitlines(), "before", "after", n=1, lineterm=""))
