@@ -6,7 +6,7 @@ import collections
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -211,7 +211,9 @@ def _bisect_kernel(func: PrimFunc) -> None:
 def replay_kernels(
     before: Path,
     source: str = typer.Option("benchmarks.programs:few", help="module:function that yields (name, program)"),
-    target: list[str] = typer.Option([], help=f"a target, or several (--target T --target U); by default {TARGETS}"),
+    target: Annotated[
+        list[str] | None, typer.Option(help=f"a target, or several (--target T --target U); by default {TARGETS}")
+    ] = None,
     share: int = typer.Option(0, help="number of the first program"),
     of: int = typer.Option(1, help="take each program whose number is SHARE modulo this"),
     show: bool = typer.Option(False, help="print how schedules differ, or else the code"),
