@@ -21,7 +21,10 @@ def test_everything_can_be_given_as_text() -> None:
     t = Target.parse("llvm -mcpu=haswell -num-cores=4 -fma-ports=1 -l1=48K -l2=2M -l3=33554432 -l2-cores=2 -l3-cores=4")
     assert (t.vector_bytes, t.num_registers, t.fma_ports, t.num_cores) == (32, 16, 1, 4)
     assert (t.l1_bytes, t.l2_bytes, t.l3_bytes, t.l2_cores, t.l3_cores) == (48 << 10, 2 << 20, 32 << 20, 2, 4)
-    assert t.own_l2_bytes == 1 << 20 and Target.parse("llvm -l2=1M -l2-cores=2 -num-cores=1").own_l2_bytes == 1 << 20
+    assert (
+        t.l2_bytes_per_core == 1 << 20
+        and Target.parse("llvm -l2=1M -l2-cores=2 -num-cores=1").l2_bytes_per_core == 1 << 20
+    )
 
 
 @pytest.mark.parametrize(

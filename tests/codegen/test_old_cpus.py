@@ -53,7 +53,7 @@ def test_products_of_halves(cpu: str, rng: np.random.Generator) -> None:
 
 
 def test_code_for_a_cpu_that_this_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tcomp import target
+    from tcomp.target import cpu as target
 
     real = target.llvm.get_host_cpu_features()
 

@@ -101,7 +101,7 @@ def _depth(sch: Schedule) -> int:
 def _together(target: Target, rows: int, tile: int, bytes_per_row: int) -> int:
     """Rows of queries at a time: whole register tiles, whose scores and weights fill half of the second cache at most; as many as
     leave little of the last group empty."""
-    room = target.own_l2_bytes // 2 // (2 * bytes_per_row)
+    room = target.l2_bytes_per_core // 2 // (2 * bytes_per_row)
     most = max(1, min(ROW_TILES, room // tile, ceil(rows / tile)))
     filled = {tiles * tile: ceil(rows / (tiles * tile)) * tiles * tile for tiles in range(1, most + 1)}
     return max(n for n in filled if filled[n] <= EMPTY * min(filled.values()))

@@ -157,7 +157,7 @@ def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], d
     """
     lanes, itemsize = target.lanes(dtype.accumulator.itemsize), dtype.itemsize
     columns = ceil(extents[-1] / lanes)
-    most = 8 if prod(extents[:-1]) <= 8 else target.own_l2_bytes * 4 // 5 // (prod(weight[:-1]) * lanes * itemsize)
+    most = 8 if prod(extents[:-1]) <= 8 else target.l2_bytes_per_core * 4 // 5 // (prod(weight[:-1]) * lanes * itemsize)
     depth, nbytes = prod(weight[:-1]), prod(weight) * itemsize
     widest = WIDE if depth < SHORT else 8
     choice = range(1, max(1, min(widest, columns, most)) + 1)
@@ -170,7 +170,7 @@ def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], d
 
 def is_far(nbytes: int, target: Target) -> bool:
     """Whether weights of that size come from beyond the second cache."""
-    return nbytes > target.own_l2_bytes // 2
+    return nbytes > target.l2_bytes_per_core // 2
 
 
 def width_inside(target: Target, extents: Sequence[int], weight: tuple[int, ...], dtype: DType) -> int:
@@ -211,7 +211,7 @@ def apply(sch: Schedule, target: Target) -> None:
     at_once = bool(padded) and far
     panel = None if (padded and not at_once) or width else _panel_to_pack(sch, acc, tile, extents, target)
     fits = _weight_bytes(block) <= target.l1_bytes // 2
-    whole_rows = fits or (not far and prod(extents) * target.vector_bytes // lanes > target.own_l2_bytes // 2)
+    whole_rows = fits or (not far and prod(extents) * target.vector_bytes // lanes > target.l2_bytes_per_core // 2)
     packed_here = panel is not None or (bool(packing) and not whole_rows)
     site, depth = _place_outer(sch, outer, bool(padded) and not at_once, packed_here, whole_rows, target)
     sch.compute_at(acc, site)

@@ -58,7 +58,7 @@ def apply(sch: Schedule, target: Target) -> None:
     is_big = is_worth_threads(sch.func, target.num_cores)
     rows = min(ROWS, max(1, prod(extents[:-2]) // (4 * target.num_cores))) if is_big else ROWS
     columns = ceil(extents[-1] / lanes)
-    is_large = max(map(nbytes, sch.func.inputs)) > target.own_l2_bytes
+    is_large = max(map(nbytes, sch.func.inputs)) > target.l2_bytes_per_core
     vectors = columns if is_large else next(v for v in (4, 3, 2, 1) if columns % v == 0)
     *images, row, pixel, channel = sch.get_loops(epilogue)
     group, within = sch.split(row, [None, min(rows, extents[-3])])

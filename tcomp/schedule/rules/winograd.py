@@ -64,7 +64,7 @@ def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dt
     if not chosen:
         return 0, 0
     tiles, columns = n * ceil(h / chosen) * ceil(w / chosen), ceil(o / lanes)
-    most = (target.own_l2_bytes // PANELS - 1) // (c * lanes * itemsize)
+    most = (target.l2_bytes_per_core // PANELS - 1) // (c * lanes * itemsize)
     tile = choose_tile(
         [min(tiles, 64), columns * lanes], lanes, target, range(1, max(1, min(4, columns, most)) + 1),
         rows_within(c * itemsize, target),
@@ -88,12 +88,12 @@ def apply(sch: Schedule, target: Target) -> None:
     tile_rows, channels, across = _write_back(sch, m, lanes)
     rows, wide = sch.get_extent(tile_rows), sch.get_extent(across)
     assert isinstance(rows, int) and isinstance(wide, int)
-    room = target.own_l2_bytes // 2 // (size * size * (depth + columns) * itemsize)
+    room = target.l2_bytes_per_core // 2 // (size * size * (depth + columns) * itemsize)
     most = max(1, min(room // wide, rows // (2 * cores)))
     together = next(r for r in range(most, 0, -1) if rows % r == 0)
     weights = size * size * depth * columns
     between = 2 * size * size * tiles * (depth + columns)  # written and read again
-    again = (rows // together - 1) * weights if weights * itemsize > target.own_l2_bytes // 2 else 0
+    again = (rows // together - 1) * weights if weights * itemsize > target.l2_bytes_per_core // 2 else 0
     is_staged = (is_big and rows < 2 * cores) or again > STAGING * between
     site, _ = sch.split(tile_rows, [None, 1 if is_staged else together])
     sch.compute_at(ROWS, channels)

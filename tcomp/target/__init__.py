@@ -1,0 +1,7 @@
+"""What code is generated for: targets, the machines known by name, what their operations cost."""
+
+from .base import Target
+from .costs import CostModel
+from .cpu import CpuTarget
+
+__all__ = ["CostModel", "CpuTarget", "Target"]
