@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 llvm_entry = lazy_module("tcomp.codegen.llvm.entry")
 scheduling = lazy_module("tcomp.schedule")
 
-tiles = lazy_module("tcomp.schedule.rules.tiled_reduction")
-attention_rule = lazy_module("tcomp.schedule.rules.attention")
-winograd_rule = lazy_module("tcomp.schedule.rules.winograd")
+tiles = lazy_module("tcomp.schedule.rules.cpu.tiled_reduction")
+attention_rule = lazy_module("tcomp.schedule.rules.cpu.attention")
+winograd_rule = lazy_module("tcomp.schedule.rules.cpu.winograd")
 check = lazy_module("tcomp.passes.check")
 
 UserSchedule = Callable[["Schedule"], Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..lazy import lazy_module
 from .base import Target
@@ -38,7 +38,7 @@ class CpuTarget(Target):
     l2_cores: int
     l3_cores: int
     num_cores: int
-    costs: CostModel = CostModel()
+    costs: CostModel = field(default_factory=CostModel)
 
     def __str__(self) -> str:
         return f"cpu -mcpu={self.cpu} -num-cores={self.num_cores} ({8 * self.vector_bytes}-bit vectors)"

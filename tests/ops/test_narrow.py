@@ -9,7 +9,7 @@ from tcomp.errors import ShapeError
 from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.passes.check import relative_error
-from tcomp.schedule.rules.tiled_reduction import group_for
+from tcomp.schedule.rules.cpu.tiled_reduction import group_for
 from tcomp.target import Target
 
 TARGETS = ["cpu", "llvm -mcpu=haswell -num-cores=2"]

@@ -9,7 +9,7 @@ from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.ops.winograd import IMAGE, RESULT, WEIGHT
 from tcomp.passes.check import relative_error
-from tcomp.schedule.rules.winograd import tile_for
+from tcomp.schedule.rules.cpu.winograd import tile_for
 from tcomp.target import Target
 
 

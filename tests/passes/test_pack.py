@@ -11,8 +11,8 @@ from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.passes import FUSE, GRAPH, PackWeights
 from tcomp.passes.check import relative_error
-from tcomp.schedule.rules.tiled_reduction import width_for, width_inside
-from tcomp.schedule.rules.tiles import rows_within
+from tcomp.schedule.rules.cpu.tiled_reduction import width_for, width_inside
+from tcomp.schedule.rules.cpu.tiles import rows_within
 from tcomp.target import Target
 
 R = np.random.default_rng(11)

@@ -12,7 +12,7 @@ from tcomp.ops import GraphBuilder
 from tcomp.passes import FUSE, GRAPH, LOWER
 from tcomp.schedule import Schedule
 from tcomp.schedule.rules.default import default_schedule
-from tcomp.schedule.rules.tiles import LATENCY, LOADS, choose_tile
+from tcomp.schedule.rules.cpu.tiles import LATENCY, LOADS, choose_tile
 from tcomp.target import Target
 from tcomp.tools.expressions import random_func
 from tcomp.tools.fuzz import agree, make_inputs

@@ -31,7 +31,7 @@ def checkout(folder: Path, path: str, old: str, new: str) -> Path:
 
 
 def test_what_differs_is_named(tmp_path: Path) -> None:
-    before = checkout(tmp_path, "tcomp/schedule/rules/tiled_reduction.py", "UNROLL = 4", "UNROLL = 2")
+    before = checkout(tmp_path, "tcomp/schedule/rules/cpu/tiled_reduction.py", "UNROLL = 4", "UNROLL = 2")
     found = dict(replay(before, "tests.tools.test_replay:programs", TARGET))
     change = found["product"]
     assert change is not None and "schedule differs" in str(change) and "kernel matmul" in str(change)

@@ -9,7 +9,7 @@ from ...ir.primfunc import PrimFunc
 from ...target import Target
 from ..library import inline_elementwise, points
 from ..schedule import Schedule
-from . import attention, elementwise, rows, streams, tiled_reduction, windows, winograd
+from .cpu import attention, elementwise, rows, streams, tiled_reduction, windows, winograd
 
 WHOLE: tuple[ModuleType, ...] = (winograd, attention)
 """Rules for certain operators, which know their stages by name."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
-from ...analysis.regions import consumers, writes
-from ...ir.expr import Buffer
-from ...ir.primfunc import PrimFunc
-from ..library import is_costly, is_output, points
-from ..schedule import Schedule
+from ....analysis.regions import consumers, writes
+from ....ir.expr import Buffer
+from ....ir.primfunc import PrimFunc
+from ...library import is_costly, is_output, points
+from ...schedule import Schedule
 
 PARALLEL_SECONDS = 10e-6
 """Work on one core below which a second thread is not worth its trouble: a region costs about a microsecond while the

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from ...ir.expr import Var
-from ...ir.primfunc import PrimFunc
-from ...target import Target
-from ..library import (
+from ....ir.expr import Var
+from ....ir.primfunc import PrimFunc
+from ....target import Target
+from ...library import (
     combine_lanes,
     fuse_all,
     inline_elementwise,
@@ -18,8 +18,8 @@ from ..library import (
     vectorize_innermost,
     vectorize_partial,
 )
-from ..primitives import BlockRef
-from ..schedule import Schedule
+from ...primitives import BlockRef
+from ...schedule import Schedule
 from .common import final_blocks, is_worth_threads, reductions, widest_itemsize
 
 NAME = "rows"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import ceil, prod
 
-from ...analysis.regions import writes
-from ...ir.primfunc import PrimFunc
-from ...ir.query import free_vars
-from ...target import Target
-from ..library import (
+from ....analysis.regions import writes
+from ....ir.primfunc import PrimFunc
+from ....ir.query import free_vars
+from ....target import Target
+from ...library import (
     accumulate_tile,
     fuse_all,
     inline_elementwise,
@@ -19,7 +19,7 @@ from ..library import (
     unroll_and_vectorize,
     vectorize_innermost,
 )
-from ..schedule import Schedule
+from ...schedule import Schedule
 from .common import is_worth_threads, keep_local, nbytes, reductions
 from .tiled_reduction import applies as is_tiled_reduction
 

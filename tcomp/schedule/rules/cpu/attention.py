@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, prod
 
-from ...analysis.regions import writes
-from ...ir.expr import Var
-from ...ir.primfunc import PrimFunc
-from ...target import Target
-from ..library import (
+from ....analysis.regions import writes
+from ....ir.expr import Var
+from ....ir.primfunc import PrimFunc
+from ....target import Target
+from ...library import (
     accumulate_tile,
     fuse_all,
     tile_write_back,
@@ -17,7 +17,7 @@ from ..library import (
     vectorize_innermost,
     vectorize_partial,
 )
-from ..schedule import Schedule
+from ...schedule import Schedule
 from .common import inline_into_output, is_worth_threads
 from .rows import factor
 from .tiles import Tile, choose_tile, rows_within

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from ...analysis.regions import writes
-from ...dtype import DType, float32
-from ...ir.expr import Var
-from ...ir.primfunc import PrimFunc
-from ...target import Target
-from ..library import accumulate_tile, fuse_all, tile_write_back, unroll_and_vectorize
-from ..schedule import Schedule
+from ....analysis.regions import writes
+from ....dtype import DType, float32
+from ....ir.expr import Var
+from ....ir.primfunc import PrimFunc
+from ....target import Target
+from ...library import accumulate_tile, fuse_all, tile_write_back, unroll_and_vectorize
+from ...schedule import Schedule
 from .common import inline_into_output, is_worth_threads
 from .tiles import choose_tile, rows_within
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from math import ceil, prod
 
-from ...analysis.regions import writes
-from ...ir.expr import Const, Var
-from ...ir.index_map import IndexMap
-from ...ir.primfunc import PrimFunc
-from ...ir.query import free_vars
-from ...ir.stmt import Block
-from ...target import Target
-from ..library import (
+from ....analysis.regions import writes
+from ....ir.expr import Const, Var
+from ....ir.index_map import IndexMap
+from ....ir.primfunc import PrimFunc
+from ....ir.query import free_vars
+from ....ir.stmt import Block
+from ....target import Target
+from ...library import (
     fuse_all,
     inline_elementwise,
     loaded,
@@ -24,7 +24,7 @@ from ..library import (
     tile_write_back,
     unroll_and_vectorize,
 )
-from ..schedule import Schedule
+from ...schedule import Schedule
 from .common import is_worth_threads, keep_local, reductions
 from .tiled_reduction import applies as is_tiled_reduction
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, prod
 
-from ...analysis.regions import consumers, writes
-from ...dtype import DType
-from ...ir.arith import linear, loop_range, simplify
-from ...ir.expr import Const, Expr, FloorDiv, FloorMod, Var
-from ...ir.index_map import IndexMap
-from ...ir.primfunc import PrimFunc
-from ...ir.query import free_vars
-from ...ir.stmt import Block
-from ...ir.tensor_intrin import dot_shape, tensor_intrin, tensor_intrins
-from ...target import Target
-from ..library import (
+from ....analysis.regions import consumers, writes
+from ....dtype import DType
+from ....ir.arith import linear, loop_range, simplify
+from ....ir.expr import Const, Expr, FloorDiv, FloorMod, Var
+from ....ir.index_map import IndexMap
+from ....ir.primfunc import PrimFunc
+from ....ir.query import free_vars
+from ....ir.stmt import Block
+from ....ir.tensor_intrin import dot_shape, tensor_intrin, tensor_intrins
+from ....target import Target
+from ...library import (
     accumulate_dots,
     accumulate_tile,
     fuse_all,
@@ -36,7 +36,7 @@ from ..library import (
     vectorize_innermost,
     vectorize_run,
 )
-from ..schedule import Schedule
+from ...schedule import Schedule
 from .common import is_worth_threads, keep_local, reductions
 from .tiles import FAR_BYTES, Tile, choose_tile, rows_within
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 
-from ...target import Target
+from ....target import Target
 
 LATENCY = 4
 """Cycles of a multiply-add: so many accumulators for each port keep it busy."""

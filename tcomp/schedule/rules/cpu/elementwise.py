@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ...ir.arith import linear
-from ...ir.expr import LT, Const, Load, Select, Var
-from ...ir.node import walk
-from ...ir.primfunc import PrimFunc
-from ...target import Target
-from ..library import fuse_all, inline_elementwise, loaded, steps_along
-from ..schedule import Schedule
+from ....ir.arith import linear
+from ....ir.expr import LT, Const, Load, Select, Var
+from ....ir.node import walk
+from ....ir.primfunc import PrimFunc
+from ....target import Target
+from ...library import fuse_all, inline_elementwise, loaded, steps_along
+from ...schedule import Schedule
 from .common import final_blocks, is_worth_threads, reductions, widest_itemsize
 
 NAME = "elementwise"
