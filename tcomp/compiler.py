@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from .codegen.assembly import assembly_facts
@@ -36,9 +35,7 @@ if TYPE_CHECKING:
 llvm_entry = lazy_module("tcomp.codegen.llvm.entry")
 scheduling = lazy_module("tcomp.schedule")
 
-tiles = lazy_module("tcomp.schedule.rules.cpu.tiled_reduction")
-attention_rule = lazy_module("tcomp.schedule.rules.cpu.attention")
-winograd_rule = lazy_module("tcomp.schedule.rules.cpu.winograd")
+layouts = lazy_module("tcomp.schedule.rules.cpu.layout")
 check = lazy_module("tcomp.passes.check")
 
 UserSchedule = Callable[["Schedule"], Any]
@@ -174,20 +171,7 @@ def _refuse_symbolic(module: IRModule) -> None:
 
 def packing(target: Target, winograd: bool = True) -> PackWeights:
     """The pass that lays weights out as the target's rules want them."""
-
-    def width(extents: Sequence[int], weight: TensorType) -> int:
-        return tiles.width_for(target, extents, weight.shape, weight.dtype)
-
-    def tile(extents: Sequence[int], weight: TensorType) -> tuple[int, int]:
-        return winograd_rule.tile_for(target, extents, weight.shape, weight.dtype) if winograd else (0, 0)
-
-    def inside(extents: Sequence[int], weight: TensorType) -> int:
-        return tiles.width_inside(target, extents, weight.shape, weight.dtype)
-
-    def keys(extents: Sequence[int], queries: TensorType) -> int:
-        return attention_rule.panel_for(target, extents, queries.shape, queries.dtype.accumulator.itemsize)
-
-    return PackWeights(width, tile, inside, keys, partial(tiles.group_for, target))
+    return PackWeights(layouts.CpuLayout(target, winograd))
 
 
 def _entry_object(steps: list[KernelCall | Copy], target: Target, cache: ObjectCache, denormals: str) -> bytes:

@@ -34,7 +34,7 @@ def scheduler(target: Target) -> Any:
     """What schedules a kernel by the default rules: (scheduled kernel, the rule's name, the schedule as Python)."""
 
     def run(func: Any) -> tuple[Any, str, str]:
-        sch, rule = rules.default_schedule(func, target)
+        sch, rule, _ = rules.default_schedule(func, target)
         return sch.func, rule, str(sch.trace)
 
     return run

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from ..dtype import DType, int8, uint8
 from ..ir.graph import OpCall, Operand, TensorType
@@ -17,34 +17,32 @@ from .rewriter import Rewriter
 MAX_GROUPS = 8
 """Groups of a convolution up to which each may become a kernel of its own."""
 
-MAX_TURNED = 32 * 1024
-"""Bytes of a transposed matrix up to which a product reads its rows as columns: they then stay in the first cache."""
 
-PanelWidth = Callable[[Sequence[int], TensorType], int]
-"""(extents of the result, rows to columns; the weight's type) -> columns of a panel; 0 to leave the weight as it is."""
+class LayoutPolicy(Protocol):
+    """What the target's rules want: they answer by the plans of the kernels to come. Extents of results have columns last, of weights
+    rows and columns last.
 
-WinogradTile = Callable[[Sequence[int], TensorType], tuple[int, int]]
-"""(extents of the result, NHWC; the weight's type, HWIO) -> outputs along a side of a tile, 0 for the direct way; columns of a
-panel."""
+    Attributes:
+        turned_bytes: size of a transposed matrix up to which a product may read its rows as columns.
+    """
 
+    @property
+    def turned_bytes(self) -> int: ...
 
-Group = Callable[[DType, DType], int]
-"""(dtypes of the two operands) -> how many products an instruction sums up at once; 1 for plain multiply-adds."""
+    def panel(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:
+        """Columns of a panel of a constant weight; 0 to leave it as it is."""
 
+    def panel_inside(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:
+        """Columns of the panels into which a kernel packs an operand that varies; 0 to read it where it lies."""
 
-def single(a: DType, b: DType) -> int:
-    """One product at a time."""
-    return 1
+    def winograd(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> tuple[int, int]:
+        """(outputs along a side of a tile, columns of a panel) for a 3 x 3 convolution, NHWC and HWIO; (0, 0) for the direct way."""
 
+    def key_panel(self, scores: Sequence[int], queries: Sequence[int], dtype: DType) -> int:
+        """Keys in a panel of attention's keys; 0 to read them where they lie."""
 
-def never(extents: Sequence[int], weight: TensorType) -> tuple[int, int]:
-    """Convolve directly."""
-    return 0, 0
-
-
-def leave(extents: Sequence[int], weight: TensorType) -> int:
-    """Read the second operand where it lies."""
-    return 0
+    def dot_group(self, a: DType, b: DType) -> int:
+        """Products of two dtypes that an instruction sums up at once; 1 for plain multiply-adds."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +52,12 @@ class PackWeights:
     3 x 3 convolutions for which that is faster go by Winograd's algorithm, whose weights are transformed besides.
 
     Attributes:
-        width: how wide the panels are; winograd: which convolutions to transform; inside: the panels of operands that vary;
-            keys: those of attention's keys, of the scores' extents and the queries' type; group: rows that lie together for
-            dot product instructions. The target's schedule rules know.
+        layout: what the target's schedule rules want.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"packed"})
-    width: PanelWidth
-    winograd: WinogradTile = never
-    inside: PanelWidth = leave
-    keys: PanelWidth = leave
-    group: Group = single
+    layout: LayoutPolicy
 
     def run(self, module: IRModule) -> IRModule:
         new = Rewriter(module, (fold_constant, self.pack)).run()
@@ -99,8 +91,7 @@ class PackWeights:
         own = columns // groups
         plain = all(pair("conv2d", call.attrs[k], k) == (1, 1) for k in ("stride", "dilation"))
         if plain and size == [3, 3] and groups <= MAX_GROUPS:
-            extents, kernel = (*type_.shape[:-1], own), TensorType((*size, depth, own), w.type.dtype)
-            tile, width = self.winograd(extents, kernel)
+            tile, width = self.layout.winograd((*type_.shape[:-1], own), (*size, depth, own), w.type.dtype)
             if tile and groups > 1:
                 return split_groups(g, call)
             if tile:
@@ -122,16 +113,16 @@ class PackWeights:
             w: the weight, (..., in, out); rows: the same as (groups, ..., in, out of a group) where there are groups.
         """
         lead, columns = 1 if rows is not w else 0, rows.type.shape[-1]
-        width = self.width((*type_.shape[:-1], columns), TensorType(rows.type.shape[lead:], w.type.dtype))
+        width = self.layout.panel((*type_.shape[:-1], columns), rows.type.shape[lead:], w.type.dtype)
         if not width:
             return None
         offset = None
-        if (x.type.dtype, w.type.dtype) == (int8, int8) and self.group(uint8, int8) > 1:
+        if (x.type.dtype, w.type.dtype) == (int8, int8) and self.layout.dot_group(uint8, int8) > 1:
             x, offset = (
                 self.unsigned(g, x, attrs),
                 g.op("sum", g.op("cast", w, dtype="int32"), axes=range(w.type.ndim - 1), out_dtype="int32"),
             )
-        group = self.group(x.type.dtype, w.type.dtype)
+        group = self.layout.dot_group(x.type.dtype, w.type.dtype)
         group = group if rows.type.shape[-2] % group == 0 else 1
         packed = g.op("pack_columns", rows, width=width, group=group)
         y = g.op(name, x, packed, columns=columns, group=group, **attrs)
@@ -154,11 +145,14 @@ class PackWeights:
         x, w = call.args
         if call.op != "matmul" or call.attrs["panel"] or x.type.ndim != 2 or w.type.ndim != 2:
             return None
-        width = self.inside(type_.shape, w.type)
+        width = self.layout.panel_inside(type_.shape, w.type.shape, w.type.dtype)
         if not width:
             return None
         nbytes = x.type.size * x.type.dtype.itemsize
-        sources = [g.definition(x, "transpose") if nbytes <= MAX_TURNED else None, g.definition(w, "transpose")]
+        sources = [
+            g.definition(x, "transpose") if nbytes <= self.layout.turned_bytes else None,
+            g.definition(w, "transpose"),
+        ]
         args = [a if s is None else s.args[0] for a, s in zip((x, w), sources)]
         return g.again(call, *args, panel=width, transposed=tuple(s is not None for s in sources))
 
@@ -166,7 +160,7 @@ class PackWeights:
         queries, keys = (a.type for a in call.args[:2])
         if call.attrs["panel"] or not type_.size:
             return None
-        width = self.keys((*type_.shape[:-1], keys.shape[-2]), queries)
+        width = self.layout.key_panel((*type_.shape[:-1], keys.shape[-2]), queries.shape, queries.dtype)
         return g.again(call, *call.args, panel=width) if width else None
 
 

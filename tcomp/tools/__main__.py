@@ -54,7 +54,7 @@ def opt(path: Path, passes: str = typer.Option("", help="names of passes, by com
     """Run passes on a dumped program and print the result (a kernel: schedule, lower and print LLVM IR)."""
     program = read_program(path)
     if isinstance(program, PrimFunc):
-        sch, rule = default_schedule(program, Target.parse("cpu"))
+        sch, rule, _ = default_schedule(program, Target.parse("cpu"))
         print(f"# rule: {rule}\n{text(sch.func)}\n")
         print(compile(sch).ir("llvm"))
         return
@@ -191,7 +191,7 @@ def _bisect_module(module: IRModule) -> None:
 def _bisect_kernel(func: PrimFunc) -> None:
     inputs = make_inputs(func, 0)
     want = run(func, inputs)
-    sch, rule = default_schedule(func, Target.parse("cpu"))
+    sch, rule, _ = default_schedule(func, Target.parse("cpu"))
     _report(f"schedule ({rule})"[:32], max(map(relative_error, run(sch.func, inputs), want)))
     lowered = sch.func
     for step in STEPS:

@@ -9,7 +9,7 @@ from tcomp.errors import ShapeError
 from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.passes.check import relative_error
-from tcomp.schedule.rules.cpu.tiled_reduction import group_for
+from tcomp.schedule.rules.cpu.layout import CpuLayout
 from tcomp.target import Target
 
 TARGETS = ["cpu", "llvm -mcpu=haswell -num-cores=2"]
@@ -78,13 +78,17 @@ def test_a_result_of_the_same_type_is_rounded_once(rng: np.random.Generator) -> 
 
 def test_dot_product_instructions_are_used_where_the_target_has_them(rng: np.random.Generator) -> None:
     here, older = Target.parse("llvm -mcpu=znver4 -num-cores=1"), Target.parse("llvm -mcpu=haswell -num-cores=1")
-    assert (group_for(here, uint8, int8), group_for(here, bfloat16, bfloat16)) == (4, 2)
-    assert (group_for(here, int8, int8), group_for(here, float16, float16), group_for(here, float32, float32)) == (
+    assert (CpuLayout(here).dot_group(uint8, int8), CpuLayout(here).dot_group(bfloat16, bfloat16)) == (4, 2)
+    assert (
+        CpuLayout(here).dot_group(int8, int8),
+        CpuLayout(here).dot_group(float16, float16),
+        CpuLayout(here).dot_group(float32, float32),
+    ) == (
         1,
         1,
         1,
     )
-    assert (group_for(older, uint8, int8), group_for(older, bfloat16, bfloat16)) == (1, 1)
+    assert (CpuLayout(older).dot_group(uint8, int8), CpuLayout(older).dot_group(bfloat16, bfloat16)) == (1, 1)
     for kinds, name in (
         (("uint8", "int8"), "vpdpbusd"),
         (("int8", "int8"), "vpdpbusd"),

@@ -9,7 +9,7 @@ from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.ops.winograd import IMAGE, RESULT, WEIGHT
 from tcomp.passes.check import relative_error
-from tcomp.schedule.rules.cpu.winograd import tile_for
+from tcomp.schedule.rules.cpu.winograd import choose_algorithm
 from tcomp.target import Target
 
 
@@ -63,9 +63,9 @@ def evaluate_one(op: str, w: np.ndarray, **attrs: object) -> np.ndarray:
 
 def test_it_is_chosen_where_faster_and_can_be_forbidden() -> None:
     target = Target.parse("llvm -mcpu=skylake-avx512 -num-cores=1")
-    assert tile_for(target, (1, 56, 56, 64), (3, 3, 64, 64), float32)[0] == 4
-    assert tile_for(target, (1, 2, 2, 512), (3, 3, 512, 512), float32)[0] == 0
-    assert tile_for(target, (1, 56, 56, 64), (3, 3, 3, 64), float32)[0] == 0
+    assert choose_algorithm(target, (1, 56, 56, 64), (3, 3, 64, 64), float32)[0] == 4
+    assert choose_algorithm(target, (1, 2, 2, 512), (3, 3, 512, 512), float32)[0] == 0
+    assert choose_algorithm(target, (1, 56, 56, 64), (3, 3, 3, 64), float32)[0] == 0
     g = GraphBuilder()
     weight = g.constant(np.ones((3, 3, 32, 32), "float32"))
     module = g.build(g.conv2d(g.input("x", (1, 28, 28, 32)), weight, padding=1, layout="NHWC", kernel_layout="HWIO"))

@@ -11,14 +11,27 @@ from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.passes import FUSE, GRAPH, PackWeights
 from tcomp.passes.check import relative_error
-from tcomp.schedule.rules.cpu.tiled_reduction import width_for, width_inside
+from tcomp.schedule.rules.cpu.layout import CpuLayout
 from tcomp.schedule.rules.cpu.tiles import rows_within
 from tcomp.target import Target
 
 R = np.random.default_rng(11)
-PACK = PackWeights(
-    lambda extents, weight: 16, winograd=lambda extents, weight: (4, 16) if weight.shape[2] >= 64 else (0, 0)
-)
+
+
+class Always(CpuLayout):
+    """Panels of 16 columns wherever that is possible, Winograd's algorithm for many channels."""
+
+    def panel(self, extents: object, weight: object, dtype: object) -> int:
+        return 16
+
+    def panel_inside(self, extents: object, weight: object, dtype: object) -> int:
+        return 0
+
+    def winograd(self, extents: object, weight: tuple[int, ...], dtype: object) -> tuple[int, int]:
+        return (4, 16) if weight[2] >= 64 else (0, 0)
+
+
+PACK = PackWeights(Always(Target.parse("llvm -mcpu=x86-64-v4")))
 
 
 def array(*shape: int) -> np.ndarray:
@@ -80,10 +93,10 @@ def test_what_is_not_constant_or_has_a_channel_a_group_is_left_alone() -> None:
 
 
 def test_operands_that_vary_are_packed_inside_where_it_pays() -> None:
-    target = Target.parse("llvm -mcpu=skylake-avx512 -num-cores=2")
-    assert width_inside(target, (512, 512), (512, 512), float32) == width_for(target, (512, 512), (512, 512), float32)
-    assert width_inside(target, (4, 512), (512, 512), float32) == 0  # the copy would serve one tile
-    assert width_inside(target, (512, 16), (512, 16), float32) == 0  # one column of tiles is no work for two cores
+    layout = CpuLayout(Target.parse("llvm -mcpu=skylake-avx512 -num-cores=2"))
+    assert layout.panel_inside((512, 512), (512, 512), float32) == layout.panel((512, 512), (512, 512), float32)
+    assert layout.panel_inside((4, 512), (512, 512), float32) == 0  # the copy would serve one tile
+    assert layout.panel_inside((512, 16), (512, 16), float32) == 0  # one column of tiles is no work for two cores
     g = GraphBuilder()
     module = g.build(g.relu(g.matmul(g.input("a", (300, 70)), g.input("b", (70, 130)))))
     (kernel,) = tcomp.compile(module, target="cpu -num-cores=2").program.kernels
@@ -94,8 +107,9 @@ def test_operands_that_vary_are_packed_inside_where_it_pays() -> None:
 
 def test_panels_fit_the_register_tile_and_the_second_cache() -> None:
     target = Target.parse("llvm -mcpu=skylake-avx512 -num-cores=1")
+    layout = CpuLayout(target)
     for m, k, n in ((128, 768, 768), (512, 4096, 1024), (1, 768, 3072), (37, 100, 5), (7, 9, 1000)):
-        width = width_for(target, (m, n), (k, n), float32)
+        width = layout.panel((m, n), (k, n), float32)
         assert width % 16 == 0 and width <= -(-n // 16) * 16
         assert m <= 8 or width == 16 or k * width * 4 <= target.l2_bytes
     assert rows_within(4096, target) < rows_within(2048, target) < rows_within(1000, target)

@@ -11,8 +11,8 @@ from tcomp.ir.stmt import Allocate, walk_statements
 from tcomp.ops import GraphBuilder
 from tcomp.passes import FUSE, GRAPH, LOWER
 from tcomp.schedule import Schedule
+from tcomp.schedule.rules.cpu.tiles import choose_tile
 from tcomp.schedule.rules.default import default_schedule
-from tcomp.schedule.rules.cpu.tiles import LATENCY, LOADS, choose_tile
 from tcomp.target import Target
 from tcomp.tools.expressions import random_func
 from tcomp.tools.fuzz import agree, make_inputs
@@ -63,7 +63,7 @@ GRAPHS = {
 def test_rules_keep_the_meaning_and_replay(name: str, target: Target) -> None:
     build, rule = GRAPHS[name]
     (func,) = kernels(build)
-    sch, used = default_schedule(func, target)
+    sch, used, _ = default_schedule(func, target)
     if target.vector_bytes > 16:
         assert used == rule
     check(sch, func)
@@ -80,7 +80,7 @@ STREAMS = {
 @pytest.mark.parametrize("name", STREAMS)
 def test_large_matrices_of_few_results_are_streamed(name: str, cores: int) -> None:
     (func,) = kernels(STREAMS[name])
-    sch, used = default_schedule(func, Target.parse(f"llvm -mcpu=haswell -l1=2K -l2=1K -num-cores={cores}"))
+    sch, used, _ = default_schedule(func, Target.parse(f"llvm -mcpu=haswell -l1=2K -l2=1K -num-cores={cores}"))
     assert used == "streams"
     check(sch, func)
     assert default_schedule(func, Target.parse("llvm -mcpu=haswell -l1=64K -num-cores=1"))[1] == "tiled reduction"
@@ -90,7 +90,7 @@ def test_large_matrices_of_few_results_are_streamed(name: str, cores: int) -> No
 def test_channels_of_images_are_summed_in_vectors(size: tuple[int, int]) -> None:
     """Where the pixels of a channel fill one: rows of an image are next to each other, images are not."""
     (func,) = kernels(lambda g: g.sum(g.input("x", (3, 5, *size)), axes=(0, 2, 3)))
-    sch, used = default_schedule(func, Target.parse("llvm -mcpu=skylake-avx512 -num-cores=1"))
+    sch, used, _ = default_schedule(func, Target.parse("llvm -mcpu=skylake-avx512 -num-cores=1"))
     assert used == "rows" and ("vectorize(" in sch.trace.as_python()) == (size[0] * size[1] >= 16)
     check(sch, func)
 
@@ -103,7 +103,7 @@ def test_padded_convolutions_pack_large_kernels_that_vary() -> None:
     (func,) = kernels(build)
     packs, want = {}, run(func, make_inputs(func, 3))
     for size in ("16K", "4M"):
-        sch, used = default_schedule(func, Target.parse(f"llvm -mcpu=haswell -l2={size} -num-cores=2"))
+        sch, used, _ = default_schedule(func, Target.parse(f"llvm -mcpu=haswell -l2={size} -num-cores=2"))
         assert used == "tiled reduction"
         packs[size] = "read_at(" in sch.trace.as_python()
         check(sch, func, want)
@@ -137,7 +137,7 @@ def test_any_kernel_gets_a_schedule_that_keeps_its_meaning(seed: int) -> None:
     inputs = make_inputs(func, seed)
     want = run(func, inputs)
     for target in TARGETS[:2]:
-        sch, used = default_schedule(func, target)
+        sch, used, _ = default_schedule(func, target)
         assert "refused" not in used, used
         assert all(map(agree, run(sch.func, inputs), want))
 
@@ -155,4 +155,6 @@ def test_register_tiles_fit_the_register_file(target: Target) -> None:
     large = choose_tile([509, 503], lanes, target)
     assert large.rows[0] * large.vectors >= (20 if registers == 32 else 8)
     even = choose_tile([512, 512], lanes, target)  # one without edges may be smaller, but multiply-adds must bound it
-    assert even.rows[0] * even.vectors / target.fma_ports >= max(LATENCY, (even.rows[0] + even.vectors) / LOADS)
+    assert even.rows[0] * even.vectors / target.fma_ports >= max(
+        target.costs.fma_latency, (even.rows[0] + even.vectors) / target.costs.loads
+    )

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import Any, NamedTuple
 
 from ...errors import ScheduleError
 from ...ir.primfunc import PrimFunc
-from ...target import Target
+from ...target import CpuTarget
 from ..library import inline_elementwise, points
 from ..schedule import Schedule
 from .cpu import attention, elementwise, rows, streams, tiled_reduction, windows, winograd
+from .plan import Rule
 
-WHOLE: tuple[ModuleType, ...] = (winograd, attention)
+WHOLE: tuple[Rule, ...] = (winograd, attention)
 """Rules for certain operators, which know their stages by name."""
-RULES: tuple[ModuleType, ...] = (elementwise, streams, windows, tiled_reduction, rows)
-"""Rules for kernels of any kind, elementwise stages inlined, in order of preference. A rule has NAME, applies(func, target) and
-apply(sch, target)."""
+RULES: tuple[Rule, ...] = (elementwise, streams, windows, tiled_reduction, rows)
+"""Rules for kernels of any kind, elementwise stages inlined, in order of preference."""
 
 
-def default_schedule(func: PrimFunc, target: Target) -> tuple[Schedule, str]:
-    """The default schedule of a kernel, and the name of the rule that made it.
+class Default(NamedTuple):
+    """A default schedule, the name of the rule that made it, and the rule's plan (None of a kernel left as it is)."""
+
+    schedule: Schedule
+    rule: str
+    plan: Any
+
+
+def default_schedule(func: PrimFunc, target: CpuTarget) -> Default:
+    """The default schedule of a kernel.
 
     Should a rule meet a step that is refused, the next one that applies is tried, and at last the plain loops stay: slow,
     and the name says so.
     """
     if any(points(b) == 0 for b in func.blocks.values()):
-        return Schedule(func), "nothing to do"
+        return Default(Schedule(func), "nothing to do", None)
     refused, inlined = "", None
     for rule in (*WHOLE, *RULES):
         if rule not in WHOLE and inlined is None:
             inlined = _inlined(func)
-        if not rule.applies(func if inlined is None else inlined, target):
+        seen = func if inlined is None else inlined
+        if not rule.applies(seen, target):
             continue
         prepared = Schedule(func)
+        plan = rule.plan(rule.problem_of(seen), target)
         try:
-            rule.apply(prepared, target)
+            rule.apply(prepared, plan)
         except ScheduleError as error:
             refused = f" ({rule.NAME} refused: {error.what})"
             continue
-        return prepared, rule.NAME + refused
-    return Schedule(func), "plain loops" + refused
+        return Default(prepared, rule.NAME + refused, plan)
+    return Default(Schedule(func), "plain loops" + refused, None)
 
 
 def _inlined(func: PrimFunc) -> PrimFunc:

@@ -1,21 +1,60 @@
-"""What the default rules share: how much work a kernel is. What they do to it is in `tcomp.schedule.library`."""
+"""What the CPU's rules share: how much work a kernel is, and steps that several of them take."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 from ....analysis.regions import consumers, writes
 from ....ir.expr import Buffer
 from ....ir.primfunc import PrimFunc
+from ....target import CpuTarget
 from ...library import is_costly, is_output, points
 from ...schedule import Schedule
 
-PARALLEL_SECONDS = 10e-6
-"""Work on one core below which a second thread is not worth its trouble: a region costs about a microsecond while the
-threads are awake, and tens of them when one must be woken."""
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a kernel has to do; unknown extents count as large.
+
+    Attributes:
+        points: iterations of all blocks; functions: calls of elementary functions; nbytes: of the operands.
+    """
+
+    points: int
+    functions: int
+    nbytes: int
+
+    @staticmethod
+    def of(func: PrimFunc) -> Work:
+        """The work of a kernel."""
+        total = functions = 0
+        for b in func.blocks.values():
+            known = points(b)
+            count = 1 << 20 if known is None else known
+            total += count
+            functions += count if is_costly(b) else 0
+        return Work(total, functions, sum(map(nbytes, func.buffers)))
+
+    def seconds(self, target: CpuTarget) -> float:
+        """Its time on one core, roughly: multiply-adds, elementary functions and memory, each counted apart."""
+        costs = target.costs
+        arithmetic = 2.0 * self.points / costs.flops
+        return arithmetic + self.functions * costs.function_seconds + self.nbytes / costs.memory_bytes
+
+    def is_worth_threads(self, target: CpuTarget) -> bool:
+        """Whether the loops should run in parallel."""
+        return target.num_cores > 1 and self.seconds(target) >= target.costs.parallel_seconds
+
+
+def nbytes(b: Buffer) -> int:
+    """Bytes of a buffer; unknown extents count as large."""
+    extents = [getattr(e, "value", 1 << 10) for e in b.shape]
+    return prod(extents) * b.dtype.itemsize
 
 
 def reductions(func: PrimFunc) -> list[str]:
+    """The blocks that reduce."""
     return [b.name for b in func.blocks.values() if b.is_reduction]
 
 
@@ -27,29 +66,6 @@ def final_blocks(func: PrimFunc) -> list[str]:
 def widest_itemsize(func: PrimFunc) -> int:
     """Bytes of the widest element that the function touches."""
     return max((b.dtype.itemsize for b in (*func.buffers, *func.allocs)), default=4)
-
-
-def seconds(func: PrimFunc) -> float:
-    """Time of a function on one core, roughly: multiply-adds at 60 GFLOP/s, elementary functions at one a nanosecond,
-    memory at 10 GB/s, each counted apart; unknown extents count as large."""
-    flops = costly = 0.0
-    for b in func.blocks.values():
-        count = points(b)
-        count = 1 << 20 if count is None else count
-        flops += 2.0 * count
-        costly += count if is_costly(b) else 0
-    return flops / 60e9 + costly * 1e-9 + sum(map(nbytes, func.buffers)) / 10e9
-
-
-def nbytes(b: Buffer) -> int:
-    """Bytes of a buffer; unknown extents count as large."""
-    extents = [getattr(e, "value", 1 << 10) for e in b.shape]
-    return prod(extents) * b.dtype.itemsize
-
-
-def is_worth_threads(func: PrimFunc, num_cores: int) -> bool:
-    """Whether the loops should run in parallel."""
-    return num_cores > 1 and seconds(func) >= PARALLEL_SECONDS
 
 
 def keep_local(sch: Schedule, reduction: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ....ir.arith import linear
 from ....ir.expr import LT, Const, Load, Select, Var
 from ....ir.node import walk
 from ....ir.primfunc import PrimFunc
-from ....target import Target
+from ....target import CpuTarget
 from ...library import fuse_all, inline_elementwise, loaded, steps_along
 from ...schedule import Schedule
-from .common import final_blocks, is_worth_threads, reductions, widest_itemsize
+from ..plan import decision, yes_or_no
+from .common import Work, final_blocks, reductions, widest_itemsize
 
 NAME = "elementwise"
 
@@ -21,28 +24,58 @@ TILE = 16
 """Rows of a tile of a transpose: the elements of a cache line, of 4 bytes each."""
 
 
-def applies(func: PrimFunc, target: Target) -> bool:
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The facts of a kernel: bytes of its widest element, its work."""
+
+    itemsize: int
+    work: Work
+
+
+def applies(func: PrimFunc, target: CpuTarget) -> bool:
     return not reductions(func)
 
 
-def apply(sch: Schedule, target: Target) -> None:
+def problem_of(func: PrimFunc) -> Problem:
+    """The facts of a kernel to which the rule applies, elementwise stages inlined."""
+    return Problem(widest_itemsize(func), Work.of(func))
+
+
+@dataclass(frozen=True, slots=True)
+class ElementwisePlan:
+    """How elements are walked through."""
+
+    lanes: int = decision("elements of a vector", lambda p, t: [t.lanes(p.itemsize) * f for f in (1, 2, 4)])
+    vectors: int = decision("vectors in a step of a loop, where that comes out even", lambda p, t: range(1, 9))
+    short: int = decision(
+        "elements of the last axis that are one vector", lambda p, t: [t.lanes(p.itemsize) * f for f in (1, 2, 4)]
+    )
+    tile: int = decision("rows of a tile of a transpose", lambda p, t: (4, 8, 16, 32, 64))
+    parallel: bool = decision("run rows on all cores", yes_or_no)
+
+
+def plan(p: Problem, target: CpuTarget) -> ElementwisePlan:
+    """The vector width is that of the widest element; a transpose reads whole cache lines."""
+    lanes = target.lanes(p.itemsize)
+    return ElementwisePlan(lanes, VECTORS, 2 * lanes, TILE, p.work.is_worth_threads(target))
+
+
+def apply(sch: Schedule, plan: ElementwisePlan) -> None:
     """Everything inlined into the blocks that write outputs; each runs its rows in parallel, its last axis in vectors.
 
-    The vector width is that of the widest element. Where every operand has the output's own index, all axes become one
-    loop, so that short rows leave no lanes idle. What is put together from several operands is done one operand after another.
+    Where every operand has the output's own index, all axes become one loop, so that short rows leave no lanes idle. What is put
+    together from several operands is done one operand after another.
     """
     inline_elementwise(sch)
-    lanes = target.lanes(widest_itemsize(sch.func))
-    is_big = is_worth_threads(sch.func, target.num_cores)
     last = final_blocks(sch.func)
     for name in [b for b in sch.func.blocks if b not in last] + last:
         for part in _parts(sch, name):
-            outer = _schedule(sch, part, lanes)
-            if is_big and outer is not None:
+            outer = _schedule(sch, part, plan)
+            if plan.parallel and outer is not None:
                 sch.parallel(outer)
 
 
-def _schedule(sch: Schedule, name: str, lanes: int) -> Var | None:
+def _schedule(sch: Schedule, name: str, plan: ElementwisePlan) -> Var | None:
     """Vectorize a block; the loop around it, to run in parallel."""
     loops = sch.get_loops(name)
     if not loops:
@@ -50,15 +83,15 @@ def _schedule(sch: Schedule, name: str, lanes: int) -> Var | None:
     if _is_pointwise(sch, name):
         whole = fuse_all(sch, loops)
         assert whole is not None
-        return _vectors(sch, whole, lanes)
+        return _vectors(sch, whole, plan)
     other = _transposed(sch, name)
     if other is not None:
-        return _tile_transpose(sch, loops, other, lanes)
+        return _tile_transpose(sch, loops, other, plan)
     extent = sch.get_extent(loops[-1])
-    if isinstance(extent, int) and 1 < extent <= 2 * lanes:
+    if isinstance(extent, int) and 1 < extent <= plan.short:
         sch.vectorize(loops[-1])
         return fuse_all(sch, loops[:-1])
-    steps = _vectors(sch, loops[-1], lanes)
+    steps = _vectors(sch, loops[-1], plan)
     return fuse_all(sch, loops[:-1]) if len(loops) > 1 else steps
 
 
@@ -92,10 +125,11 @@ def _is_joint(e: Select, axis: Var | None) -> bool:
     return all(any(isinstance(x, Load) for x in walk(side)) for side in (e.then, e.orelse))
 
 
-def _vectors(sch: Schedule, loop: Var, lanes: int) -> Var:
+def _vectors(sch: Schedule, loop: Var, plan: ElementwisePlan) -> Var:
     """Split a loop into vectors, several of them in a step where that comes out even; returns the outer loop."""
     extent = sch.get_extent(loop)
-    steps = [None, VECTORS, lanes] if isinstance(extent, int) and extent % (VECTORS * lanes) == 0 else [None, lanes]
+    is_even = isinstance(extent, int) and extent % (plan.vectors * plan.lanes) == 0
+    steps = [None, plan.vectors, plan.lanes] if is_even else [None, plan.lanes]
     outer, *middle, inner = sch.split(loop, steps)
     for vector in middle:
         sch.unroll(vector)
@@ -117,11 +151,11 @@ def _transposed(sch: Schedule, name: str) -> Var | None:
     return None
 
 
-def _tile_transpose(sch: Schedule, loops: list[Var], other: Var, lanes: int) -> Var | None:
-    """Tiles of TILE rows along the operand's contiguous axis: every cache line that is read is used whole before it is lost."""
+def _tile_transpose(sch: Schedule, loops: list[Var], other: Var, plan: ElementwisePlan) -> Var | None:
+    """Tiles of some rows along the operand's contiguous axis: every cache line that is read is used whole before it is lost."""
     last = loops[-1]
-    far, near = sch.split(other, [None, TILE])
-    column, lane = sch.split(last, [None, lanes])
+    far, near = sch.split(other, [None, plan.tile])
+    column, lane = sch.split(last, [None, plan.lanes])
     rest = [loop for loop in loops if loop not in (other, last)]
     sch.reorder(*rest, far, column, near, lane)
     sch.vectorize(lane)

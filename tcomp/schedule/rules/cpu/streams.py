@@ -6,6 +6,7 @@ as streams that the hardware prefetches; the accumulators of a long run of colum
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import ceil, prod
 
 from ....analysis.regions import writes
@@ -14,7 +15,7 @@ from ....ir.index_map import IndexMap
 from ....ir.primfunc import PrimFunc
 from ....ir.query import free_vars
 from ....ir.stmt import Block
-from ....target import Target
+from ....target import CpuTarget
 from ...library import (
     fuse_all,
     inline_elementwise,
@@ -25,7 +26,8 @@ from ...library import (
     unroll_and_vectorize,
 )
 from ...schedule import Schedule
-from .common import is_worth_threads, keep_local, reductions
+from ..plan import decision, yes_or_no
+from .common import Work, keep_local, reductions
 from .tiled_reduction import applies as is_tiled_reduction
 
 NAME = "streams"
@@ -37,11 +39,8 @@ HELD = 16
 WIDTHS = {4: 1.0, 3: 1.02, 2: 1.03, 1: 1.15}
 """How many neighbours to take of each row, and what that costs: the accumulators wait for fewer of them."""
 
-COPY = 0.5
-"""What copying the other factors takes, in vectors of a run that are worked on meanwhile."""
 
-
-def applies(func: PrimFunc, target: Target) -> bool:
+def applies(func: PrimFunc, target: CpuTarget) -> bool:
     """A reduction over the rows of one matrix, unpacked and larger than the first cache, for at most MAX_ROWS results."""
     if not is_tiled_reduction(func, target) or len(func.blocks) > 2:
         return False
@@ -65,8 +64,57 @@ def _matrix_bytes(block: Block) -> int:
     return prod(int(e.value) if isinstance(e, Const) else 0 for e in matrix.shape) * matrix.dtype.itemsize
 
 
-def apply(sch: Schedule, target: Target) -> None:
-    """Columns in long runs, one for each core at least; within a run some rows at a time, some neighbouring vectors of each.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The facts of a kernel: rows and columns of the result, bytes of an accumulator."""
+
+    rows: int
+    columns: int
+    itemsize: int
+    work: Work
+
+
+def problem_of(func: PrimFunc) -> Problem:
+    """The facts of a kernel to which the rule applies."""
+    block = func.blocks[reductions(func)[0]]
+    *rows, columns = [it.extent.value for it in block.iters if it.kind == "spatial"]
+    return Problem(prod(rows), columns, max(b.dtype.itemsize for b in writes(block)), Work.of(func))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """How a matrix is streamed."""
+
+    run: int = decision("vectors of the result whose accumulators wait in L1", lambda p, t: range(1, _most(p, t) + 1))
+    width: int = decision("neighbouring vectors taken of each row", lambda p, t: tuple(WIDTHS))
+    held: int = decision("rows of the matrix at a time", lambda p, t: range(1, HELD + 1))
+    lanes: int = decision("elements of a vector", lambda p, t: (t.lanes(p.itemsize),))
+    beside: bool = decision("copy the factors, and put accumulators used together side by side", yes_or_no)
+    parallel: bool = decision("run columns on all cores", yes_or_no)
+
+
+def _most(p: Problem, target: CpuTarget) -> int:
+    """Vectors of a run: their accumulators fill half of L1, or are all there are."""
+    lanes = target.lanes(p.itemsize)
+    return min(max(1, target.l1_bytes // 2 // (p.rows * p.itemsize * lanes)), ceil(p.columns / lanes))
+
+
+def plan(p: Problem, target: CpuTarget) -> StreamPlan:
+    """Columns in long runs, one for each core at least, so that the busiest core has the least to do, computing on nothing included."""
+    parallel = p.work.is_worth_threads(target)
+    lanes, cores = target.lanes(p.itemsize), target.num_cores if parallel else 1
+    columns, copy = ceil(p.columns / lanes), target.costs.copy
+
+    def cost(run: int, width: int) -> float:
+        return ceil(ceil(columns / run) / cores) * (run + copy) * WIDTHS[width]
+
+    choice = [(run, width) for run in range(1, _most(p, target) + 1) for width in WIDTHS if run % width == 0]
+    run, width = min(choice, key=lambda c: (cost(*c), -c[0]))
+    return StreamPlan(run, width, HELD // width, lanes, p.rows > 1, parallel)
+
+
+def apply(sch: Schedule, plan: StreamPlan) -> None:
+    """Within a run some rows at a time, some neighbouring vectors of each.
 
     The elements that those rows are multiplied with are copied side by side, and the accumulators that are worked on together
     lie together: addresses a multiple of 4096 bytes apart would hinder each other.
@@ -74,46 +122,31 @@ def apply(sch: Schedule, target: Target) -> None:
     inline_elementwise(sch)
     acc = reductions(sch.func)[0]
     block = sch.func.blocks[acc]
-    extents = [it.extent.value for it in block.iters if it.kind == "spatial"]
-    itemsize = max(b.dtype.itemsize for b in writes(block))
-    lanes, rows = target.lanes(itemsize), prod(extents[:-1])
-    cores = target.num_cores if is_worth_threads(sch.func, target.num_cores) else 1
-    run, width = _run(ceil(extents[-1] / lanes), max(1, target.l1_bytes // 2 // (rows * itemsize * lanes)), cores)
+    rows = [it.extent.value for it in block.iters if it.kind == "spatial"][:-1]
     factors = [b.name for b, i in loaded(block) if not any(_columns(block) in free_vars(e) for e in i)]
     epilogue = keep_local(sch, acc)
-    outer, inner = tile_write_back(sch, epilogue, extents[:-1], run, lanes)
+    outer, inner = tile_write_back(sch, epilogue, rows, plan.run, plan.lanes)
     site = fuse_all(sch, outer)
     assert site is not None
     sch.compute_at(acc, site)
     reduce = reduce_loops(sch, acc)[0]
     *own, last = [v for v in sch.get_loops(acc)[1:] if v is not reduce]
-    across, vector, lane = sch.split(last, [None, width, lanes])
-    beside, row = sch.split(reduce, [None, HELD // width])
+    across, vector, lane = sch.split(last, [None, plan.width, plan.lanes])
+    beside, row = sch.split(reduce, [None, plan.held])
     sch.reorder(beside, across, *own, row, vector, lane)
     cleared = sch.decompose_reduction(acc, beside)
-    sch.vectorize(sch.split(sch.get_loops(cleared)[-1], [None, lanes])[1])
+    sch.vectorize(sch.split(sch.get_loops(cleared)[-1], [None, plan.lanes])[1])
     for loop in (row, vector):
         sch.unroll(loop)
     sch.vectorize(lane)
-    if rows > 1:
-        sch.transform_layout(acc, 0, _side_by_side(len(extents), width * lanes))
+    if plan.beside:
+        sch.transform_layout(acc, 0, _side_by_side(len(rows) + 1, plan.width * plan.lanes))
         for name in factors:
-            pack_operand(sch, acc, name, beside, lanes)
+            pack_operand(sch, acc, name, beside, plan.lanes)
     sch.pragma(across, "prefetch", 1)
     unroll_and_vectorize(sch, inner[-2:])
-    if cores > 1:
+    if plan.parallel:
         sch.parallel(site)
-
-
-def _run(columns: int, most: int, cores: int) -> tuple[int, int]:
-    """Vectors of a run, at most so many, and how many of them are worked on together: those for which the busiest core has the
-    least to do, computing on nothing included."""
-
-    def cost(run: int, width: int) -> float:
-        return ceil(ceil(columns / run) / cores) * (run + COPY) * WIDTHS[width]
-
-    choice = [(run, width) for run in range(1, min(most, columns) + 1) for width in WIDTHS if run % width == 0]
-    return min(choice, key=lambda c: (cost(*c), -c[0]))
 
 
 def _side_by_side(axes: int, width: int) -> IndexMap:

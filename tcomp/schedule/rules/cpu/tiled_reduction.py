@@ -7,7 +7,9 @@ while the reduction runs, and what follows (bias, activation, residual) happens 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil, prod
+from typing import Literal
 
 from ....analysis.regions import consumers, writes
 from ....dtype import DType
@@ -18,7 +20,7 @@ from ....ir.primfunc import PrimFunc
 from ....ir.query import free_vars
 from ....ir.stmt import Block
 from ....ir.tensor_intrin import dot_shape, tensor_intrin, tensor_intrins
-from ....target import Target
+from ....target import CpuTarget
 from ...library import (
     accumulate_dots,
     accumulate_tile,
@@ -28,7 +30,6 @@ from ...library import (
     loaded,
     pack_operand,
     points,
-    reduce_loops,
     spatial_loops,
     steps_along,
     tile_write_back,
@@ -37,22 +38,26 @@ from ...library import (
     vectorize_run,
 )
 from ...schedule import Schedule
-from .common import is_worth_threads, keep_local, reductions
-from .tiles import FAR_BYTES, Tile, choose_tile, rows_within
+from ..plan import decision, yes_or_no
+from .common import Work, keep_local, reductions
+from .tiles import Tile, choose_tile, rows_within, spread
 
 NAME = "tiled reduction"
 
 MIN_ROW_TILES = 4
 """Tiles of rows that a packed panel must serve to be worth its copy."""
-PREFETCH = 400
-"""Cycles that an element of the weights may be on its way."""
-SHORT, WIDE = 32, 10
-"""Sums of fewer elements than SHORT are bound by their results, which tiles of few rows and up to WIDE vectors write in order."""
+SHORT, WIDE, USUAL = 32, 10, 8
+"""Sums of fewer elements than SHORT are bound by their results, which tiles of few rows and up to WIDE vectors write in order;
+others have at most USUAL vectors."""
+FEW_ROWS = 8
+"""Rows of the result up to which a panel is read once, so that it need not stay in L2."""
+PACKED_ROWS, PACKED_BYTES = 128, 1024
+"""An operand of at least so many rows, each so long, spans more pages than the first translation buffer holds."""
 UNROLL = 4
 """Steps of the innermost reduction between two tests of its loop."""
 
 
-def applies(func: PrimFunc, target: Target) -> bool:
+def applies(func: PrimFunc, target: CpuTarget) -> bool:
     names = reductions(func)
     if len(names) != 1:
         return False
@@ -96,7 +101,7 @@ def panel_width(indices: tuple[Expr, ...], last: Var) -> int | None:
     return int(panel.b.value) if isinstance(panel.b, Const) and panel.b == inner[0].b else None
 
 
-def dot_instruction(target: Target, a: DType, b: DType) -> tuple[str, int] | None:
+def dot_instruction(target: CpuTarget, a: DType, b: DType) -> tuple[str, int] | None:
     """The instruction that sums up several products of two operands in each lane of a vector, and how many; None of none."""
     for name in tensor_intrins():
         intrin = tensor_intrin(name)
@@ -106,12 +111,6 @@ def dot_instruction(target: Target, a: DType, b: DType) -> tuple[str, int] | Non
             lanes, group = shape[:2]
             return (name, group) if lanes == target.lanes(a.accumulator.itemsize) else None
     return None
-
-
-def group_for(target: Target, a: DType, b: DType) -> int:
-    """Products that are summed up at once: those of an instruction, else one."""
-    found = dot_instruction(target, a, b)
-    return 1 if found is None else found[1]
 
 
 def _epilogue_fits(func: PrimFunc, block: Block) -> bool:
@@ -147,117 +146,277 @@ def _groups(func: PrimFunc, block: Block) -> int:
     return int(groups.value) if groups.value > 1 and all(indices == wanted for indices in read) else 0
 
 
-def width_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dtype: DType) -> int:
-    """Columns of a panel of a constant weight: those of the register tile that `apply` will choose.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The facts of a product or another reduction.
 
-    Where several rows of tiles read a panel, it must stay in the second cache meanwhile, with some room for the rest.
-
-    Args:
-        extents: of the result, columns last; weight: extents of the weight, columns last.
+    Attributes:
+        extents: of the result, columns last; without the axis over groups, where there is one.
+        depth: elements that are summed up for each result; last_depth: extent of the innermost of their axes.
+        itemsize: bytes of an accumulator.
+        weight_bytes: of the operands that vary along the columns, in all groups; groups: 0 where there is no axis over them.
+        row_bytes: for each operand that does not, how far apart two rows are that follow each other in the result.
+        panel: columns of a panel of a packed weight; 0 where it lies as a matrix does, None where the plan may choose.
+        makes_panels: a block of the kernel packs them.
+        is_padded: other blocks make an operand, with its border.
+        packable: (name, rows, bytes of a row) of operands that could be copied panel by panel.
+        dtypes: of the two operands of a product, the packed one last; whole_columns: what follows reads each column at its place.
+        work: of the kernel.
     """
-    lanes, itemsize = target.lanes(dtype.accumulator.itemsize), dtype.itemsize
-    columns = ceil(extents[-1] / lanes)
-    most = 8 if prod(extents[:-1]) <= 8 else target.l2_bytes_per_core * 4 // 5 // (prod(weight[:-1]) * lanes * itemsize)
-    depth, nbytes = prod(weight[:-1]), prod(weight) * itemsize
-    widest = WIDE if depth < SHORT else 8
-    choice = range(1, max(1, min(widest, columns, most)) + 1)
-    tile = choose_tile(
-        [*extents[:-1], columns * lanes], lanes, target, choice, rows_within(weight[-2] * itemsize, target), depth,
-        is_far(nbytes, target),
+
+    extents: tuple[int, ...]
+    depth: int
+    itemsize: int
+    weight_bytes: int
+    work: Work
+    last_depth: int = 1
+    groups: int = 0
+    row_bytes: tuple[int, ...] = ()
+    panel: int | None = 0
+    makes_panels: bool = False
+    is_padded: bool = False
+    packable: tuple[tuple[str, int, int], ...] = ()
+    dtypes: tuple[DType, DType] | None = None
+    whole_columns: bool = True
+
+
+def problem_of(func: PrimFunc) -> Problem:
+    """The facts of a kernel to which the rule applies, elementwise stages inlined."""
+    acc = reductions(func)[0]
+    block, sch = func.blocks[acc], Schedule(func)
+    made = [b.name for b in func.blocks.values() if not b.is_reduction and not is_output(func, b)]
+    follows = [] if is_output(func, block) else [consumers(func, writes(block)[0])[0]]
+    width, groups, last = _packed_width(block), _groups(func, block), _spatial(block)[-1]
+    packing = [name for name in made if width and _fills_panels(func, acc, name)]
+    padded = [n for n in made if n not in packing and n not in [b.name for b in follows]]
+    columns = next(it.extent.value for it in block.iters if it.var is last)
+    reduced = [it.extent.value for it in block.iters if it.kind == "reduce"]
+    result = writes(block)[0]
+    own = [b.iters[-1].var for b in follows if b.iters]
+    read = [(i, v) for b, v in zip(follows, own) for buffer, i in loaded(b) if buffer is result]
+    return Problem(
+        extents=tuple(it.extent.value for it in block.iters if it.kind == "spatial")[1 if groups else 0 :],
+        depth=prod(reduced),
+        itemsize=max(b.dtype.itemsize for b in writes(block)),
+        weight_bytes=_weight_bytes(block),
+        work=Work.of(func),
+        last_depth=reduced[-1] if reduced else 1,
+        groups=groups,
+        row_bytes=_row_bytes(sch, acc),
+        panel=width or 0,
+        makes_panels=bool(packing),
+        is_padded=bool(padded),
+        packable=tuple(
+            (buffer.name, prod(getattr(e, "value", 0) for e in buffer.shape[:-1]), columns * buffer.dtype.itemsize)
+            for buffer, indices in loaded(block)
+            if indices and indices[-1] is last
+        ),
+        dtypes=_dtypes(block),
+        whole_columns=all(_follows_last(i, v) for i, v in read),
+    )
+
+
+def _follows_last(indices: Sequence[Expr], v: Var) -> bool:
+    """Whether the last index goes along with a variable."""
+    return bool(indices) and v in free_vars(indices[-1])
+
+
+Order = Literal["rows first", "columns first", "panel by panel", "image rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan:
+    """How a reduction is tiled."""
+
+    rows: tuple[int, ...] = decision(
+        "rows of a register tile along each axis before the last", lambda p, t: _legal_rows(p, t)
+    )
+    vectors: int = decision("vectors of a register tile along the last axis", lambda p, t: _vectors(p, t))
+    lanes: int = decision("elements of a vector", lambda p, t: _lanes(p, t))
+    order: Order = decision("order of the loops over tiles", lambda p, t: _orders(p))
+    parallel: bool = decision("run the outermost loop on all cores", yes_or_no)
+    copy: Literal["", "row by row", "at once"] = decision(
+        "when a padded operand is copied with its border",
+        lambda p, t: ("row by row", "at once") if p.is_padded else ("",),
+    )
+    pack: str = decision(
+        "the operand copied into contiguous panels meanwhile", lambda p, t: ("", *(name for name, _, _ in p.packable))
+    )
+    panels: Literal["", "panel by panel", "beforehand", "beforehand, in parallel"] = decision(
+        "when the kernel packs an operand that varies",
+        lambda p, t: ("panel by panel", "beforehand", "beforehand, in parallel") if p.makes_panels else ("",),
+    )
+    dot: str = decision("the instruction that sums up products", lambda p, t: ("", *_dots(p, t)))
+    unroll: int = decision("steps of the innermost reduction at a time", lambda p, t: _divisors(p.last_depth))
+    prefetch: int = decision("iterations ahead for which weights are fetched; 0 for none", lambda p, t: range(17))
+
+
+def _legal_rows(p: Problem, target: CpuTarget) -> Sequence[tuple[int, ...]]:
+    """Rows taken from the innermost axis first."""
+    shapes = (spread(list(p.extents[:-1]) or [1], r) for r in range(1, target.num_registers - 2))
+    return tuple(rows for rows in shapes if rows is not None)
+
+
+def _lanes(p: Problem, target: CpuTarget) -> Sequence[int]:
+    lanes = target.lanes(p.itemsize)
+    return (lanes if p.panel is None else min(lanes, p.extents[-1]),)
+
+
+def _orders(p: Problem) -> Sequence[Order]:
+    if p.makes_panels:
+        return ("rows first", "columns first", "panel by panel")
+    return ("rows first", "columns first", "panel by panel", "image rows")
+
+
+def _dots(p: Problem, target: CpuTarget) -> Sequence[str]:
+    found = dot_instruction(target, *p.dtypes) if p.dtypes is not None and p.panel != 0 else None
+    return () if found is None else (found[0],)
+
+
+def _divisors(n: int) -> Sequence[int]:
+    return tuple(d for d in range(1, min(n, 16) + 1) if n % d == 0)
+
+
+def _vectors(p: Problem, target: CpuTarget) -> Sequence[int]:
+    """Vectors of a register tile to choose from: what a packed panel holds. Where several rows of tiles read a panel that is yet
+    to be packed, it must stay in L2 meanwhile, with some room for the rest."""
+    lanes = target.lanes(p.itemsize)
+    if p.panel is not None:
+        return range(1, USUAL + 1) if not p.panel or p.panel % lanes else (p.panel // lanes,)
+    columns, row = ceil(p.extents[-1] / lanes), p.weight_bytes // prod((p.extents[-1], 1))
+    most = USUAL if prod(p.extents[:-1]) <= FEW_ROWS else target.l2_bytes_per_core * 4 // 5 // (row * lanes)
+    return range(1, max(1, min(WIDE if p.depth < SHORT else USUAL, columns, most)) + 1)
+
+
+def plan(p: Problem, target: CpuTarget) -> TilePlan:
+    """Tile sizes come from `choose_tile`; a packed weight has fixed the columns already.
+
+    A padded input is copied, with its border, for the rows at hand; all of it at once where the weights do not fit L2, so that
+    they pass once. Whole rows of the result are written one after another where what varies along them stays in cache.
+    """
+    lanes = target.lanes(p.itemsize)
+    columns = p.extents[-1] if p.panel is not None else ceil(p.extents[-1] / lanes) * lanes
+    is_far = p.weight_bytes // max(p.groups, 1) > target.l2_bytes_per_core // 2
+    most = min((rows_within(b, target) for b in p.row_bytes), default=64)
+    tile = choose_tile([*p.extents[:-1], columns], lanes, target, _vectors(p, target), most, p.depth, is_far)
+    parallel = p.work.is_worth_threads(target)
+    at_once = p.is_padded and is_far
+    pack = "" if p.panel or (p.is_padded and not at_once) else _panel_to_pack(p, tile, target)
+    fits = p.weight_bytes <= target.l1_bytes // 2
+    result_bytes = prod(p.extents) * target.vector_bytes // lanes
+    whole_rows = fits or (not is_far and result_bytes > target.l2_bytes_per_core // 2)
+    packed_here = bool(pack) or (p.makes_panels and not whole_rows)
+    dot = _dots(p, target) if p.whole_columns and p.extents[-1] >= tile.vectors * tile.lanes else ()
+    unroll = UNROLL if not dot and p.last_depth > UNROLL and p.last_depth % UNROLL == 0 else 1
+    panels = "panel by panel" if packed_here else "beforehand" if fits or not parallel else "beforehand, in parallel"
+    return TilePlan(
+        tile.rows, tile.vectors, tile.lanes,
+        order=_order(p, at_once, packed_here, whole_rows), parallel=parallel,
+        copy="" if not p.is_padded else "at once" if at_once else "row by row",
+        pack=pack, panels=panels if p.makes_panels else "", dot=next(iter(dot), ""), unroll=unroll,
+        prefetch=_ahead(tile, target) if is_far and p.panel and unroll > 1 else 0,
     )  # fmt: skip
-    return tile.vectors * lanes
 
 
-def is_far(nbytes: int, target: Target) -> bool:
-    """Whether weights of that size come from beyond the second cache."""
-    return nbytes > target.l2_bytes_per_core // 2
+def _order(p: Problem, at_once: bool, packed_here: bool, whole_rows: bool) -> Order:
+    if p.is_padded and not at_once and len(p.extents) + bool(p.groups) > 2:
+        return "image rows"
+    return "panel by panel" if packed_here else "rows first" if whole_rows else "columns first"
 
 
-def width_inside(target: Target, extents: Sequence[int], weight: tuple[int, ...], dtype: DType) -> int:
-    """Columns of the panels into which a kernel packs an operand that varies; 0 where that does not pay.
+def _ahead(tile: Tile, target: CpuTarget) -> int:
+    """How many iterations ahead far weights are asked for; 0 for a stream steady enough for the hardware prefetcher."""
+    cycles = prod(tile.rows) * tile.vectors / target.fma_ports
+    waits = tile.vectors * target.vector_bytes / target.costs.far_bytes
+    return ceil(target.costs.prefetch_cycles / (UNROLL * cycles)) if cycles >= waits / 2 else 0
 
-    It pays where the copy serves at least MIN_ROW_TILES tiles of rows, and there are columns of tiles for all cores.
+
+def _panel_to_pack(p: Problem, tile: Tile, target: CpuTarget) -> str:
+    """The operand whose panel should be copied into contiguous memory for each column of tiles, if any.
+
+    It pays where the operand's rows lie far apart, one tile's share of it spans more pages than the first translation
+    buffer holds, the copy serves at least MIN_ROW_TILES rows of tiles, and there are columns of tiles for all cores.
     """
-    width = width_for(target, extents, weight, dtype)
-    rows = target.num_registers * target.lanes(dtype.accumulator.itemsize) // width
-    enough = extents[0] >= MIN_ROW_TILES * min(rows, extents[0]) and ceil(extents[1] / width) >= target.num_cores
-    return width if enough and extents[0] > rows else 0
+    columns = ceil(p.extents[-1] / (tile.vectors * tile.lanes))
+    row_tiles = prod(ceil(e / r) for e, r in zip(p.extents[:-1], tile.rows))
+    if columns < target.num_cores or row_tiles < MIN_ROW_TILES:
+        return ""
+    return next((n for n, rows, nbytes in p.packable if rows >= PACKED_ROWS and nbytes >= PACKED_BYTES), "")
 
 
-def apply(sch: Schedule, target: Target) -> None:
-    """Tile the write-back for the register file; compute the reduction per tile, unrolled over the tile's rows.
-
-    Tile sizes come from `choose_tile`; a packed weight has fixed the columns already. A padded input is copied, with its
-    border, for the rows at hand; all of it at once where the weights do not fit the second cache, so that they pass once.
-    """
+def apply(sch: Schedule, plan: TilePlan) -> None:
+    """Tile the write-back for the register file; compute the reduction per tile, unrolled over the tile's rows."""
     inline_elementwise(sch)
     acc = reductions(sch.func)[0]
-    block = sch.func.blocks[acc]
-    groups = _groups(sch.func, block)
-    extents = [it.extent.value for it in block.iters if it.kind == "spatial"][1 if groups else 0 :]
-    lanes = target.lanes(max(b.dtype.itemsize for b in writes(block)))
-    width = _packed_width(block)
-    columns = range(1, 9) if width is None or width % lanes else (width // lanes,)
-    length = prod(it.extent.value for it in block.iters if it.kind == "reduce")
-    far = is_far(_weight_bytes(block) // max(groups, 1), target)
-    tile = choose_tile(extents, lanes, target, columns, _max_rows(sch, acc, target), length, far)
-    padded = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
+    groups = _groups(sch.func, sch.func.blocks[acc])
+    made = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
+    packing = [name for name in made if plan.panels and _fills_panels(sch.func, acc, name)]
     epilogue = keep_local(sch, acc)
-    packing = [name for name in padded if width and name != epilogue and _fills_panels(sch, acc, name)]
-    padded = [name for name in padded if name != epilogue and name not in packing]
+    padded = [name for name in made if name not in packing and name != epilogue]
     first = _groups_outside(sch, epilogue, groups) if groups else []
-    outer, inner = tile_write_back(sch, epilogue, tile.rows, tile.vectors, tile.lanes, len(first))
-    outer = [*first, *outer]
-    at_once = bool(padded) and far
-    panel = None if (padded and not at_once) or width else _panel_to_pack(sch, acc, tile, extents, target)
-    fits = _weight_bytes(block) <= target.l1_bytes // 2
-    whole_rows = fits or (not far and prod(extents) * target.vector_bytes // lanes > target.l2_bytes_per_core // 2)
-    packed_here = panel is not None or (bool(packing) and not whole_rows)
-    site, depth = _place_outer(sch, outer, bool(padded) and not at_once, packed_here, whole_rows, target)
+    outer, inner = tile_write_back(sch, epilogue, plan.rows, plan.vectors, plan.lanes, len(first))
+    columns = outer[-1]
+    site, depth = _place_outer(sch, [*first, *outer], plan)
     sch.compute_at(acc, site)
-    if panel is not None:
-        pack_operand(sch, acc, panel, outer[-1], tile.lanes)
-    for name in packing:  # once for all, before everything else, where whole rows are written
-        if packed_here:
+    if plan.pack:
+        pack_operand(sch, acc, plan.pack, columns, plan.lanes)
+    for name in packing:
+        if plan.panels == "panel by panel":
             sch.compute_at(name, sch.get_loops(acc)[0])
-        elif not fits and is_worth_threads(sch.func, target.num_cores):
+        elif plan.panels == "beforehand, in parallel":
             sch.parallel(sch.get_loops(name)[0])
-        vectorize_innermost(sch, name, tile.lanes, 1)
+        vectorize_innermost(sch, name, plan.lanes, 1)
     for name in padded:
-        if at_once:
-            row = fuse_all(sch, sch.get_loops(name)[:-1])
-            if row is not None and is_worth_threads(sch.func, target.num_cores):
-                sch.parallel(row)
-        else:
-            sch.compute_at(name, sch.get_loops(acc)[0])
-        vectorize_run(sch, name, tile.lanes, 1)
-    dot = _dot_of(sch, acc, target)
-    if dot is not None and _fills_lanes(sch, acc, depth, tile.vectors * tile.lanes):
-        accumulate_dots(sch, acc, depth, tile.vectors, tile.lanes, *dot)
+        _copy_padded(sch, name, acc, plan)
+    if plan.dot:
+        intrin = tensor_intrin(plan.dot)
+        assert intrin is not None
+        shape = dot_shape(intrin)
+        assert shape is not None
+        accumulate_dots(sch, acc, depth, plan.vectors, plan.lanes, plan.dot, shape[1])
         unroll_and_vectorize(sch, inner)
         return
-    reduce = accumulate_tile(sch, acc, depth, tile.vectors, tile.lanes)
+    reduce = accumulate_tile(sch, acc, depth, plan.vectors, plan.lanes)
     unroll_and_vectorize(sch, inner)
-    if reduce:
-        _unroll_steps(sch, reduce[-1], _ahead(tile, target) if far and width else 0)
+    if plan.unroll > 1:
+        steps, step = sch.split(reduce[-1], [None, plan.unroll])
+        sch.unroll(step)
+        if plan.prefetch:
+            sch.pragma(steps, "prefetch", plan.prefetch)
 
 
-def _unroll_steps(sch: Schedule, loop: Var, ahead: int) -> None:
-    """Unroll some steps of the innermost reduction, where that comes out even; ask for its operands so many iterations ahead."""
-    steps = sch.get_extent(loop)
-    if not isinstance(steps, int) or steps <= UNROLL or steps % UNROLL:
-        return
-    outer, step = sch.split(loop, [None, UNROLL])
-    sch.unroll(step)
-    if ahead:
-        sch.pragma(outer, "prefetch", ahead)
+def _copy_padded(sch: Schedule, name: str, acc: str, plan: TilePlan) -> None:
+    """Copy an operand with its border: for the rows at hand, or all of it beforehand."""
+    if plan.copy == "at once":
+        row = fuse_all(sch, sch.get_loops(name)[:-1])
+        if row is not None and plan.parallel:
+            sch.parallel(row)
+    else:
+        sch.compute_at(name, sch.get_loops(acc)[0])
+    vectorize_run(sch, name, plan.lanes, 1)
 
 
-def _ahead(tile: Tile, target: Target) -> int:
-    """How many iterations ahead far weights are asked for; 0 where they are read without pause, which the hardware foresees."""
-    cycles = prod(tile.rows) * tile.vectors / target.fma_ports
-    waits = tile.vectors * target.vector_bytes / FAR_BYTES
-    return ceil(PREFETCH / (UNROLL * cycles)) if cycles >= waits / 2 else 0
+def _place_outer(sch: Schedule, outer: list[Var], plan: TilePlan) -> tuple[Var, int]:
+    """Order and parallelize the loops over tiles; returns the innermost, and how many there are now."""
+    if plan.order == "image rows":
+        rows = fuse_all(sch, outer[:-2])
+        assert rows is not None
+        if plan.parallel:
+            sch.parallel(rows)
+        return outer[-1], 3
+    if len(outer) > 1 and plan.order != "rows first":
+        # the last axis outermost: the operand that varies along it stays in cache while all rows pass
+        sch.reorder(outer[-1], *outer[:-1])
+        outer = [outer[-1], *outer[:-1]]
+    if plan.order == "panel by panel":
+        if plan.parallel:
+            sch.parallel(outer[0])
+        return outer[-1], len(outer)
+    site = fuse_all(sch, outer)
+    assert site is not None
+    if plan.parallel:
+        sch.parallel(site)
+    return site, 1
 
 
 def _groups_outside(sch: Schedule, write: str, groups: int) -> list[Var]:
@@ -269,42 +428,31 @@ def _groups_outside(sch: Schedule, write: str, groups: int) -> list[Var]:
     return sch.transform_block_layout(write, split)[:1]
 
 
-def _dot_of(sch: Schedule, acc: str, target: Target) -> tuple[str, int] | None:
-    """The dot product instruction for a product whose weight is packed in groups for one."""
-    block = sch.func.blocks[acc]
+def _dtypes(block: Block) -> tuple[DType, DType] | None:
+    """The dtypes of the operands of a product whose weight is packed in groups for a dot product instruction."""
     last = _spatial(block)[-1]
     operands = loaded(block)
     packed = [b for b, i in operands if panel_width(i, last) and last not in free_vars(i[-1])]
     others = [b for b, _ in operands if b not in packed]
-    if len(packed) != 1 or len(others) != 1:
-        return None
-    return dot_instruction(target, others[0].dtype, packed[0].dtype)
+    return (others[0].dtype, packed[0].dtype) if len(packed) == 1 and len(others) == 1 else None
 
 
-def _fills_lanes(sch: Schedule, acc: str, depth: int, count: int) -> bool:
-    """Whether the innermost spatial loop of a tile has as many iterations as its vectors have lanes: not so where what follows reads
-    a single column."""
-    reducing = set(reduce_loops(sch, acc))
-    inner = [v for v in sch.get_loops(acc)[depth:] if v not in reducing]
-    return bool(inner) and sch.get_extent(inner[-1]) == count
-
-
-def _fills_panels(sch: Schedule, acc: str, name: str) -> bool:
+def _fills_panels(func: PrimFunc, acc: str, name: str) -> bool:
     """Whether a block makes the panels that the reduction reads."""
-    block = sch.func.blocks[acc]
+    block = func.blocks[acc]
     last = _spatial(block)[-1]
-    made = writes(sch.func.blocks[name])
+    made = writes(func.blocks[name])
     return any(buffer in made and panel_width(indices, last) for buffer, indices in loaded(block))
 
 
-def _max_rows(sch: Schedule, acc: str, target: Target) -> int:
-    """The most rows of a tile, so that the lines of the operand which is read row by row stay in the first cache."""
+def _row_bytes(sch: Schedule, acc: str) -> tuple[int, ...]:
+    """Bytes from a row to the next of the operands that are read row by row."""
     loops = spatial_loops(sch, acc)
     if len(loops) < 2:
-        return 64
+        return ()
     fixed = [b for b, step in steps_along(sch, acc, loops[-1]).items() if step == 0]
     steps = steps_along(sch, acc, loops[-2])
-    return min((rows_within((steps[b] or 1) * b.dtype.itemsize, target) for b in fixed), default=64)
+    return tuple((steps[b] or 1) * b.dtype.itemsize for b in fixed)
 
 
 def _packed_width(block: Block) -> int | None:
@@ -317,53 +465,3 @@ def _weight_bytes(block: Block) -> int:
     last = _spatial(block)[-1]
     weights = {b for b, indices in loaded(block) if any(last in free_vars(i) for i in indices)}
     return sum(prod(getattr(e, "value", 0) for e in b.shape) * b.dtype.itemsize for b in weights)
-
-
-def _panel_to_pack(sch: Schedule, acc: str, tile: Tile, extents: list[int], target: Target) -> str | None:
-    """The operand whose panel should be copied into contiguous memory for each column of tiles, if any.
-
-    It pays where the operand's rows lie far apart, one tile's share of it spans more pages than the first translation
-    buffer holds, the copy serves at least four rows of tiles, and there are columns of tiles for all cores.
-    """
-    block = sch.func.blocks[acc]
-    last = _spatial(block)[-1]
-    columns = ceil(extents[-1] / (tile.vectors * tile.lanes))
-    row_tiles = prod(ceil(e / r) for e, r in zip(extents[:-1], tile.rows))
-    if columns < target.num_cores or row_tiles < 4:
-        return None
-    for buffer, indices in loaded(block):
-        rows = prod(getattr(e, "value", 0) for e in buffer.shape[:-1])
-        if indices and indices[-1] is last and rows >= 128 and extents[-1] * buffer.dtype.itemsize >= 1024:
-            return buffer.name
-    return None
-
-
-def _place_outer(
-    sch: Schedule, outer: list[Var], padded: bool, packed: bool, whole_rows: bool, target: Target
-) -> tuple[Var, int]:
-    """Order and parallelize the loops over tiles; returns the innermost, and how many there are now.
-
-    Args:
-        padded: the padded input is copied for each row; packed: an operand is packed for each column of tiles; whole_rows: the
-            rows of the result are written whole, one after another, while what varies along the last axis stays in cache.
-    """
-    is_big = is_worth_threads(sch.func, target.num_cores)
-    if padded and len(outer) > 2:
-        rows = fuse_all(sch, outer[:-2])
-        assert rows is not None
-        if is_big:
-            sch.parallel(rows)
-        return outer[-1], 3
-    if len(outer) > 1 and (packed or not whole_rows):
-        # the last axis outermost: the operand that varies along it stays in cache while all rows pass
-        sch.reorder(outer[-1], *outer[:-1])
-        outer = [outer[-1], *outer[:-1]]
-    if packed:
-        if is_big:
-            sch.parallel(outer[0])
-        return outer[-1], len(outer)
-    site = fuse_all(sch, outer)
-    assert site is not None
-    if is_big:
-        sch.parallel(site)
-    return site, 1

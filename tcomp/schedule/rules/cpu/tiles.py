@@ -7,29 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 
-from ....target import Target
-
-LATENCY = 4
-"""Cycles of a multiply-add: so many accumulators for each port keep it busy."""
-LOADS = 1.7
-"""Vectors that a core loads in a cycle from its first cache: of two, some come late."""
-NEAR_BYTES = 28
-"""Bytes a cycle that the second cache keeps delivering; measured: tiles that ask for more wait for it."""
-FAR_BYTES = 10
-"""Bytes a cycle that a core gets, one stream read in order, from beyond its second cache."""
-START = 40
-"""Cycles that a tile takes besides: its first loads, its last sums."""
-WINDOW = 512
-"""Instructions that a core looks ahead: where rows are written whole, one after another, a tile starts before the end of the one
-before it, as far as that is short."""
-PENDING = 16
-"""Cache lines that a core can have on their way at once; a tile that writes more of them waits."""
-BURST = 3
-"""Cycles that a cache line beyond PENDING waits."""
-SLACK = 0.1
-"""What a load for each multiply-add costs, where loads are not what bounds the tile: others wait for its place."""
-UNEVEN = 1.03
-"""What an edge costs: another version of the kernel."""
+from ....target import CpuTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +22,7 @@ class Tile:
 def choose_tile(
     extents: Sequence[int],
     lanes: int,
-    target: Target,
+    target: CpuTarget,
     vectors: Sequence[int] = range(1, 9),
     max_rows: int = 64,
     depth: int = 0,
@@ -65,6 +43,7 @@ def choose_tile(
         is_far: the operand that varies along the columns lies beyond the second cache.
         is_whole: tiles at the edge of the rows are computed whole, into memory that has room for them.
     """
+    costs = target.costs
     last, rows = extents[-1], list(extents[:-1]) or [1]
     lanes = min(lanes, last)
     best, least = Tile((1,) * len(rows), vectors[0], lanes), float("inf")
@@ -76,37 +55,37 @@ def choose_tile(
         for r in range(1, min(target.num_registers, max_rows + 1)):
             if r * v + v + 1 > target.num_registers - 1:
                 break
-            tile_rows = _spread(rows, r)
-            if prod(tile_rows) != r:
+            tile_rows = spread(rows, r)
+            if tile_rows is None:
                 continue
             parts = list(
                 _row_tiles([ceil(e / t) * t for e, t in zip(rows, tile_rows)] if is_whole else rows, tile_rows)
             )
             cycles = sum(count * _cycles(size, v, target, is_close) for count, size in parts)
             if depth:
-                length = (r + 1) * v * depth if panels == 1 else WINDOW
-                start = START * min(1.0, length / WINDOW)
-                cycles += sum(count * (start + _burst(size, v)) for count, size in parts) / depth
+                length = (r + 1) * v * depth if panels == 1 else costs.window
+                start = costs.tile_start * min(1.0, length / costs.window)
+                cycles += sum(count * (start + _burst(size, v, target)) for count, size in parts) / depth
             if is_far:
                 first = _cycles(r, v, target, is_close)
-                cycles += max(0.0, v * target.vector_bytes / FAR_BYTES - first)
+                cycles += max(0.0, v * target.vector_bytes / costs.far_bytes - first)
             is_even = last % (v * lanes) == 0 and len(parts) == 1
             cycles *= panels * _imbalance(panels * sum(count for count, _ in parts), target.num_cores)
-            cycles *= (1.0 if is_even else UNEVEN) * (1 + SLACK * (r + v) / (r * v))
+            cycles *= (1.0 if is_even else costs.uneven) * (1 + costs.load_slack * (r + v) / (r * v))
             if cycles < least * (1 - 1e-9):
                 best, least = Tile(tile_rows, v, lanes), cycles
     return best
 
 
-def _cycles(rows: int, vectors: int, target: Target, is_close: bool) -> float:
+def _cycles(rows: int, vectors: int, target: CpuTarget, is_close: bool) -> float:
     """The time of a step of the reduction for one tile."""
-    near = 0.0 if is_close else vectors * target.vector_bytes / NEAR_BYTES
-    return max(rows * vectors / target.fma_ports, (rows + vectors) / LOADS, LATENCY, near)
+    near = 0.0 if is_close else vectors * target.vector_bytes / target.costs.near_bytes
+    return max(rows * vectors / target.fma_ports, (rows + vectors) / target.costs.loads, target.costs.fma_latency, near)
 
 
-def _burst(rows: int, vectors: int) -> int:
+def _burst(rows: int, vectors: int, target: CpuTarget) -> float:
     """The time until the results of a tile are on their way; those of a row often begin within a cache line."""
-    return BURST * max(0, rows * (vectors + 1) - PENDING)
+    return target.costs.burst * max(0, rows * (vectors + 1) - target.costs.pending_lines)
 
 
 def _row_tiles(extents: Sequence[int], tile: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -121,20 +100,20 @@ def _imbalance(tiles: int, cores: int) -> float:
     return ceil(tiles / cores) * cores / tiles
 
 
-def _spread(extents: list[int], r: int) -> tuple[int, ...]:
-    """r rows taken from the innermost axis first; an outer axis only adds to a whole inner one."""
+def spread(extents: Sequence[int], r: int) -> tuple[int, ...] | None:
+    """r rows taken from the innermost axis first; an outer axis only adds to a whole inner one. None where that is not possible."""
     tile, left = [1] * len(extents), r
     for d in range(len(extents) - 1, -1, -1):
         take = min(left, extents[d])
         if left > take and left % take:
-            return (0,)
+            return None
         tile[d], left = take, left // take
         if left <= 1:
             break
-    return tuple(tile) if left <= 1 else (0,)
+    return tuple(tile) if left <= 1 and prod(tile) == r else None
 
 
-def rows_within(row_bytes: int, target: Target) -> int:
+def rows_within(row_bytes: int, target: CpuTarget) -> int:
     """How many rows of a matrix, so many bytes apart, the first cache can hold lines of.
 
     A line's place in the cache is given by its address modulo 4096 (64 sets of 64 bytes): lines that lie a multiple of 4096 apart

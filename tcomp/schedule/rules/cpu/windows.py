@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import ceil, prod
 
 from ....analysis.regions import writes
 from ....ir.primfunc import PrimFunc
 from ....ir.query import free_vars
-from ....target import Target
+from ....target import CpuTarget
 from ...library import (
     accumulate_tile,
     fuse_all,
@@ -20,7 +21,8 @@ from ...library import (
     vectorize_innermost,
 )
 from ...schedule import Schedule
-from .common import is_worth_threads, keep_local, nbytes, reductions
+from ..plan import decision, yes_or_no
+from .common import Work, keep_local, nbytes, reductions
 from .tiled_reduction import applies as is_tiled_reduction
 
 NAME = "windows"
@@ -30,7 +32,7 @@ ROWS = 8
 """Rows of the result that one core takes at a time: the input has few rows more."""
 
 
-def applies(func: PrimFunc, target: Target) -> bool:
+def applies(func: PrimFunc, target: CpuTarget) -> bool:
     """One reduction over at most MAX_WINDOW elements, whose operands all vary along the last axis, for rows of pixels."""
     if not is_tiled_reduction(func, target):
         return False
@@ -42,28 +44,70 @@ def applies(func: PrimFunc, target: Target) -> bool:
     return all(spatial[-1].var in free_vars(indices[-1]) for _, indices in loaded(block) if indices)
 
 
-def apply(sch: Schedule, target: Target) -> None:
-    """Some rows of the result and some vectors of channels at a time; an image beyond the second cache with all its channels, since
-    memory likes to be read in order. A few neighbouring pixels are summed in registers, one vector of channels each, the row of the
-    window unrolled, so that each pixel of the input is loaded once for all windows that hold it. Padding is a mask of these loads;
-    only an input that is costly to make is made beforehand, for the rows at hand.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The facts of a kernel: extents of the result, channels last; bytes of an accumulator, and of the largest input."""
+
+    extents: tuple[int, ...]
+    itemsize: int
+    input_bytes: int
+    work: Work
+
+
+def problem_of(func: PrimFunc) -> Problem:
+    """The facts of a kernel to which the rule applies."""
+    block = func.blocks[reductions(func)[0]]
+    return Problem(
+        tuple(it.extent.value for it in block.iters if it.kind == "spatial"),
+        max(b.dtype.itemsize for b in writes(block)), max(map(nbytes, func.inputs)), Work.of(func),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """How windows are tiled."""
+
+    rows: int = decision("rows of the result at a time", lambda p, t: range(1, p.extents[-3] + 1))
+    pixels: int = decision(
+        "neighbouring pixels summed in registers", lambda p, t: range(1, min(p.extents[-2], t.num_registers // 2) + 1)
+    )
+    vectors: int = decision(
+        "vectors of channels that pass together", lambda p, t: range(1, ceil(p.extents[-1] / _lanes(p, t)) + 1)
+    )
+    lanes: int = decision("elements of a vector", lambda p, t: (_lanes(p, t),))
+    parallel: bool = decision("run groups of rows on all cores", yes_or_no)
+
+
+def _lanes(p: Problem, target: CpuTarget) -> int:
+    return min(target.lanes(p.itemsize), p.extents[-1])
+
+
+def plan(p: Problem, target: CpuTarget) -> WindowPlan:
+    """Some rows of the result and some vectors of channels at a time; an image beyond L2 with all its channels, since memory likes
+    to be read in order."""
+    lanes = _lanes(p, target)
+    parallel = p.work.is_worth_threads(target)
+    rows = min(ROWS, max(1, prod(p.extents[:-2]) // (4 * target.num_cores))) if parallel else ROWS
+    columns = ceil(p.extents[-1] / lanes)
+    is_large = p.input_bytes > target.l2_bytes_per_core
+    vectors = columns if is_large else next(v for v in (4, 3, 2, 1) if columns % v == 0)
+    pixels = _pixels(p.extents[-2], target.num_registers)
+    return WindowPlan(min(rows, p.extents[-3]), pixels, vectors, lanes, parallel)
+
+
+def apply(sch: Schedule, plan: WindowPlan) -> None:
+    """A few neighbouring pixels are summed in registers, one vector of channels each, the row of the window unrolled, so that each
+    pixel of the input is loaded once for all windows that hold it. Padding is a mask of these loads; only an input that is costly to
+    make is made beforehand, for the rows at hand.
     """
     inline_elementwise(sch)
     acc = reductions(sch.func)[0]
-    block = sch.func.blocks[acc]
-    extents = [it.extent.value for it in block.iters if it.kind == "spatial"]
-    lanes = min(target.lanes(max(b.dtype.itemsize for b in writes(block))), extents[-1])
     epilogue = keep_local(sch, acc)
     inputs = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
-    is_big = is_worth_threads(sch.func, target.num_cores)
-    rows = min(ROWS, max(1, prod(extents[:-2]) // (4 * target.num_cores))) if is_big else ROWS
-    columns = ceil(extents[-1] / lanes)
-    is_large = max(map(nbytes, sch.func.inputs)) > target.l2_bytes_per_core
-    vectors = columns if is_large else next(v for v in (4, 3, 2, 1) if columns % v == 0)
     *images, row, pixel, channel = sch.get_loops(epilogue)
-    group, within = sch.split(row, [None, min(rows, extents[-3])])
-    left, inner = sch.split(pixel, [None, _pixels(extents[-2], target.num_registers)])
-    panel, vector, lane = sch.split(channel, [None, vectors, lanes])
+    group, within = sch.split(row, [None, plan.rows])
+    left, inner = sch.split(pixel, [None, plan.pixels])
+    panel, vector, lane = sch.split(channel, [None, plan.vectors, plan.lanes])
     sch.reorder(*images, group, panel, within, left, vector, inner, lane)
     site = fuse_all(sch, [*images, group, panel])
     assert site is not None
@@ -73,14 +117,14 @@ def apply(sch: Schedule, target: Target) -> None:
             continue
         if is_costly(sch.func.blocks[name]):
             sch.compute_at(name, site)
-            vectorize_innermost(sch, name, lanes, 1)
+            vectorize_innermost(sch, name, plan.lanes, 1)
         else:
             sch.compute_inline(name)
-    reduce = accumulate_tile(sch, acc, 4, 1, lanes)
+    reduce = accumulate_tile(sch, acc, 4, 1, plan.lanes)
     if len(reduce) > 1:
         sch.unroll(reduce[1])
     unroll_and_vectorize(sch, [inner, lane])
-    if is_big:
+    if plan.parallel:
         sch.parallel(site)
 
 

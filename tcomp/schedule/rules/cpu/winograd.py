@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 
 from ....analysis.regions import writes
 from ....dtype import DType, float32
 from ....ir.expr import Var
 from ....ir.primfunc import PrimFunc
-from ....target import Target
+from ....target import CpuTarget
 from ...library import accumulate_tile, fuse_all, tile_write_back, unroll_and_vectorize
 from ...schedule import Schedule
-from .common import inline_into_output, is_worth_threads
+from ..plan import decision, yes_or_no
+from .common import Work, inline_into_output
 from .tiles import choose_tile, rows_within
 
 NAME = "winograd"
@@ -22,26 +24,19 @@ PATCH, HALF, IMAGE, PRODUCT, ROWS, RESULT = (
 )  # fmt: skip
 TRANSFORMS = {2: (130, 80), 4: (330, 230)}
 """Vector instructions that transform a tile of the image and one of the result, by the tile's size."""
-BYTES_PER_CYCLE = 6.0
-"""What one core gets from the last cache while it multiplies."""
-STAGING = 8
-"""How much dearer it is to write and read an element between stages than to read one of a weight once more."""
-PANELS = 8
-"""Panels of the weights that the second cache must hold: measured, larger ones are slower by half where the weights come from
-memory, though the cache could keep them."""
-ADVANTAGE = 1.1
-"""How much faster the prediction must be, since rounding errors are larger."""
 
 
-def applies(func: PrimFunc, target: Target) -> bool:
+def applies(func: PrimFunc, target: CpuTarget) -> bool:
     return PRODUCT in func.blocks
 
 
-def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dtype: DType) -> tuple[int, int]:
+def choose_algorithm(
+    target: CpuTarget, extents: Sequence[int], weight: tuple[int, ...], dtype: DType
+) -> tuple[int, int]:
     """(outputs along each side of a tile, columns of a weight panel) for a 3 x 3 convolution; (0, 0) where the direct way wins.
 
-    Counts vector multiply-adds and the bytes of the weights, which come from beyond the second cache; the transformed ones are
-    (m + 2)^2 / 9 times as many.
+    Counts vector multiply-adds and the bytes of the weights, which come from beyond L2; the transformed ones are (m + 2)^2 / 9 times
+    as many.
 
     Args:
         extents: of the result, (n, height, width, channels); weight: (3, 3, in, out).
@@ -52,9 +47,9 @@ def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dt
     if c < lanes or o < lanes or dtype != float32:
         return 0, 0
     work = c * ceil(o / lanes)
-    traffic = c * o * itemsize / BYTES_PER_CYCLE
+    traffic = c * o * itemsize / target.costs.shared_bytes
     direct = n * h * w * 9 * work + 9 * traffic
-    best, chosen = direct / ADVANTAGE, 0
+    best, chosen = direct / target.costs.winograd_margin, 0
     for m, (before, after) in TRANSFORMS.items():
         tiles, size = n * ceil(h / m) * ceil(w / m), m + 2
         transforms = tiles * (ceil(c / lanes) * before + ceil(o / lanes) * after)
@@ -64,7 +59,7 @@ def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dt
     if not chosen:
         return 0, 0
     tiles, columns = n * ceil(h / chosen) * ceil(w / chosen), ceil(o / lanes)
-    most = (target.l2_bytes_per_core // PANELS - 1) // (c * lanes * itemsize)
+    most = int((target.l2_bytes_per_core // target.costs.winograd_panels - 1) // (c * lanes * itemsize))
     tile = choose_tile(
         [min(tiles, 64), columns * lanes], lanes, target, range(1, max(1, min(4, columns, most)) + 1),
         rows_within(c * itemsize, target),
@@ -72,44 +67,102 @@ def tile_for(target: Target, extents: Sequence[int], weight: tuple[int, ...], dt
     return chosen, tile.vectors * lanes
 
 
-def apply(sch: Schedule, target: Target) -> None:
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The facts of a kernel.
+
+    Attributes:
+        m: outputs along a side of a tile.
+        rows, wide: rows of tiles of all images, and tiles of a row.
+        depth, columns: channels of the image and of the result, as the products count them; width: columns of a weight panel.
+    """
+
+    m: int
+    rows: int
+    wide: int
+    depth: int
+    columns: int
+    width: int
+    itemsize: int
+    work: Work
+
+    @property
+    def size(self) -> int:
+        """Elements along a side of a transformed tile."""
+        return self.m + 2
+
+
+def problem_of(func: PrimFunc) -> Problem:
+    """The facts of a Winograd convolution."""
+    product = func.blocks[PRODUCT]
+    (size, _, _, columns), depth = [it.extent.value for it in product.iters[:4]], product.iters[4].extent.value
+    m = size - 2
+    n, y, x = (it.extent.value for it in func.blocks[RESULT].iters[:3])
+    return Problem(
+        m, n * ceil(y / m), ceil(x / m), depth, columns,
+        width=next(a.shape[-1].value for a in func.inputs if len(a.shape) == 5),
+        itemsize=writes(product)[0].dtype.itemsize, work=Work.of(func),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradPlan:
+    """How a Winograd convolution is staged and tiled."""
+
+    m: int = decision("outputs along a side of a tile; the weight's transformation fixed it", lambda p, t: (p.m,))
+    staged: bool = decision("each stage takes all tiles, in parallel on its own", yes_or_no)
+    together: int = decision(
+        "rows of tiles that go through all stages together",
+        lambda p, t: [r for r in range(1, p.rows + 1) if p.rows % r == 0],
+    )
+    rows: int = decision("tiles in a register tile of the products", lambda p, t: range(1, t.num_registers - 2))
+    vectors: int = decision(
+        "vectors in it; the weight's panels fixed them", lambda p, t: (p.width // t.lanes(p.itemsize),)
+    )
+    lanes: int = decision("elements of a vector", lambda p, t: (t.lanes(p.itemsize),))
+    parallel: bool = decision("run rows of tiles on all cores", yes_or_no)
+
+
+def plan(p: Problem, target: CpuTarget) -> WinogradPlan:
+    """As many rows of tiles go together as half of L2 holds. Where there are too few for all cores, or large weights would pass too
+    often, each stage takes all tiles."""
+    lanes, area = target.lanes(p.itemsize), p.size * p.size
+    parallel = p.work.is_worth_threads(target)
+    cores = target.num_cores if parallel else 1
+    half = target.l2_bytes_per_core // 2
+    room = half // (area * (p.depth + p.columns) * p.itemsize)
+    most = max(1, min(room // p.wide, p.rows // (2 * cores)))
+    together = next(r for r in range(most, 0, -1) if p.rows % r == 0)
+    weights = area * p.depth * p.columns
+    between = 2 * area * p.rows * p.wide * (p.depth + p.columns)  # written and read again
+    again = (p.rows // together - 1) * weights if weights * p.itemsize > half else 0
+    staged = (parallel and p.rows < 2 * cores) or again > target.costs.stage * between
+    count = (p.rows if staged else together) * p.wide
+    tile = choose_tile(
+        [count, p.columns], lanes, target, (p.width // lanes,), rows_within(p.depth * p.itemsize, target)
+    )
+    return WinogradPlan(p.m, staged, 1 if staged else together, tile.rows[-1], p.width // lanes, lanes, parallel)
+
+
+def apply(sch: Schedule, plan: WinogradPlan) -> None:
     """Some rows of tiles at a time: the patches of the image are transformed, multiplied, and transformed back.
 
-    The products of these tiles are (m + 2)^2 matrix products with register tiles, chosen as for any product. As many rows of
-    tiles go together as half of the second cache holds; groups of rows run in parallel. Where there are too few, or large weights
-    would pass too often, each stage takes all tiles, and is parallel on its own.
+    The products of these tiles are (m + 2)^2 matrix products with register tiles, chosen as for any product.
     """
-    product = sch.func.blocks[PRODUCT]
-    (size, _, tiles, columns), depth = [it.extent.value for it in product.iters[:4]], product.iters[4].extent.value
-    itemsize = writes(product)[0].dtype.itemsize
-    lanes, m = target.lanes(itemsize), size - 2
-    is_big = is_worth_threads(sch.func, target.num_cores)
-    cores = target.num_cores if is_big else 1
-    tile_rows, channels, across = _write_back(sch, m, lanes)
-    rows, wide = sch.get_extent(tile_rows), sch.get_extent(across)
-    assert isinstance(rows, int) and isinstance(wide, int)
-    room = target.l2_bytes_per_core // 2 // (size * size * (depth + columns) * itemsize)
-    most = max(1, min(room // wide, rows // (2 * cores)))
-    together = next(r for r in range(most, 0, -1) if rows % r == 0)
-    weights = size * size * depth * columns
-    between = 2 * size * size * tiles * (depth + columns)  # written and read again
-    again = (rows // together - 1) * weights if weights * itemsize > target.l2_bytes_per_core // 2 else 0
-    is_staged = (is_big and rows < 2 * cores) or again > STAGING * between
-    site, _ = sch.split(tile_rows, [None, 1 if is_staged else together])
+    in_stages = plan.staged and plan.parallel
+    tile_rows, channels, _ = _write_back(sch, plan.m, plan.lanes)
+    site, _ = sch.split(tile_rows, [None, plan.together])
     sch.compute_at(ROWS, channels)
     unroll_and_vectorize(sch, sch.get_loops(ROWS)[-3:])
     products, around = sch.cache_write(PRODUCT, 0, "local").name, 0
-    if not is_staged:
+    if not plan.staged:
         sch.compute_at(products, site)
         around = 1
-    width = next(a.shape[-1].value for a in sch.func.inputs if len(a.shape) == 5)
-    count = tiles if is_staged else together * wide
-    tile = choose_tile([count, columns], lanes, target, (width // lanes,), rows_within(depth * itemsize, target))
-    _products(sch, products, around, tile.rows[-1], width // lanes, lanes, is_staged and is_big)
-    if not is_staged:
+    _products(sch, products, around, plan.rows, plan.vectors, plan.lanes, in_stages)
+    if not plan.staged:
         sch.compute_at(IMAGE, site)
-    _transform(sch, around, lanes, is_staged and is_big)
-    if is_big:
+    _transform(sch, around, plan.lanes, in_stages)
+    if plan.parallel:
         sch.parallel(site)
 
 

@@ -1,0 +1,59 @@
+"""Plans: what a default rule has decided, as data.
+
+A rule is a module with NAME, `applies(func, target)`, `problem_of(func)` (the facts of a kernel), `plan(problem, target)` (pure
+arithmetic, a frozen dataclass) and `apply(sch, plan)` (public steps of Schedule, no decision). Every field of a plan is a `decision`:
+it says what is decided, and which values are legal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import field, fields
+from typing import Any, Protocol
+
+from ...ir.primfunc import PrimFunc
+from ...target import CpuTarget
+from ..schedule import Schedule
+
+Legal = Callable[[Any, CpuTarget], Sequence[Any]]
+"""(problem, target) -> the values that a decision may take."""
+
+
+def decision(what: str, legal: Legal) -> Any:
+    """A field of a plan.
+
+    Args:
+        what: is decided. legal: the values to choose from.
+    """
+    return field(metadata={"what": what, "legal": legal})
+
+
+def yes_or_no(problem: Any, target: CpuTarget) -> Sequence[bool]:
+    """Both values of a flag."""
+    return (False, True)
+
+
+def space(plan_type: type, problem: Any, target: CpuTarget) -> dict[str, Sequence[Any]]:
+    """The legal values of each decision of a plan, given a problem: what a search may choose from."""
+    return {f.name: f.metadata["legal"](problem, target) for f in fields(plan_type)}
+
+
+def described(plan: Any) -> str:
+    """A line for each decision: its name, its value, what it decides."""
+    rows = [(f.name, repr(getattr(plan, f.name)), f.metadata["what"]) for f in fields(plan)]
+    widths = [max((len(r[i]) for r in rows), default=0) for i in (0, 1)]
+    return "\n".join(f"{name:<{widths[0]}} = {value:<{widths[1]}}  # {what}" for name, value, what in rows)
+
+
+class Rule(Protocol):
+    """What a rule's module has."""
+
+    NAME: str
+
+    def applies(self, func: PrimFunc, target: CpuTarget) -> bool: ...
+
+    def problem_of(self, func: PrimFunc) -> Any: ...
+
+    def plan(self, problem: Any, target: CpuTarget) -> Any: ...
+
+    def apply(self, sch: Schedule, plan: Any) -> None: ...
