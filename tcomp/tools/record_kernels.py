@@ -15,7 +15,7 @@ from typing import Any
 
 
 def records(tcomp: Any, source: str, share: int, of: int, targets: list[str]) -> Iterator[dict[str, str]]:
-    """Every `of`-th program of a source, its kernels for each target; symbols, which hold a hash of tcomp itself, left out.
+    """Every `of`-th program of a source, its kernels for each target.
 
     Args:
         source: "module:function" of something that yields (name, program).
@@ -28,11 +28,24 @@ def records(tcomp: Any, source: str, share: int, of: int, targets: list[str]) ->
             exe = tcomp.compile(program, target=target)
             for kernel in dict.fromkeys(k.name for k in exe.program.kernels):
                 rule = exe.ir("scheduled", kernel).splitlines()[0].removeprefix("# rule: ")
-                code = re.sub(r"\bk_[0-9a-f]{24}\b", "k", exe.ir("llvm", kernel))
+                code = numbered(exe.ir("llvm", kernel))
                 yield {
                     "program": name, "target": target, "kernel": kernel, "rule": rule,
                     "schedule": exe.schedule(kernel), "code": code,
                 }  # fmt: skip
+
+
+def numbered(code: str) -> str:
+    """LLVM IR without names that say nothing: symbols, which hold a hash of tcomp itself, and the values' and labels', which follow
+    those of loops; numbers in their order instead."""
+    names: dict[str, str] = {}
+
+    def number(match: re.Match[str]) -> str:
+        name = (match[1] or match[2]).strip('"')
+        return ("%" if match[1] else "") + names.setdefault(name, f"n{len(names)}") + ("" if match[1] else ":")
+
+    code = re.sub(r"\bk_[0-9a-f]{24}\b", "k", code)
+    return re.sub(r'%("[^"]+"|[\w.]+)|^("[^"]+"|[\w.]+):', number, code, flags=re.MULTILINE)
 
 
 def main() -> None:

@@ -23,10 +23,11 @@ TARGETS = (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A kernel that the two checkouts make differently; "" for a side that has no such kernel.
+    """A kernel that the two checkouts make differently.
 
     Attributes:
-        rules: the rule before and after; schedule: the difference of the schedules, as a diff; code: of the LLVM IR.
+        rules: the rule before and after; schedule: the difference of the schedules' texts, as a diff; code: of the LLVM IR, values and
+            labels numbered. "" where they are the same: a schedule may say the same in other words.
     """
 
     program: str
@@ -38,8 +39,8 @@ class Change:
 
     def __str__(self) -> str:
         before, after = self.rules
-        rule = f"rule {before}" if before == after else f"rule {before or 'none'} -> {after or 'none'}"
-        what = "the schedule differs" if self.schedule else "the schedule is the same, the code differs"
+        rule = f"rule {before}" if before == after else f"rule {before} -> {after}"
+        what = "the schedule and the code differ" if self.schedule else "the code differs, the schedule's text does not"
         return f"{self.program} [{self.target}] kernel {self.kernel}: {rule}; {what}"
 
 
