@@ -26,19 +26,20 @@ from .runtime.device.cpu import load_objects
 from .runtime.executable import Executable, KernelInfo, Program
 from .runtime.extents import Code, Extent
 from .target import Target
-from .workers import helpers, scheduler
+from .workers import helpers, scheduler, told
 
 if TYPE_CHECKING:
     from .schedule import Schedule
+    from .schedule.source import Found, UserSchedule
 
 # what a model whose kernels are all in the cache does not need
 llvm_entry = lazy_module("tcomp.codegen.llvm.entry")
 scheduling = lazy_module("tcomp.schedule")
+sources = lazy_module("tcomp.schedule.source")
 
 layouts = lazy_module("tcomp.schedule.rules.cpu.layout")
 check = lazy_module("tcomp.passes.check")
 
-UserSchedule = Callable[["Schedule"], Any]
 Progress = Callable[[int, int, str], None]
 STAGES = ("graph", "fused", "loops", "scheduled", "schedule", "llvm", "asm", "explain")
 
@@ -63,8 +64,8 @@ def compile(
         inputs: example arrays for a model that is traced.
         target: "cpu", or a text such as "llvm -mcpu=haswell -num-cores=4", or a Target.
         num_threads: threads of parallel loops; by default TCOMP_NUM_THREADS, else the cores of this process.
-        schedules: functions that schedule kernels, by the kernel's name (see `Executable.ir("fused")`), in place of the
-            default schedule.
+        schedules: functions that schedule kernels, or recorded Traces, by the kernel's name (see `Executable.ir("fused")`), in place
+            of the default schedule.
         winograd: whether 3 x 3 convolutions may use Winograd's algorithm where it is predicted to be faster. Its rounding error
             is about five times the direct way's (2e-6 relative to float64 on normal data).
         check_indices: whether each call tests the inputs that serve as places (of `take`, labels of `cross_entropy`): one that is out
@@ -207,20 +208,16 @@ def _make_kernels(lowered: IRModule, target: Target, schedules: Mapping[str, Use
     unknown = schedules.keys() - functions.keys()
     if unknown:
         raise TcompError(f"no kernel {sorted(unknown)[0]!r} to schedule", why=f"the kernels are {', '.join(functions)}")
+    given = sources.UserSchedules(schedules) if schedules else None
     kernels = {}
     for name, f in functions.items():
-        if name in schedules:
-            sch = scheduling.Schedule(f)
-            schedules[name](sch)
-            kernels[name] = _fixed_kernel(f, sch, target)
-        else:
-            kernels[name] = make_kernel(f, target, scheduler(target))
+        found = given.find(f, target) if given is not None else None
+        kernels[name] = make_kernel(f, target, scheduler(target)) if found is None else _fixed_kernel(f, found, target)
     return kernels
 
 
-def _fixed_kernel(func: PrimFunc, sch: Schedule, target: Target) -> Kernel:
-    trace = str(sch.trace)
-    return make_kernel(func, target, lambda _: (sch.func, "given", trace), f"given\n{text(sch.func)}")
+def _fixed_kernel(func: PrimFunc, found: Found, target: Target) -> Kernel:
+    return make_kernel(func, target, lambda _: told(found), f"given\n{text(found.schedule.func)}")
 
 
 def _argument(slot: Slot, num_inputs: int) -> Argument:
@@ -280,8 +277,8 @@ def _stages(seen: Mapping[str, IRModule], lowered: IRModule, kernels: Mapping[st
         chosen = [kernels[kernel]] if kernel else list(kernels.values())
         views: dict[str, Callable[[Kernel], str]] = {
             "loops": lambda k: text(k.func),
-            "scheduled": lambda k: f"# rule: {k.rule}\n{text(k.scheduled)}",
-            "schedule": lambda k: k.schedule_text,
+            "scheduled": lambda k: f"# rule: {k.made.rule}\n{text(k.scheduled)}",
+            "schedule": lambda k: k.made.schedule,
             "llvm": lambda k: k.llvm_text,
             "asm": lambda k: k.assembly(),
             "explain": _explain,
@@ -293,7 +290,8 @@ def _stages(seen: Mapping[str, IRModule], lowered: IRModule, kernels: Mapping[st
 
 def _explain(k: Kernel) -> str:
     """Which schedule a kernel got, what it costs by arithmetic, and what its assembly looks like."""
-    lines = [f"kernel {k.func.name} for {k.target}", f"rule: {k.rule}"]
+    lines = [f"kernel {k.func.name} for {k.target}", f"rule: {k.made.rule}"]
+    lines += [f"    {line}" for line in k.made.plan.splitlines()]
     if k.func.dims:
         lines.append(f"extents {', '.join(v.name for v in k.func.dims)} are known only when it runs")
     else:
@@ -311,7 +309,7 @@ def _compile_kernel(model: PrimFunc | Schedule, target: Target, num_threads: int
     """A single kernel, with symbolic extents passed at run time."""
     if not isinstance(model, PrimFunc):
         func = model.func
-        kernel = _fixed_kernel(func, model, target)
+        kernel = _fixed_kernel(func, sources.Found(model, "given"), target)
     else:
         func = model
         verify(func)

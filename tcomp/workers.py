@@ -17,12 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .codegen.build import Kernel
+from .codegen.build import Kernel, Scheduled, Scheduler
 from .config import config
 from .lazy import lazy_module
 from .runtime.threads import usable_cores
 from .target import Target
 
+plans = lazy_module("tcomp.schedule.rules.plan")
 rules = lazy_module("tcomp.schedule.rules.default")
 
 KERNELS_EACH = 10
@@ -30,14 +31,15 @@ KERNELS_EACH = 10
 _LENGTH = struct.Struct("<q")
 
 
-def scheduler(target: Target) -> Any:
-    """What schedules a kernel by the default rules: (scheduled kernel, the rule's name, the schedule as Python)."""
+def told(found: Any) -> Scheduled:
+    """What a source of schedules has found, as code generation wants it."""
+    plan = "" if found.plan is None else plans.described(found.plan)
+    return Scheduled(found.schedule.func, found.origin, str(found.schedule.trace), plan)
 
-    def run(func: Any) -> tuple[Any, str, str]:
-        sch, rule, _ = rules.default_schedule(func, target)
-        return sch.func, rule, str(sch.trace)
 
-    return run
+def scheduler(target: Target) -> Scheduler:
+    """What schedules a kernel by the default rules."""
+    return lambda func: told(rules.default_schedule(func, target))
 
 
 class Helper:
@@ -121,7 +123,7 @@ def serve() -> None:
         except OSError:
             return
         try:
-            given = (lambda f: (f, "given", "")) if is_scheduled else scheduler(target)
+            given = (lambda f: Scheduled(f, "given")) if is_scheduled else scheduler(target)
             code = Kernel(func, target, given, key).emit()
         except Exception:
             code = b""

@@ -33,8 +33,23 @@ from .llvm.machine import Machine, emit_assembly, emit_object
 lowering = lazy_module("tcomp.codegen.lowering")
 llvm_kernel = lazy_module("tcomp.codegen.llvm.kernel")
 
-Scheduler = Callable[[PrimFunc], tuple[PrimFunc, str, str]]
-"""unscheduled kernel -> (scheduled kernel, the rule's name, the schedule as Python)"""
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A scheduled kernel.
+
+    Attributes:
+        rule: what made the schedule; schedule: its text, as Python; plan: what it follows, as text ("" for none).
+    """
+
+    func: PrimFunc
+    rule: str
+    schedule: str = ""
+    plan: str = ""
+
+
+Scheduler = Callable[[PrimFunc], Scheduled]
+"""An unscheduled kernel -> the scheduled one."""
 
 
 @dataclass
@@ -59,20 +74,13 @@ class Kernel:
         return f"k_{self.key[:24]}"
 
     @cached_property
-    def _scheduled(self) -> tuple[PrimFunc, str, str]:
+    def made(self) -> Scheduled:
+        """The schedule, with what there is to tell of it."""
         return self.scheduler(self.func)
 
     @property
     def scheduled(self) -> PrimFunc:
-        return self._scheduled[0]
-
-    @property
-    def rule(self) -> str:
-        return self._scheduled[1]
-
-    @property
-    def schedule_text(self) -> str:
-        return self._scheduled[2]
+        return self.made.func
 
     @cached_property
     def lowered(self) -> PrimFunc:

@@ -10,7 +10,7 @@ import pytest
 
 import tcomp
 from tcomp import te, workers
-from tcomp.codegen.build import Kernel, make_kernel
+from tcomp.codegen.build import Kernel, Scheduled, make_kernel
 from tcomp.errors import TcompError
 from tcomp.schedule import Schedule
 from tcomp.target import Target
@@ -33,7 +33,7 @@ def kernel(n: int, schedule: bool = False) -> Kernel:
         return make_kernel(func, TARGET, scheduler(TARGET))
     sch = Schedule(func)
     sch.reorder(*sch.get_loops("B")[::-1])
-    return make_kernel(func, TARGET, lambda _: (sch.func, "given", ""), "given")
+    return make_kernel(func, TARGET, lambda _: Scheduled(sch.func, "given"), "given")
 
 
 def test_a_helper_makes_the_same_code(helper: Helper) -> None:

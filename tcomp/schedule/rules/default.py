@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from ...errors import ScheduleError
 from ...ir.primfunc import PrimFunc
 from ...target import CpuTarget
 from ..library import inline_elementwise, points
 from ..schedule import Schedule
+from ..source import Found
 from .cpu import attention, elementwise, rows, streams, tiled_reduction, windows, winograd
 from .plan import Rule
 
@@ -18,22 +17,14 @@ RULES: tuple[Rule, ...] = (elementwise, streams, windows, tiled_reduction, rows)
 """Rules for kernels of any kind, elementwise stages inlined, in order of preference."""
 
 
-class Default(NamedTuple):
-    """A default schedule, the name of the rule that made it, and the rule's plan (None of a kernel left as it is)."""
-
-    schedule: Schedule
-    rule: str
-    plan: Any
-
-
-def default_schedule(func: PrimFunc, target: CpuTarget) -> Default:
-    """The default schedule of a kernel.
+def default_schedule(func: PrimFunc, target: CpuTarget) -> Found:
+    """The default schedule of a kernel, the name of the rule that made it, and its plan.
 
     Should a rule meet a step that is refused, the next one that applies is tried, and at last the plain loops stay: slow,
     and the name says so.
     """
     if any(points(b) == 0 for b in func.blocks.values()):
-        return Default(Schedule(func), "nothing to do", None)
+        return Found(Schedule(func), "nothing to do", None)
     refused, inlined = "", None
     for rule in (*WHOLE, *RULES):
         if rule not in WHOLE and inlined is None:
@@ -48,8 +39,15 @@ def default_schedule(func: PrimFunc, target: CpuTarget) -> Default:
         except ScheduleError as error:
             refused = f" ({rule.NAME} refused: {error.what})"
             continue
-        return Default(prepared, rule.NAME + refused, plan)
-    return Default(Schedule(func), "plain loops" + refused, None)
+        return Found(prepared, rule.NAME + refused, plan)
+    return Found(Schedule(func), "plain loops" + refused, None)
+
+
+class DefaultRules:
+    """The default rules as a source of schedules: they know every kernel."""
+
+    def find(self, func: PrimFunc, target: CpuTarget) -> Found:
+        return default_schedule(func, target)
 
 
 def _inlined(func: PrimFunc) -> PrimFunc:

@@ -16,7 +16,6 @@ from ...library import (
     tile_write_back,
     unroll_and_vectorize,
     vectorize_innermost,
-    vectorize_partial,
 )
 from ...schedule import Schedule
 from ..plan import decision, yes_or_no
@@ -179,24 +178,20 @@ def _product(sch: Schedule, acc: str, write: str, around: int, tile: Tile, last_
     unroll_and_vectorize(sch, inner)
 
 
-def _partial(sch: Schedule, name: str, lanes: int, count: int) -> tuple[str, list[str]]:
-    return factor(sch, name, lanes, count) if count else (name, [])
-
-
 def _dots(sch: Schedule, plan: AttentionPlan) -> None:
     """Each score by itself: vectors along the features, then across their lanes."""
-    name, parts = _partial(sch, PRODUCT, plan.lanes, plan.dots)
+    name, parts = factor(sch, PRODUCT, plan.lanes, plan.dots)
     place = sch.get_loops(SCORES)[-1]
     for block in (name, *reversed(parts)):
         sch.compute_at(block, place)
     for block in parts:
-        vectorize_partial(sch, block)
+        vectorizefactor(sch, block)
 
 
 def _softmax(sch: Schedule, group: Var, around: int, plan: AttentionPlan) -> None:
     """The weights of a row, its greatest score and the weights' sum one after another, while the row is in L1."""
-    top, top_parts = _partial(sch, TOP, plan.lanes, plan.accumulators)
-    total, total_parts = _partial(sch, TOTAL, plan.lanes, plan.accumulators)
+    top, top_parts = factor(sch, TOP, plan.lanes, plan.accumulators)
+    total, total_parts = factor(sch, TOTAL, plan.lanes, plan.accumulators)
     for name in (total, *reversed(total_parts), WEIGHTS):
         sch.compute_at(name, group)
     line = group
@@ -207,7 +202,7 @@ def _softmax(sch: Schedule, group: Var, around: int, plan: AttentionPlan) -> Non
     for name in (top, *reversed(top_parts)):
         sch.compute_at(name, line)
     for name in (*top_parts, *total_parts):
-        vectorize_partial(sch, name)
+        vectorizefactor(sch, name)
     vectorize_innermost(sch, WEIGHTS, plan.lanes, sch.get_loops(WEIGHTS).index(line) + 1)
 
 

@@ -147,10 +147,9 @@ def apply(sch: Schedule, plan: RowsPlan) -> None:
     if plan.parts:
         names = [last := _share(sch, names[0], plan.parts)]
     for name, count in zip(names, plan.accumulators):
-        if count:
-            combined, vectors = factor(sch, name, plan.lanes, count)
-            last = combined if name == last else last
-            partial += vectors
+        combined, vectors = factor(sch, name, plan.lanes, count)
+        last = combined if name == last else last
+        partial += vectors
     site = _rows_of(sch, last)
     if site is not None:
         for name in reversed([b for b in sch.func.blocks if b != last]):
@@ -200,8 +199,13 @@ def _contiguous(sch: Schedule, name: str, loops: Sequence[Var]) -> list[Var]:
 
 
 def factor(sch: Schedule, name: str, lanes: int, count: int) -> tuple[str, list[str]]:
-    """Give a reduction along a run `count` vectors of partial results: its name now, and the blocks that fill them."""
-    fuse_all(sch, _contiguous(sch, name, reduce_loops(sch, name)))
+    """Make a reduction's run one loop, and give it `count` vectors of partial results (0: none): its name now, and the blocks that
+    fill them."""
+    loops = reduce_loops(sch, name)
+    if loops and loops == sch.get_loops(name)[-len(loops) :]:
+        fuse_all(sch, _contiguous(sch, name, loops))
+    if not count:
+        return name, []
     filled = rfactor_lanes(sch, name, lanes * count)
     combined, vectors = combine_lanes(sch, name, lanes)
     return combined.name, [b.name for b in (filled, vectors) if b is not None]
