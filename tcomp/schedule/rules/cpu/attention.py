@@ -16,6 +16,7 @@ from ...library import (
     tile_write_back,
     unroll_and_vectorize,
     vectorize_innermost,
+    vectorize_partial,
 )
 from ...schedule import Schedule
 from ..plan import decision, yes_or_no
@@ -185,7 +186,7 @@ def _dots(sch: Schedule, plan: AttentionPlan) -> None:
     for block in (name, *reversed(parts)):
         sch.compute_at(block, place)
     for block in parts:
-        vectorizefactor(sch, block)
+        vectorize_partial(sch, block)
 
 
 def _softmax(sch: Schedule, group: Var, around: int, plan: AttentionPlan) -> None:
@@ -202,7 +203,7 @@ def _softmax(sch: Schedule, group: Var, around: int, plan: AttentionPlan) -> Non
     for name in (top, *reversed(top_parts)):
         sch.compute_at(name, line)
     for name in (*top_parts, *total_parts):
-        vectorizefactor(sch, name)
+        vectorize_partial(sch, name)
     vectorize_innermost(sch, WEIGHTS, plan.lanes, sch.get_loops(WEIGHTS).index(line) + 1)
 
 
