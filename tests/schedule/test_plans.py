@@ -65,7 +65,8 @@ def random_problem(rule: ModuleType, rng: np.random.Generator) -> Any:
         case "tiled reduction":
             extents = tuple(n(500) for _ in range(rng.integers(1, 5)))
             if rng.integers(2):
-                return open_problem((n(300), n(3000)), (n(3000), 16 * n(200)), float32)
+                columns = n(3000)
+                return open_problem((n(300), columns), (n(3000), columns), float32)
             return tiled_reduction.Problem(
                 extents, n(5000), itemsize, n(10**8), work, n(500), int(rng.integers(3)), tuple(n(10**5) for _ in range(rng.integers(3))),
                 0, bool(rng.integers(2)), bool(rng.integers(2)), (("B", n(5000), n(10**5)),) if rng.integers(2) else (),

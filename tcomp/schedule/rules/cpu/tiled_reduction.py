@@ -263,9 +263,9 @@ def _lanes(p: Problem, target: CpuTarget) -> Sequence[int]:
 
 
 def _orders(p: Problem) -> Sequence[Order]:
-    if p.makes_panels:
-        return ("rows first", "columns first", "panel by panel")
-    return ("rows first", "columns first", "panel by panel", "image rows")
+    """Rows of an image need an axis before the last two, and panels that are packed meanwhile need the columns outside."""
+    plain: Sequence[Order] = ("rows first", "columns first", "panel by panel")
+    return (*plain, "image rows") if not p.makes_panels and len(p.extents) + bool(p.groups) > 2 else plain
 
 
 def _dots(p: Problem, target: CpuTarget) -> Sequence[str]:
