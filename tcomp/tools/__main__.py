@@ -1,4 +1,4 @@
-"""python -m tcomp.tools opt|fuzz|graph-fuzz|shrink|mutate|bisect|replay-kernels"""
+"""python -m tcomp.tools opt|fuzz|graph-fuzz|shrink|mutate|bisect|replay-kernels|calibrate"""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 from ..codegen.lowering import STEPS
 from ..compiler import compile, packing
@@ -26,6 +28,7 @@ from ..passes.check import TOLERANCE, random_array, relative_error, run_kernels
 from ..schedule.primitives import ALL as SCHEDULE_STEPS
 from ..schedule.rules.default import default_schedule
 from ..target import Target
+from .calibrate import calibrate as measure
 from .fuzz import agree, make_case, make_inputs, outcomes, run_case, script
 from .fuzz import shrink as shrink_case
 from .graph_fuzz import random_graph, verdicts
@@ -233,6 +236,20 @@ def replay_kernels(
                 print(change.schedule or change.code)
     print(f"{count} kernels, the code of {changed} differs, only the schedule's wording of {worded}")
     raise typer.Exit(1 if changed else 0)
+
+
+@app.command()
+def calibrate() -> None:
+    """Measure what this CPU's operations cost, beside the constants that the default rules plan with."""
+    target = Target.parse("cpu")
+    table = Table("constant", "assumed", "measured here", "unit", "what", "measured on")
+    for row in track(measure(), "measuring", transient=True):
+        shown = "" if row.measured is None else f"{row.measured:.3g}"
+        table.add_row(row.name, f"{row.assumed:.3g}", shown, row.unit, row.what, row.where)
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=180)
+    console.print(f"{target}; one core, vectors busy")
+    console.print(table)
 
 
 def main() -> None:
