@@ -30,9 +30,9 @@ def info(target: str = typer.Option("cpu", help='"cpu", or "llvm -mcpu=... -num-
         ("triple", t.triple),
         ("vector registers", f"{t.num_registers} of {8 * t.vector_bytes} bits"),
         ("multiply-adds in a cycle", f"{t.fma_ports} vectors"),
-        ("first cache", f"{t.l1_bytes >> 10} KiB"),
-        ("second cache", f"{t.l2_bytes >> 10} KiB for each {t.l2_cores} cores"),
-        ("third cache", f"{t.l3_bytes >> 10} KiB for each {t.l3_cores} cores" if t.l3_bytes else "unknown"),
+        ("L1 data cache", f"{t.l1_bytes >> 10} KiB"),
+        ("L2 cache", f"{t.l2_bytes >> 10} KiB for each {t.l2_cores} cores"),
+        ("L3 cache", f"{t.l3_bytes >> 10} KiB for each {t.l3_cores} cores" if t.l3_bytes else "unknown"),
         ("operators", str(len(OPERATORS))),
         ("object cache", str(cache_folder())),
     ):

@@ -94,7 +94,7 @@ measure("register tile", sch, repeat=2)
 # %% [markdown]
 # ## Cache tile
 #
-# The same, inside tiles of a block of rows and columns that the second cache holds.
+# The same, inside tiles of a block of rows and columns that L2 holds.
 
 # %%
 sch, (i0, j0, i1, j1), (ck, ci, cj), init = start(4, 4)
@@ -141,7 +141,7 @@ print(sch.trace)
 # %% [markdown]
 # ## The roofline
 #
-# Horizontally the operations for each byte that moves into the second cache (`estimate`), vertically the speed. The slope is
+# Horizontally the operations for each byte that moves into L2 (`estimate`), vertically the speed. The slope is
 # memory's bandwidth, the flat parts are the arithmetic peaks. (Williams, Waterman, Patterson, CACM 2009.)
 
 # %%
@@ -169,7 +169,7 @@ for ceiling, label, side in [
 for name, intensity, gflops in results:
     axes.loglog(intensity, gflops, "o", label=f"{name}: {gflops:.3g} GFLOP/s")
 axes.legend(loc="lower right")
-axes.set_xlabel("operations for each byte into the second cache")
+axes.set_xlabel("operations for each byte into L2")
 axes.set_ylabel("GFLOP/s")
 axes.set_title(f"{N} x {N} x {N} float32 matrix product")
 figure.tight_layout()

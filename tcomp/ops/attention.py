@@ -1,7 +1,7 @@
 """Scaled dot-product attention.
 
 softmax(Q K^T * scale + mask) V, of A. Vaswani et al., Attention Is All You Need, 2017. The scores of some rows of queries at a time
-stay in the second cache, from the first product to the second: their rows are whole, so that nothing need be rescaled as in the
+stay in L2, from the first product to the second: their rows are whole, so that nothing need be rescaled as in the
 online softmax of M. Milakov and N. Gimelshein, 2018, which GPUs need for their smaller shared memory.
 """
 

@@ -10,7 +10,7 @@ from ..ops.transposed import transposed_settings
 from .rewriter import Rewriter
 
 STAYS = 1 << 20
-"""Bytes that the second cache keeps while a kernel passes over them."""
+"""Bytes that L2 keeps while a kernel passes over them."""
 
 
 def conv1d_to_conv2d(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
@@ -68,7 +68,7 @@ def transposed_conv_to_phases(g: Rewriter, call: OpCall, type_: TensorType) -> O
 
 def kernel_gradient_by_parts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """The gradient of a kernel by many images is that by a few at a time, summed up: each tile of it passes over all of them, and
-    those few stay in the second cache meanwhile."""
+    those few stay in L2 meanwhile."""
     if call.op != "conv_backward_weight" or call.attrs["parts"] > 1 or not isinstance(call.args[0].type.shape[0], int):
         return None
     images = call.args[0].type.shape[0]

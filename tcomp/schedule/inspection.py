@@ -26,7 +26,7 @@ class Estimate:
     Attributes:
         flops: arithmetic operations.
         footprint: bytes of memory that it touches.
-        traffic: bytes that move into the registers, the first and the second cache (of one core).
+        traffic: bytes that move into the registers, L1 and L2 (of one core).
         registers: vector registers of the largest inner tile; available: how many the target has.
     """
 

@@ -59,7 +59,7 @@ def test_estimate_of_a_product() -> None:
     sch = Schedule(product(n, n, n))
     plain = sch.estimate(target)
     assert plain.flops == 2 * n**3 and plain.footprint == 3 * n * n * 4
-    # all of it fits the second cache: each element comes once; a row of A and all of B meet in the first
+    # all of it fits L2: each element comes once; a row of A and all of B meet in L1
     assert plain.traffic["L2"] == plain.footprint
     assert plain.intensity("L2") == pytest.approx(2 * n**3 / (3 * n * n * 4))
     assert plain.registers == 0 and plain.available == 32

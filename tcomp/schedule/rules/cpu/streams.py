@@ -1,7 +1,7 @@
 """The default schedule of products of few rows with a large matrix, and of sums over a large matrix's rows.
 
 Each element of the matrix is used once, so its way from memory bounds the kernel. It is read as it lies, a few rows at a time,
-as streams that the hardware prefetches; the accumulators of a long run of columns wait in the first cache meanwhile.
+as streams that the hardware prefetches; the accumulators of a long run of columns wait in L1 meanwhile.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WIDTHS = {4: 1.0, 3: 1.02, 2: 1.03, 1: 1.15}
 
 
 def applies(func: PrimFunc, target: CpuTarget) -> bool:
-    """A reduction over the rows of one matrix, unpacked and larger than the first cache, for at most MAX_ROWS results."""
+    """A reduction over the rows of one matrix, unpacked and larger than L1, for at most MAX_ROWS results."""
     if not is_tiled_reduction(func, target) or len(func.blocks) > 2:
         return False
     block = func.blocks[reductions(func)[0]]

@@ -32,15 +32,15 @@ def choose_tile(
     """The register tile for a reduction.
 
     A tile of r rows and v vectors needs r * v accumulators, v operand vectors and a broadcast. Each step of the reduction takes
-    as long as its r * v multiply-adds, its r + v loads, the latency of an accumulator, or the operand's way from the second
-    cache, whichever is longest, and each tile some time to begin and to be written. Tiles at the edge of the rows take their own
+    as long as its r * v multiply-adds, its r + v loads, the latency of an accumulator, or the operand's way from L2,
+    whichever is longest, and each tile some time to begin and to be written. Tiles at the edge of the rows take their own
     time; a panel that no row of tiles has read yet may come from far away. The tile with the least time for all results is taken.
 
     Args:
         extents: of the result, columns last.
         vectors: the numbers of vectors to choose from; max_rows: the most rows (see `rows_within`).
-        depth: elements that are summed up for each result (0: many); they also tell whether a panel stays in the first cache.
-        is_far: the operand that varies along the columns lies beyond the second cache.
+        depth: elements that are summed up for each result (0: many); they also tell whether a panel stays in L1.
+        is_far: the operand that varies along the columns lies beyond L2.
         is_whole: tiles at the edge of the rows are computed whole, into memory that has room for them.
     """
     costs = target.costs
@@ -114,7 +114,7 @@ def spread(extents: Sequence[int], r: int) -> tuple[int, ...] | None:
 
 
 def rows_within(row_bytes: int, target: CpuTarget) -> int:
-    """How many rows of a matrix, so many bytes apart, the first cache can hold lines of.
+    """How many rows of a matrix, so many bytes apart, L1 can hold lines of.
 
     A line's place in the cache is given by its address modulo 4096 (64 sets of 64 bytes): lines that lie a multiple of 4096 apart
     compete for the ways of one set, of which four are left to the other operand.

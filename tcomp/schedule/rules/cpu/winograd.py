@@ -194,7 +194,7 @@ def _products(sch: Schedule, write: str, around: int, rows: int, vectors: int, l
 
 
 def _transform(sch: Schedule, around: int, lanes: int, parallel: bool) -> None:
-    """Patches of the image, a vector of channels at a time, in registers and the first cache."""
+    """Patches of the image, a vector of channels at a time, in registers and L1."""
     a, b, p, c = sch.get_loops(IMAGE)[around:]
     group, lane = sch.split(c, [None, lanes])
     sch.reorder(p, group, a, b, lane)
