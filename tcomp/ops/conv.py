@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -129,13 +129,14 @@ def _windows(
 
 
 def convolve(
-    x: te.Tensor, weight: Callable[..., Expr], size: tuple[Any, Any], depth: Any, attrs: Attrs, out: TensorType
-) -> te.Tensor:
+    x: te.Tensor, weight: Callable[..., Expr], size: tuple[Any, Any], depth: Any, attrs: Attrs, out: TensorType,
+    notes: Mapping[str, int] | None = None,
+) -> te.Tensor:  # fmt: skip
     """The tensor expression of a convolution, of all channels or of each by itself, in the type in which it sums up.
 
     Args:
         weight: (output channel, input channel, row, column) -> the weight there.
-        size: height and width of the kernels; depth: input channels of a group.
+        size: height and width of the kernels; depth: input channels of a group. notes: annotations of the block.
     """
     pixel, (ry, rx, rc) = _windows(x, size, depth, attrs)
 
@@ -144,19 +145,19 @@ def convolve(
         value = pixel(n, rc if attrs["groups"] == 1 else c, y, z)
         return te.sum(value * te.cast(weight(c, rc, ry, rx), value.dtype), axis=[ry, rx, rc])
 
-    return te.compute(out.shape, at, name="conv2d")
+    return te.compute(out.shape, at, "conv2d", notes)
 
 
 def convolve_groups(
     x: te.Tensor, weight: Callable[..., Expr], size: tuple[Any, Any], depth: Any, columns: int, attrs: Attrs,
-    out: TensorType,
+    out: TensorType, notes: Mapping[str, int] | None = None,
 ) -> te.Tensor:  # fmt: skip
     """The tensor expression of a convolution in groups of channels: one after the other, then put side by side.
 
     Args:
         weight: (group, output channel in the group, input channel, row, column) -> the weight there.
         size: height and width of the kernels; depth: input channels of a group.
-        columns: output channels of a group, with those that fill up a panel.
+        columns: output channels of a group, with those that fill up a panel. notes: annotations of the block.
     """
     image, groups = _IMAGE[attrs["layout"]], attrs["groups"]
     pixel, (ry, rx, rc) = _windows(x, size, depth, attrs)
@@ -166,7 +167,7 @@ def convolve_groups(
         value = pixel(n, g * depth + rc, y, z)
         return te.sum(value * te.cast(weight(g, o, rc, ry, rx), value.dtype), axis=[ry, rx, rc])
 
-    full = te.compute((groups, n, height, width, columns), at, name="conv2d")
+    full = te.compute((groups, n, height, width, columns), at, "conv2d", notes)
 
     def joined(*index: Expr) -> Expr:
         n, o, y, z = (index[a] for a in image)

@@ -129,8 +129,14 @@ def packed_product(
         *rows, j = index
         return te.sum(te.cast(x(*rows, k), wide) * te.cast(_panel_element(p, width, group, j, k), wide), axis=k)
 
-    full = te.compute((*out.shape[:-1], p.shape[0].value * width), at, name="matmul")
+    full = te.compute((*out.shape[:-1], p.shape[0].value * width), at, "matmul", panels(width, group))
     return _finish(full, out)
+
+
+def panels(width: int, group: int = 1) -> dict[str, int]:
+    """What a product's block says of its packed operand, whose first axis is over panels: their columns, and the rows that lie
+    together for an instruction that sums up products."""
+    return {"panel_width": width, "dot_group": group}
 
 
 def _panel_element(p: te.Tensor, width: int, group: int, j: Expr, k: Expr, *before: Expr) -> Expr:
@@ -195,12 +201,11 @@ def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor
     def of_group(g: Expr, o: Expr, i: Expr, y: Expr, z: Expr) -> Expr:
         return _panel_element(p, width, group, o, i, g, y, z)
 
-    size, conv = (height, across), _as_conv(attrs)
+    size, conv, notes = (height, across), _as_conv(attrs), panels(width, group)
     if attrs["groups"] > 1:
-        return _finish(convolve_groups(x, of_group, size, depth.value * group, columns, conv, out), out)
-    return _finish(
-        convolve(x, weight, size, depth.value * group, conv, TensorType((*out.shape[:-1], columns), out.dtype)), out
-    )
+        return _finish(convolve_groups(x, of_group, size, depth.value * group, columns, conv, out, notes), out)
+    whole = TensorType((*out.shape[:-1], columns), out.dtype)
+    return _finish(convolve(x, weight, size, depth.value * group, conv, whole, notes), out)
 
 
 def _conv_reference(x: Any, p: Any, columns: int, group: int, groups: int, **attrs: Any) -> Any:

@@ -164,6 +164,7 @@ def _stage(op: Compute, out: list[Buffer], buffers: dict[Tensor, Buffer], names:
         tuple(IterVar(v, extent, kind, loop) for v, (_, extent, kind), loop in zip(iters, axes, loops)),
         body,
         init,
+        annotations=op.annotations,
     )
     nest: Stmt = block
     for loop, (_, extent, _) in reversed(list(zip(loops, axes))):

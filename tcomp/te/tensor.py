@@ -9,7 +9,7 @@ C = te.compute((n, m), lambda i, j: te.sum(A[i, r] * B[r, j], axis=r), name="C")
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -19,6 +19,7 @@ from ..errors import ExprError
 from ..ir.expr import Const, Expr, Var, as_expr, as_index
 from ..ir.node import atom, identity_node, node, unique_nodes, walk
 from ..ir.query import MAX_HEIGHT, height
+from ..ir.stmt import Attrs
 from .reducers import Reducer
 
 
@@ -106,6 +107,7 @@ class Compute:
     axes: tuple[Var, ...]
     shape: tuple[Expr, ...]
     bodies: tuple[Expr, ...]
+    annotations: Attrs
 
     @property
     def reduce_axes(self) -> tuple[ReduceAxis, ...]:
@@ -156,13 +158,16 @@ def reduce_axis(extent: Any, name: str = "k") -> ReduceAxis:
     return ReduceAxis(name, extent=e)
 
 
-def compute(shape: Any, f: Callable[..., Any], name: str = "compute") -> Any:
+def compute(
+    shape: Any, f: Callable[..., Any], name: str = "compute", annotations: Mapping[str, int | str] | None = None
+) -> Any:
     """A tensor whose element at (i, j, ...) is f(i, j, ...).
 
     Args:
         shape: extents of the result.
         f: gets one Var an axis (named as its own parameters) and returns an expression, or a tuple of expressions for
             several tensors of one shape computed together.
+        annotations: notes on the block that computes it, which schedules may read; they change no meaning.
 
     Returns:
         A Tensor, or a tuple of them.
@@ -178,7 +183,7 @@ def compute(shape: Any, f: Callable[..., Any], name: str = "compute") -> Any:
         _check_body(body, name)
     if len({type(b) is Reduce and b.axes for b in bodies}) > 1:
         raise ExprError(f"compute {name}: tensors computed together must share one reduction")
-    op = Compute(name, axes, extents, bodies)
+    op = Compute(name, axes, extents, bodies, Attrs.of(annotations))
     suffix = [""] if len(bodies) == 1 else [f"_{i}" for i in range(len(bodies))]
     tensors = tuple(Tensor(name + s, extents, b.dtype, op, i) for i, (s, b) in enumerate(zip(suffix, bodies)))
     return tensors if isinstance(raw, tuple) else tensors[0]

@@ -107,3 +107,13 @@ def test_multi_stage_and_several_outputs(rng: np.random.Generator) -> None:
 def test_refusals(message: str, make: object) -> None:
     with pytest.raises(ExprError, match=message):
         make(te.placeholder((4, 6), name="A"), te.reduce_axis(6, "k"))
+
+
+def test_notes_reach_the_block_and_change_no_meaning() -> None:
+    a = te.placeholder((5,), name="A")
+    b = te.compute((5,), lambda i: a[i] * 2.0, "B", {"role": "double", "panel_width": 16})
+    func = te.create_prim_func([a, b], "noted")
+    assert dict(func.blocks["B"].annotations) == {"role": "double", "panel_width": 16}
+    x = np.arange(5, dtype="float32")
+    assert np.array_equal(run(func, [x])[0], 2 * x)
+    assert np.array_equal(tcomp.compile(func)(x), 2 * x)

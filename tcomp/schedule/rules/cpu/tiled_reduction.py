@@ -14,7 +14,7 @@ from typing import Literal
 from ....analysis.regions import consumers, writes
 from ....dtype import DType
 from ....ir.arith import linear, loop_range, simplify
-from ....ir.expr import Const, Expr, FloorDiv, FloorMod, Var
+from ....ir.expr import Buffer, Const, Expr, Var
 from ....ir.index_map import IndexMap
 from ....ir.primfunc import PrimFunc
 from ....ir.query import free_vars
@@ -78,8 +78,9 @@ def _vectorizes(block: Block) -> bool:
     extent = next(it.extent for it in block.iters if it.var is last)
     if not isinstance(extent, Const) or extent.value < 4:
         return False
-    for _, indices in loaded(block):
-        if panel_width(indices, last) is not None:
+    packed = packed_operand(block)
+    for buffer, indices in loaded(block):
+        if buffer is packed:
             continue
         for position, index in enumerate(reversed(indices)):
             if last in free_vars(index) and (position > 0 or linear(index).terms.get(last) != 1):
@@ -87,18 +88,27 @@ def _vectorizes(block: Block) -> bool:
     return True
 
 
-def panel_width(indices: tuple[Expr, ...], last: Var) -> int | None:
-    """The width of the panels of a packed operand, read as [last // width, ..., last % width]; None of another one."""
-    if not indices or not isinstance(indices[0], FloorDiv) or indices[0].a is not last:
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """How the packed operand of a product lies, as the product's block says: columns of a panel, and rows that lie together for an
+    instruction that sums up their products (1 for none)."""
+
+    width: int
+    dot: int
+
+
+def panels_of(block: Block) -> Panels | None:
+    """None where no operand is packed."""
+    width = block.annotations.get("panel_width")
+    return None if width is None else Panels(int(width), int(block.annotations.get("dot_group", 1)))
+
+
+def packed_operand(block: Block) -> Buffer | None:
+    """The operand of a product that lies in panels, the last axis of the result split between them."""
+    if panels_of(block) is None:
         return None
-    panel, inner = indices[0], [i for i in indices[1:] if last in free_vars(i)]
-    if len(inner) != 1 or not isinstance(inner[0], FloorMod) or inner[0].a is not last:
-        return None
-    # the columns of a panel lie side by side, or groups of rows of each do
-    own = next(n for n, i in enumerate(indices) if i is inner[0])
-    if len(indices) - own > 2 or (len(indices) - own == 2 and not isinstance(indices[-1], FloorMod)):
-        return None
-    return int(panel.b.value) if isinstance(panel.b, Const) and panel.b == inner[0].b else None
+    last = _spatial(block)[-1]
+    return next((b for b, i in loaded(block) if i and last in free_vars(i[0])), None)
 
 
 def dot_instruction(target: CpuTarget, a: DType, b: DType) -> tuple[str, int] | None:
@@ -186,8 +196,8 @@ def problem_of(func: PrimFunc) -> Problem:
     block, sch = func.blocks[acc], Schedule(func)
     made = [b.name for b in func.blocks.values() if not b.is_reduction and not is_output(func, b)]
     follows = [] if is_output(func, block) else [consumers(func, writes(block)[0])[0]]
-    width, groups, last = _packed_width(block), _groups(func, block), _spatial(block)[-1]
-    packing = [name for name in made if width and _fills_panels(func, acc, name)]
+    panels, groups, last = panels_of(block), _groups(func, block), _spatial(block)[-1]
+    packing = [name for name in made if panels and _fills_panels(func, acc, name)]
     padded = [n for n in made if n not in packing and n not in [b.name for b in follows]]
     columns = next(it.extent.value for it in block.iters if it.var is last)
     reduced = [it.extent.value for it in block.iters if it.kind == "reduce"]
@@ -203,7 +213,7 @@ def problem_of(func: PrimFunc) -> Problem:
         last_depth=reduced[-1] if reduced else 1,
         groups=groups,
         row_bytes=_row_bytes(sch, acc),
-        panel=width or 0,
+        panel=0 if panels is None else panels.width,
         makes_panels=bool(packing),
         is_padded=bool(padded),
         packable=tuple(
@@ -430,19 +440,16 @@ def _groups_outside(sch: Schedule, write: str, groups: int) -> list[Var]:
 
 def _dtypes(block: Block) -> tuple[DType, DType] | None:
     """The dtypes of the operands of a product whose weight is packed in groups for a dot product instruction."""
-    last = _spatial(block)[-1]
-    operands = loaded(block)
-    packed = [b for b, i in operands if panel_width(i, last) and last not in free_vars(i[-1])]
-    others = [b for b, _ in operands if b not in packed]
-    return (others[0].dtype, packed[0].dtype) if len(packed) == 1 and len(others) == 1 else None
+    panels, packed = panels_of(block), packed_operand(block)
+    others = [b for b, _ in loaded(block) if b is not packed]
+    if panels is None or panels.dot == 1 or packed is None or len(others) != 1:
+        return None
+    return others[0].dtype, packed.dtype
 
 
 def _fills_panels(func: PrimFunc, acc: str, name: str) -> bool:
     """Whether a block makes the panels that the reduction reads."""
-    block = func.blocks[acc]
-    last = _spatial(block)[-1]
-    made = writes(func.blocks[name])
-    return any(buffer in made and panel_width(indices, last) for buffer, indices in loaded(block))
+    return packed_operand(func.blocks[acc]) in writes(func.blocks[name])
 
 
 def _row_bytes(sch: Schedule, acc: str) -> tuple[int, ...]:
@@ -453,11 +460,6 @@ def _row_bytes(sch: Schedule, acc: str) -> tuple[int, ...]:
     fixed = [b for b, step in steps_along(sch, acc, loops[-1]).items() if step == 0]
     steps = steps_along(sch, acc, loops[-2])
     return tuple((steps[b] or 1) * b.dtype.itemsize for b in fixed)
-
-
-def _packed_width(block: Block) -> int | None:
-    last = _spatial(block)[-1]
-    return next((w for _, i in loaded(block) if (w := panel_width(i, last)) is not None), None)
 
 
 def _weight_bytes(block: Block) -> int:
