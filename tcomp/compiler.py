@@ -30,7 +30,7 @@ from .workers import helpers, scheduler, told
 
 if TYPE_CHECKING:
     from .schedule import Schedule
-    from .schedule.source import Found, UserSchedule
+    from .schedule.source import Found, ScheduleSource, UserSchedule
 
 # what a model whose kernels are all in the cache does not need
 llvm_entry = lazy_module("tcomp.codegen.llvm.entry")
@@ -208,7 +208,7 @@ def _make_kernels(lowered: IRModule, target: Target, schedules: Mapping[str, Use
     unknown = schedules.keys() - functions.keys()
     if unknown:
         raise TcompError(f"no kernel {sorted(unknown)[0]!r} to schedule", why=f"the kernels are {', '.join(functions)}")
-    given = sources.UserSchedules(schedules) if schedules else None
+    given: ScheduleSource | None = sources.UserSchedules(schedules) if schedules else None
     kernels = {}
     for name, f in functions.items():
         found = given.find(f, target) if given is not None else None

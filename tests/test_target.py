@@ -7,6 +7,7 @@ from tcomp.errors import TargetError
 from tcomp.ops import GraphBuilder
 from tcomp.passes import FUSE, GRAPH, LOWER
 from tcomp.target import Target
+from tcomp.target.families import family
 from tcomp.workers import scheduler
 
 
@@ -37,6 +38,30 @@ def test_everything_can_be_given_as_text() -> None:
 def test_known_cpus(text: str, lanes: int, registers: int, ports: int) -> None:
     t = Target.parse(text)
     assert (t.lanes(4), t.num_registers, t.fma_ports) == (lanes, registers, ports)
+
+
+@pytest.mark.parametrize(
+    ("arch", "width"), [("x86_64", 16), ("x86_64", 32), ("x86_64", 64), ("aarch64", 16), ("riscv64", 16)]
+)
+def test_a_cpu_that_nobody_has_listed_starts_two_multiply_adds_a_cycle(arch: str, width: int) -> None:
+    known = family(arch, "brand-new")
+    assert known.fma_ports(width) == 2 and known.l1 > 0 and known.l2 > 0
+
+
+@pytest.mark.parametrize(
+    ("cpu", "ports"),
+    [
+        ("znver1", 1),
+        ("znver3", 2),
+        ("znver5", 2),
+        ("icelake-client", 1),
+        ("icelake-server", 2),
+        ("sierraforest", 1),
+        ("graniterapids-d", 2),
+    ],
+)
+def test_multiply_adds_of_listed_cpus(cpu: str, ports: int) -> None:
+    assert Target.parse(f"llvm -mtriple=x86_64-unknown-linux-gnu -mcpu={cpu}").fma_ports == ports
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where schedules come from: the user, a database, the default rules; the first that knows a kernel decides."""
+"""Where schedules come from, besides the default rules."""
 
 from __future__ import annotations
 
@@ -56,13 +56,3 @@ class UserSchedules:
                 hint="give a function of a Schedule, or a Trace",
             )
         return Found(sch, "given")
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Sources in order: the first one that knows a kernel decides."""
-
-    sources: tuple[ScheduleSource, ...]
-
-    def find(self, func: PrimFunc, target: Target) -> Found | None:
-        return next((f for s in self.sources if (f := s.find(func, target)) is not None), None)

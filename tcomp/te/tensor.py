@@ -173,9 +173,15 @@ def compute(
         A Tensor, or a tuple of them.
 
     Raises:
-        ExprError: `f` takes another number of axes, or a reduction stands inside a larger expression.
+        ExprError: `f` takes another number of axes, a reduction stands inside a larger expression, or an annotation is no name with
+            an integer or a text.
     """
     extents = _shape(shape, f"compute {name}")
+    for key, value in (annotations or {}).items():
+        if not isinstance(key, str) or not isinstance(value, (int, str)):
+            raise ExprError(
+                f"compute {name}: annotation {key!r}: {value!r}", hint="a name, and an integer or a text as its value"
+            )
     axes = tuple(Var(n) for n in _axis_names(f, len(extents), name))
     raw = f(*axes)
     bodies = tuple(as_expr(b) for b in (raw if isinstance(raw, tuple) else (raw,)))

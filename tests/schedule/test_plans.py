@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import fields, replace
 from types import ModuleType
 from typing import Any
@@ -69,7 +70,7 @@ def random_problem(rule: ModuleType, rng: np.random.Generator) -> Any:
                 return open_problem((n(300), columns), (n(3000), columns), float32)
             return tiled_reduction.Problem(
                 extents, n(5000), itemsize, n(10**8), work, n(500), int(rng.integers(3)), tuple(n(10**5) for _ in range(rng.integers(3))),
-                0, bool(rng.integers(2)), bool(rng.integers(2)), (("B", n(5000), n(10**5)),) if rng.integers(2) else (),
+                int(rng.choice([0, 7, 16, 32, 64])), bool(rng.integers(2)), bool(rng.integers(2)), (("B", n(5000), n(10**5)),) if rng.integers(2) else (),
                 (float32, int8) if rng.integers(2) else None, bool(rng.integers(2)),
             )  # fmt: skip
         case "windows":
@@ -150,8 +151,11 @@ def test_any_legal_plan_is_refused_or_right(name: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_what_is_carried_out_is_the_plan(rule: ModuleType) -> None:
-    """apply asks no target: it has none."""
-    assert "target" not in rule.apply.__code__.co_varnames + rule.apply.__code__.co_names
+    """apply gets a schedule and a plan, and a plan holds values, no target to ask."""
+    assert list(inspect.signature(rule.apply).parameters) == ["sch", "plan"]
+    plan = rule.plan(random_problem(rule, np.random.default_rng(1)), target_of("x86_64", "haswell"))
+    held = [getattr(plan, f.name) for f in fields(plan)]
+    assert all(isinstance(v, (int, str)) or (isinstance(v, tuple) and all(type(x) is int for x in v)) for v in held)
 
 
 def test_layouts_are_those_of_the_kernels_to_come() -> None:

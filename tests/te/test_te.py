@@ -117,3 +117,22 @@ def test_notes_reach_the_block_and_change_no_meaning() -> None:
     x = np.arange(5, dtype="float32")
     assert np.array_equal(run(func, [x])[0], 2 * x)
     assert np.array_equal(tcomp.compile(func)(x), 2 * x)
+
+
+@pytest.mark.parametrize("notes", [{"panel_width": [16]}, {3: "x"}, {"role": 1.5}])
+def test_notes_are_names_with_integers_or_texts(notes: dict) -> None:
+    a = te.placeholder((5,), name="A")
+    with pytest.raises(ExprError, match="annotation"):
+        te.compute((5,), lambda i: a[i], "B", notes)
+
+
+@pytest.mark.parametrize(
+    "notes", [{"panel_width": "x"}, {"panel_width": -1}, {"panel_width": 16, "dot_group": 4}, {"panel_width": 7}]
+)
+def test_notes_that_lie_change_no_answer(notes: dict) -> None:
+    """A product of a matrix that lies transposed, said to lie in panels."""
+    a, b, k = te.placeholder((6, 20), name="A"), te.placeholder((40, 20), name="B"), te.reduce_axis(20, "k")
+    c = te.compute((6, 40), lambda i, j: te.sum(a[i, k] * b[j, k], axis=k), "C", notes)
+    x, y = (np.random.default_rng(0).standard_normal(s).astype("float32") for s in ((6, 20), (40, 20)))
+    got = tcomp.compile(te.create_prim_func([a, b, c], "lying"))(x, y)
+    assert np.allclose(got, x.astype("float64") @ y.T, atol=1e-5)

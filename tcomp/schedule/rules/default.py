@@ -43,13 +43,6 @@ def default_schedule(func: PrimFunc, target: CpuTarget) -> Found:
     return Found(Schedule(func), "plain loops" + refused, None)
 
 
-class DefaultRules:
-    """The default rules as a source of schedules: they know every kernel."""
-
-    def find(self, func: PrimFunc, target: CpuTarget) -> Found:
-        return default_schedule(func, target)
-
-
 def _inlined(func: PrimFunc) -> PrimFunc:
     """The kernel as rules see it, elementwise stages inlined."""
     sch = Schedule(func)

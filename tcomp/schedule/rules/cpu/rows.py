@@ -112,7 +112,7 @@ class RowsPlan:
     )
     accumulators: tuple[int, ...] = decision(
         "vectors of partial results of each reduction; 0 for none",
-        lambda p, t: tuple(product(range(9), repeat=len(p.runs))),
+        lambda p, t: tuple(product(range(ACCUMULATORS + 1), repeat=len(p.runs))),
     )
 
 

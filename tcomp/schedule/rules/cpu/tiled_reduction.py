@@ -98,9 +98,11 @@ class Panels:
 
 
 def panels_of(block: Block) -> Panels | None:
-    """None where no operand is packed."""
-    width = block.annotations.get("panel_width")
-    return None if width is None else Panels(int(width), int(block.annotations.get("dot_group", 1)))
+    """None where no operand is packed, or what the block says is no number of columns."""
+    width, dot = block.annotations.get("panel_width"), block.annotations.get("dot_group", 1)
+    if not (isinstance(width, int) and isinstance(dot, int)) or width < 1 or dot < 1:
+        return None
+    return Panels(width, dot)
 
 
 def packed_operand(block: Block) -> Buffer | None:
@@ -258,7 +260,10 @@ class TilePlan:
     )
     dot: str = decision("the instruction that sums up products", lambda p, t: ("", *_dots(p, t)))
     unroll: int = decision("steps of the innermost reduction at a time", lambda p, t: _divisors(p.last_depth))
-    prefetch: int = decision("iterations ahead for which weights are fetched; 0 for none", lambda p, t: range(17))
+    prefetch: int = decision(
+        "iterations ahead for which weights are fetched; 0 for none",
+        lambda p, t: range(1 + ceil(t.costs.prefetch_cycles / UNROLL)),
+    )
 
 
 def _legal_rows(p: Problem, target: CpuTarget) -> Sequence[tuple[int, ...]]:
@@ -279,7 +284,7 @@ def _orders(p: Problem) -> Sequence[Order]:
 
 
 def _dots(p: Problem, target: CpuTarget) -> Sequence[str]:
-    found = dot_instruction(target, *p.dtypes) if p.dtypes is not None and p.panel != 0 else None
+    found = dot_instruction(target, *p.dtypes) if p.dtypes is not None else None
     return () if found is None else (found[0],)
 
 
@@ -293,7 +298,7 @@ def _vectors(p: Problem, target: CpuTarget) -> Sequence[int]:
     lanes = target.lanes(p.itemsize)
     if p.panel is not None:
         return range(1, USUAL + 1) if not p.panel or p.panel % lanes else (p.panel // lanes,)
-    columns, row = ceil(p.extents[-1] / lanes), p.weight_bytes // prod((p.extents[-1], 1))
+    columns, row = ceil(p.extents[-1] / lanes), p.weight_bytes // p.extents[-1]
     most = USUAL if prod(p.extents[:-1]) <= FEW_ROWS else target.l2_bytes_per_core * 4 // 5 // (row * lanes)
     return range(1, max(1, min(WIDE if p.depth < SHORT else USUAL, columns, most)) + 1)
 
@@ -338,7 +343,7 @@ def _ahead(tile: Tile, target: CpuTarget) -> int:
     """How many iterations ahead far weights are asked for; 0 for a stream steady enough for the hardware prefetcher."""
     cycles = prod(tile.rows) * tile.vectors / target.fma_ports
     waits = tile.vectors * target.vector_bytes / target.costs.far_bytes
-    return ceil(target.costs.prefetch_cycles / (UNROLL * cycles)) if cycles >= waits / 2 else 0
+    return ceil(target.costs.prefetch_cycles / (UNROLL * max(cycles, 1))) if cycles >= waits / 2 else 0
 
 
 def _panel_to_pack(p: Problem, tile: Tile, target: CpuTarget) -> str:
