@@ -12,7 +12,7 @@ from rich.table import Table
 from .codegen.cache import cache_folder
 from .errors import TcompError
 from .ops import OPERATORS
-from .target import Target
+from .target import CpuTarget, Target
 from .version import __version__
 
 app = typer.Typer(add_completion=False, help="A tensor compiler with a schedule language.", no_args_is_help=True)
@@ -27,17 +27,23 @@ def info(target: str = typer.Option("cpu", help='"cpu", or "llvm -mcpu=... -num-
         ("tcomp", __version__),
         ("python", sys.version.split()[0]),
         ("target", str(t)),
+        *(_cpu_facts(t) if isinstance(t, CpuTarget) else ()),
+        ("operators", str(len(OPERATORS))),
+        ("object cache", str(cache_folder())),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def _cpu_facts(t: CpuTarget) -> list[tuple[str, str]]:
+    return [
         ("triple", t.triple),
         ("vector registers", f"{t.num_registers} of {8 * t.vector_bytes} bits"),
         ("multiply-adds in a cycle", f"{t.fma_ports} vectors"),
         ("L1 data cache", f"{t.l1_bytes >> 10} KiB"),
         ("L2 cache", f"{t.l2_bytes >> 10} KiB for each {t.l2_cores} cores"),
         ("L3 cache", f"{t.l3_bytes >> 10} KiB for each {t.l3_cores} cores" if t.l3_bytes else "unknown"),
-        ("operators", str(len(OPERATORS))),
-        ("object cache", str(cache_folder())),
-    ):
-        table.add_row(name, value)
-    Console().print(table)
+    ]
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """What a compiled model accepts as arguments and results, and what it refuses."""
 
 import copy
-import dataclasses
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +14,8 @@ import tcomp
 from tcomp import te
 from tcomp.errors import InputError, TcompError
 from tcomp.ops import GraphBuilder
-from tcomp.runtime.executable import _free_count
 from tcomp.runtime.extents import Extent
+from tcomp.runtime.results import _free_count
 from tcomp.schedule import Schedule
 
 N = 257
@@ -223,6 +222,6 @@ def test_results_go_to_memory_that_can_take_them() -> None:
 
 def test_a_module_without_text_says_so() -> None:
     exe = kernel(lambda a, i: a[i] + 1.0)
-    exe.program = dataclasses.replace(exe.program, stages=None)
+    exe._stages = None
     with pytest.raises(TcompError, match="carries no program text"):
         exe.ir("graph")

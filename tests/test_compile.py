@@ -211,9 +211,9 @@ def test_verify_levels_and_dumps(monkeypatch: pytest.MonkeyPatch, tmp_path: obje
 
 
 def test_a_defect_of_code_generation_is_an_internal_error_with_a_reproducer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tcomp.codegen import build
+    from tcomp.codegen.llvm import generator
 
-    monkeypatch.setattr(build.llvm_kernel, "kernel_module", lambda *a: "define nonsense")
+    monkeypatch.setattr(generator.llvm_kernel, "kernel_module", lambda *a: "define nonsense")
     a = te.placeholder((6,), name="A")
     f = te.create_prim_func([a, te.compute((6,), lambda i: a[i] * 12345.0, name="out")], "broken")
     with pytest.raises(InternalError, match="cannot generate code for kernel broken") as error:

@@ -2,13 +2,12 @@
 
 import pytest
 
-from tcomp.codegen.build import make_kernel
+from tcomp.backends import backend_of
 from tcomp.errors import TargetError
 from tcomp.ops import GraphBuilder
 from tcomp.passes import FUSE, GRAPH, LOWER
 from tcomp.target import Target
 from tcomp.target.families import family
-from tcomp.workers import scheduler
 
 
 def test_this_machine() -> None:
@@ -82,4 +81,4 @@ def test_code_for_another_architecture() -> None:
     module = LOWER.run(FUSE.run(GRAPH.run(g.build(g.relu(g.matmul(g.input("a", (40, 33)), g.input("b", (33, 50))))))))
     (func,) = (f for name, f in module.functions.items() if name != "main")
     target = Target.parse("llvm -mtriple=aarch64-unknown-linux-gnu -mcpu=neoverse-n1 -num-cores=4")
-    assert "fmla" in make_kernel(func, target, scheduler(target)).assembly()
+    assert "fmla" in backend_of(target).kernel(func).assembly()

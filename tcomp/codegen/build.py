@@ -1,4 +1,4 @@
-"""One kernel, from its unscheduled PrimFunc to object code."""
+"""One kernel, from its unscheduled PrimFunc to code that can be loaded."""
 
 from __future__ import annotations
 
@@ -14,24 +14,17 @@ from queue import Queue
 from threading import Thread
 from typing import Protocol
 
-from ..config import config, memory_bytes
-from ..errors import InternalError, TargetError, TcompError, UnsupportedError
+from ..config import config
+from ..errors import InternalError, TcompError
 from ..ir.arith import simplify
 from ..ir.equal import structural_hash
-from ..ir.expr import Const, Expr, const
+from ..ir.expr import Expr, const
 from ..ir.primfunc import PrimFunc
 from ..ir.repro import write_reproducer
 from ..ir.stmt import Allocate, walk_statements
-from ..ir.tensor_intrin import tensor_intrin
 from ..ir.verify import verify
-from ..lazy import lazy_module
 from ..target import Target
 from .cache import ObjectCache, fingerprint
-from .llvm.machine import Machine, emit_assembly, emit_object
-
-# what only a kernel that is not in the cache needs
-lowering = lazy_module("tcomp.codegen.lowering")
-llvm_kernel = lazy_module("tcomp.codegen.llvm.kernel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +45,48 @@ Scheduler = Callable[[PrimFunc], Scheduled]
 """An unscheduled kernel -> the scheduled one."""
 
 
+LoweringStep = Callable[[PrimFunc], PrimFunc]
+
+
+class Generator(Protocol):
+    """What turns scheduled kernels into code for a target.
+
+    Attributes:
+        target: its `repr` says all that decides the code, besides the kernel.
+        steps: from the scheduled kernel to the one that `text` takes.
+    """
+
+    @property
+    def target(self) -> Target: ...
+
+    @property
+    def steps(self) -> tuple[LoweringStep, ...]: ...
+
+    def check(self, scheduled: PrimFunc, lowered: PrimFunc) -> None:
+        """Raises TcompError where the target cannot run the kernel."""
+
+    def text(self, lowered: PrimFunc, symbol: str) -> str:
+        """The kernel in the target's language."""
+
+    def code(self, text: str) -> bytes:
+        """What can be loaded, of such text."""
+
+    def assembly(self, text: str) -> str:
+        """The instructions, for people."""
+
+
 @dataclass
 class Kernel:
-    """A kernel on its way to object code. Stages are computed when asked for: a cached object needs none of them.
+    """A kernel on its way to code. Stages are computed when asked for: one whose code is in the cache needs none of them.
 
     Attributes:
         func: before scheduling.
-        key: under which the object code is cached.
+        key: under which the code is cached.
         by_rules: whether the default rules schedule it.
     """
 
     func: PrimFunc
-    target: Target
+    generator: Generator
     scheduler: Scheduler
     key: str
     by_rules: bool = True
@@ -86,7 +109,7 @@ class Kernel:
     def lowered(self) -> PrimFunc:
         func = self.scheduled
         self._dump("schedule", func)
-        for step in lowering.STEPS:
+        for step in self.generator.steps:
             func = step(func)
             self._dump(step.__name__, func)
             if config().verify >= 1:
@@ -98,64 +121,24 @@ class Kernel:
         if config().dump:
             write_reproducer(f"{func.name}_{stage}", func, config().dump)
 
-    def check_features(self) -> None:
-        """Refuse instructions that the target does not have.
-
-        Raises:
-            TargetError: a block is tensorized with one.
-        """
-        for block in self.scheduled.blocks.values():
-            intrin = tensor_intrin(str(block.annotations.get("tensor_intrin", "")))
-            if intrin is not None and not self.target.has(intrin.feature):
-                raise TargetError(
-                    f"cannot compile block {block.name} for {self.target}",
-                    why=f"it is tensorized with {intrin.name}, which needs {intrin.feature}",
-                    hint="leave tensorize out for this target",
-                )
-
-    def check_memory(self) -> None:
-        """Refuse buffers that this machine does not hold.
-
-        Raises:
-            UnsupportedError: a buffer of fixed size inside the kernel is too large.
-        """
-        limit = memory_bytes()
-        for name, nbytes in self.scratch():
-            if isinstance(nbytes, Const) and nbytes.value > limit:
-                raise UnsupportedError(
-                    f"cannot compile kernel {self.func.name}: buffer {name} would take {nbytes.value / 2**30:.0f} GiB",
-                    why=f"this machine has {limit / 2**30:.0f} GiB",
-                    hint="compute its producer inside a loop of its consumer (compute_at), or keep less of it",
-                )
-
-    def scratch(self) -> list[tuple[str, Expr]]:
-        """The buffers that the kernel makes while it runs: their names and bytes."""
-        found = []
-        for s in walk_statements(self.lowered.body):
-            if isinstance(s, Allocate):
-                b = s.buffer
-                extents = b.strides[:1] + b.shape[:1] if b.strides else b.shape
-                found.append((b.name, simplify(reduce(mul, extents, const(b.dtype.itemsize)))))
-        return found
-
     @cached_property
-    def llvm_text(self) -> str:
-        target = self.target
-        return llvm_kernel.kernel_module(self.lowered, self.symbol, 8 * target.vector_bytes, target.converts_halves)
+    def text(self) -> str:
+        """The kernel in the target's language."""
+        return self.generator.text(self.lowered, self.symbol)
 
     def assembly(self) -> str:
-        return emit_assembly(self.llvm_text, machine_of(self.target))
+        return self.generator.assembly(self.text)
 
     def emit(self) -> bytes:
-        """Make the object code.
+        """Make the code.
 
         Raises:
+            TcompError: the target cannot run the kernel.
             InternalError: the code generator failed; the error says how to replay it.
         """
-        self.check_features()
-        self.check_memory()
+        self.generator.check(self.scheduled, self.lowered)
         try:
-            return emit_object(self.llvm_text, machine_of(self.target))
+            return self.generator.code(self.text)
         except Exception as error:
             raise self._failed(error) from error
 
@@ -170,11 +153,18 @@ class Kernel:
         )
 
 
-def machine_of(target: Target) -> Machine:
-    return Machine(target.triple, target.cpu, target.features)
+def scratch_buffers(lowered: PrimFunc) -> list[tuple[str, Expr]]:
+    """The buffers that a lowered kernel makes while it runs: their names and bytes."""
+    found = []
+    for s in walk_statements(lowered.body):
+        if isinstance(s, Allocate):
+            b = s.buffer
+            extents = b.strides[:1] + b.shape[:1] if b.strides else b.shape
+            found.append((b.name, simplify(reduce(mul, extents, const(b.dtype.itemsize)))))
+    return found
 
 
-def make_kernel(func: PrimFunc, target: Target, scheduler: Scheduler, variant: str = "") -> Kernel:
+def make_kernel(func: PrimFunc, generator: Generator, scheduler: Scheduler, variant: str = "") -> Kernel:
     """A kernel and its key.
 
     Args:
@@ -183,12 +173,12 @@ def make_kernel(func: PrimFunc, target: Target, scheduler: Scheduler, variant: s
     parts = (
         structural_hash((func.params, func.body, func.allocs, func.num_outputs)),
         repr(func.attrs.get("aliases", ())),
-        repr(target),
+        repr(generator.target),
         fingerprint(),
         variant,
     )
     key = hashlib.blake2b("|".join(parts).encode(), digest_size=20).hexdigest()
-    return Kernel(func, target, scheduler, key, not variant)
+    return Kernel(func, generator, scheduler, key, not variant)
 
 
 class Builder(Protocol):
@@ -278,11 +268,11 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def cached_object(name: str, make_text: Callable[[], str], target: Target, cache: ObjectCache) -> bytes:
-    """Object code of LLVM text, cached under a name that determines the text."""
-    key = hashlib.blake2b(f"{name}|{target!r}|{fingerprint()}".encode(), digest_size=20).hexdigest()
+def cached_code(name: str, make_text: Callable[[], str], generator: Generator, cache: ObjectCache) -> bytes:
+    """Code of a text, cached under a name that determines the text."""
+    key = hashlib.blake2b(f"{name}|{generator.target!r}|{fingerprint()}".encode(), digest_size=20).hexdigest()
     found = cache.get(key)
     if found is None:
-        found = emit_object(make_text(), machine_of(target))
+        found = generator.code(make_text())
         cache.put(key, found)
     return found

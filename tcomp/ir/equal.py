@@ -61,7 +61,7 @@ def tokens(x: Any) -> list[Any]:
         for name in sorted(m.constants):
             array = m.constants[name]
             out.append((name, str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()))
-        out.append(sorted(m.facts))
+        out.append((m.entry, sorted(m.facts)))
 
     visit(x)
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from ..dtype import DType
-from .expr import Expr
+from .expr import Expr, Var
 from .node import Node, atom, identity_node, node
 from .stmt import Attrs
 
@@ -64,10 +64,15 @@ class OpCall(Node):
 
 @identity_node
 class FuncCall(Node):
-    """A call of another function of the module (a fused group, or the PrimFunc it was lowered to)."""
+    """A call of another function of the module (a fused group, or the PrimFunc it was lowered to).
+
+    Attributes:
+        dims: the values of the callee's symbolic extents, in terms of those of the caller.
+    """
 
     callee: str
     args: tuple[Operand, ...] = atom()
+    dims: tuple[Expr, ...] = ()
 
 
 @identity_node
@@ -84,13 +89,18 @@ class Binding(Node):
 
 @identity_node
 class Function(Node):
-    """A dataflow function: parameters, bindings in an order that respects data flow, results."""
+    """A dataflow function: parameters, bindings in an order that respects data flow, results.
+
+    Attributes:
+        dims: the symbolic extents that its types mention.
+    """
 
     name: str
     params: tuple[Value, ...] = atom()
     bindings: tuple[Binding, ...] = ()
     results: tuple[Operand, ...] = atom(default=())
     attrs: Attrs = Attrs()
+    dims: tuple[Var, ...] = atom(default=())
 
     @property
     def num_calls(self) -> int:

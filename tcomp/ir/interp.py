@@ -8,7 +8,7 @@ native code generator. Parallel, vectorized and unrolled loops run one iteration
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -306,6 +306,20 @@ def python_source(func: PrimFunc) -> tuple[str, dict[str, Any]]:
     return Emitter().source(func)
 
 
+def interpreted(func: PrimFunc) -> Callable[..., None]:
+    """A kernel as a function over NumPy arrays: one for each buffer parameter, then an int for each symbolic extent. It writes the
+    outputs in place, and raises OutOfBounds where the program touches an element that a buffer does not have."""
+    source, scope = python_source(func)
+    exec(compile(source, f"<interpreter of {func.name}>", "exec"), scope)
+    run = scope["run"]
+
+    def call(*args: Any) -> None:
+        with np.errstate(all="ignore"):
+            run(*args)
+
+    return call
+
+
 def interpret(func: PrimFunc, *args: Any) -> None:
     """Run a kernel on NumPy arrays, writing its outputs in place.
 
@@ -315,10 +329,7 @@ def interpret(func: PrimFunc, *args: Any) -> None:
     Raises:
         OutOfBounds: the program touched an element that a buffer does not have.
     """
-    source, scope = python_source(func)
-    exec(compile(source, f"<interpreter of {func.name}>", "exec"), scope)
-    with np.errstate(all="ignore"):
-        scope["run"](*args)
+    interpreted(func)(*args)
 
 
 def poisoned(func: PrimFunc, dims: Mapping[Var, int] | None = None) -> list[np.ndarray]:

@@ -195,7 +195,9 @@ class Printer:
         self.stmt(f.body, 1)
 
     def function(self, f: Function) -> None:
-        params = ", ".join(f"{self.name(p)}: {p.type}" for p in f.params)
+        params = ", ".join(
+            [*(f"{self.name(p)}: {p.type}" for p in f.params), *(f"{d.name}: {d.dtype}" for d in f.dims)]
+        )
         results = ", ".join(str(r.type) for r in f.results)
         self.emit(0, f"graph {printable_name(f.name)}({params}) -> {results}:", f)
         for b in f.bindings:
@@ -206,6 +208,8 @@ class Printer:
         args = [self._operand(a) for a in b.call.args]
         if isinstance(b.call, OpCall):
             args += [f"{k}={v!r}" if not hasattr(v, "lanes") else f"{k}={v}" for k, v in b.call.attrs.items()]
+        if isinstance(b.call, FuncCall):
+            args += [self.expr(e) for e in b.call.dims]
         head = b.call.op if isinstance(b.call, OpCall) else f"@{b.call.callee}"
         names = ", ".join(f"{self.name(r)}: {r.type}" for r in b.results)
         self.emit(1, f"{names} = {head}({', '.join(args)})", b, *b.results)

@@ -92,7 +92,7 @@ class _Writer:
             )
             constants.append(f"{name!r}: {_constant_name(len(constants))}")
         facts = f"frozenset({sorted(m.facts)!r})"
-        return f"ir.IRModule(functions={{{functions}}}, constants={{{', '.join(constants)}}}, facts={facts})"
+        return f"ir.IRModule(functions={{{functions}}}, constants={{{', '.join(constants)}}}, facts={facts}, entry={m.entry!r})"
 
 
 def _constant_name(index: int) -> str:

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.expr import Var
 from ..ir.graph import ConstRef, FuncCall, Function, OpCall, Operand, Value
+from ..ir.interp import run
 from ..ir.module import IRModule
+from ..ir.primfunc import PrimFunc
 from .registry import get
 
 
@@ -17,25 +20,25 @@ def evaluate_call(call: OpCall, args: Sequence[Any]) -> Any:
     return get(call.op).reference(*args, **call.attrs)
 
 
-def evaluate(module: IRModule, inputs: Sequence[Any], exact: bool = False, entry: str = "main") -> list[np.ndarray]:
+def evaluate(
+    module: IRModule, inputs: Sequence[Any], exact: bool = False, entry: str | None = None
+) -> list[np.ndarray]:
     """The results of a graph function.
 
     Args:
         inputs: one array a parameter.
+        entry: the function; by default the module's entry.
         exact: compute floating point in float64, whatever the types say, and return float64.
     """
-    func = module.functions[entry]
+    func = module.functions[module.entry if entry is None else entry]
+    if isinstance(func, PrimFunc):
+        return [widen(x, exact) for x in _run_kernel(func, inputs)]
     assert isinstance(func, Function)
 
-    def widen(x: Any) -> Any:
-        x = np.asarray(x)
-        is_float = x.dtype.kind == "f" or x.dtype.name == "bfloat16"
-        return x.astype(np.float64) if exact and is_float else x
-
-    values: dict[Value, Any] = {p: widen(x) for p, x in zip(func.params, inputs)}
+    values: dict[Value, Any] = {p: widen(x, exact) for p, x in zip(func.params, inputs)}
 
     def operand(a: Operand) -> Any:
-        return widen(module.constants[a.name]) if isinstance(a, ConstRef) else values[a]
+        return widen(module.constants[a.name], exact) if isinstance(a, ConstRef) else values[a]
 
     with np.errstate(all="ignore"):
         for b in func.bindings:
@@ -46,6 +49,20 @@ def evaluate(module: IRModule, inputs: Sequence[Any], exact: bool = False, entry
                 results = [_call(b.call, args, exact)]
             values.update(zip(b.results, results))
     return [np.asarray(operand(r)) for r in func.results]
+
+
+def widen(x: Any, exact: bool = True) -> Any:
+    """An array, floating point in float64 where that is asked for."""
+    x = np.asarray(x)
+    is_float = x.dtype.kind == "f" or x.dtype.name == "bfloat16"
+    return x.astype(np.float64) if exact and is_float else x
+
+
+def _run_kernel(func: PrimFunc, inputs: Sequence[Any]) -> list[np.ndarray]:
+    """A kernel by the interpreter, which computes in the kernel's own types."""
+    arrays = [np.asarray(x).astype(b.dtype.numpy) for x, b in zip(inputs, func.inputs)]
+    sizes = {e: n for a, b in zip(arrays, func.inputs) for n, e in zip(a.shape, b.shape) if isinstance(e, Var)}
+    return run(func, arrays, sizes)
 
 
 def _call(call: OpCall, args: Sequence[Any], exact: bool) -> Any:

@@ -3,19 +3,20 @@
 from .base import Pass, Pipeline
 from .fuse import FuseOps
 from .pack import PackWeights
-from .pipeline import ALL, FUSE, GRAPH, LOWER
+from .pipeline import FUSE, GRAPH, LOWER, SNAPSHOTS, pipeline
 from .plan import MemoryPlan, Slot, plan_memory
 
 __all__ = [
-    "ALL",
-    "FUSE",
     "GRAPH",
+    "FUSE",
     "FuseOps",
     "LOWER",
     "MemoryPlan",
     "PackWeights",
     "Pass",
     "Pipeline",
+    "SNAPSHOTS",
     "Slot",
+    "pipeline",
     "plan_memory",
 ]

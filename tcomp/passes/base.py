@@ -10,6 +10,7 @@ from ..config import config
 from ..errors import InternalError, TcompError, VerifyError
 from ..ir.equal import structural_equal
 from ..ir.module import IRModule
+from ..ir.node import with_fields
 from ..ir.repro import write_reproducer
 from ..ir.verify import verify
 
@@ -81,7 +82,7 @@ class Pipeline:
 def _with_facts(module: IRModule, facts: frozenset[str]) -> IRModule:
     if facts <= module.facts:
         return module
-    return IRModule(module.functions, module.constants, module.facts | facts)
+    return with_fields(module, facts=module.facts | facts)
 
 
 def _failed(name: str, module: IRModule, error: Exception) -> InternalError:

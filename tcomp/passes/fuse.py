@@ -10,6 +10,7 @@ from ..analysis.dataflow import SINK, between, dataflow, post_dominators
 from ..ir.equal import structural_hash
 from ..ir.graph import Binding, FuncCall, Function, OpCall, Operand, Value
 from ..ir.module import IRModule
+from ..ir.names import unique_name
 from ..ir.node import with_fields
 from ..ops.registry import get
 
@@ -58,6 +59,8 @@ class FuseOps:
 
     def run(self, module: IRModule) -> IRModule:
         main = module.main
+        if all(isinstance(b.call, FuncCall) for b in main.bindings):
+            return module
         if self.store is None:
             return _outline(module, _Grouping(main, self.max_calls).run())
         key = f"{structural_hash(with_fields(main, name=''))}g{self.max_calls}{self.version}"
@@ -160,7 +163,8 @@ class _Grouping:
 
 def _outline(module: IRModule, groups: list[list[Binding]]) -> IRModule:
     """Make each group a function of its own, equal ones the same, and call them from the entry."""
-    functions: dict[str, Function] = {}
+    functions = {name: f for name, f in module.functions.items() if name != module.entry}
+    taken = set(module.functions)
     known: dict[str, str] = {}
     calls: list[Binding] = []
     main = module.main
@@ -172,11 +176,11 @@ def _outline(module: IRModule, groups: list[list[Binding]]) -> IRModule:
         f, args, results = _as_function(members, used_outside)
         key = structural_hash(with_fields(f, name=""))
         if key not in known:
-            known[key] = _unique("_".join(b.call.op for b in members)[:48], {*functions, "main"})
+            known[key] = unique_name("_".join(b.call.op for b in members)[:48], taken)
             functions[known[key]] = with_fields(f, name=known[key])
         calls.append(Binding(results, FuncCall(known[key], args)))
     new_main = with_fields(main, bindings=tuple(calls))
-    return IRModule({"main": new_main, **functions}, module.constants, module.facts)
+    return with_fields(module, functions={module.entry: new_main, **functions})
 
 
 def _used_outside(main: Function, groups: list[list[Binding]]) -> set[Operand]:
@@ -207,11 +211,3 @@ def _as_function(
     params = tuple(v for a, v in mapping.items() if a not in inner)
     f = Function("", params, tuple(bindings), tuple(mapping[r] for r in results))
     return f, tuple(a for a in mapping if a not in inner), results
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, number = name, 0
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    return candidate

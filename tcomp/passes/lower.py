@@ -8,6 +8,7 @@ from typing import ClassVar
 from .. import te
 from ..ir.graph import Function, OpCall, Value
 from ..ir.module import IRModule
+from ..ir.node import with_fields
 from ..ir.primfunc import PrimFunc
 from ..ir.stmt import Attrs
 from ..ops.registry import get
@@ -41,7 +42,7 @@ class LowerToPrimFuncs:
 
     def run(self, module: IRModule) -> IRModule:
         functions = {
-            name: f if name == "main" or isinstance(f, PrimFunc) else lower_function(f)
+            name: f if name == module.entry or isinstance(f, PrimFunc) else lower_function(f)
             for name, f in module.functions.items()
         }
-        return IRModule(functions, module.constants, module.facts)
+        return with_fields(module, functions=functions)

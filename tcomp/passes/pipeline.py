@@ -1,11 +1,12 @@
-"""The graph passes in the order in which compile() runs them."""
+"""The graph passes in the order in which compile(), `tools opt` and `tools bisect` run them."""
 
 from __future__ import annotations
 
 from .base import Pipeline
 from .fold import EliminateCommonSubexpressions, EliminateDeadCode, FoldConstants
-from .fuse import FuseOps
+from .fuse import FuseOps, Store
 from .lower import LowerToPrimFuncs
+from .pack import LayoutPolicy, PackWeights
 from .simplify import Canonicalize, FoldScales, SimplifyAlgebra
 from .update import PlaceUpdates
 
@@ -27,5 +28,15 @@ FUSE = Pipeline((FuseOps(),))
 LOWER = Pipeline((LowerToPrimFuncs(), PlaceUpdates()), frozenset({"typed", "fused"}))
 """Groups -> kernels, in the order in which they run."""
 
-ALL = {type(p).__name__: p for pipeline in (GRAPH, FUSE, LOWER) for p in pipeline.passes}
-"""Every pass by name."""
+SNAPSHOTS = {"PackWeights": "graph", "FuseOps": "fused"}
+"""The passes after which a module is shown to users, under which name."""
+
+
+def pipeline(layout: LayoutPolicy, store: Store | None = None, version: str = "") -> Pipeline:
+    """All passes, from a traced model to kernels that are not scheduled yet.
+
+    Args:
+        layout: how the target's rules want operands to lie.
+        store, version: where groupings are remembered, see `FuseOps`.
+    """
+    return Pipeline((*GRAPH.passes, PackWeights(layout), FuseOps(store=store, version=version), *LOWER.passes))

@@ -14,10 +14,15 @@ Place = Literal["input", "output", "constant", "arena"]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place in memory: an input, output or constant by number, or an offset in the arena."""
+    """A place in memory: an input, output or constant by number, or an offset in the arena.
+
+    Attributes:
+        space: the memory of the device that runs the program, or that of the host.
+    """
 
     place: Place
     at: int
+    space: Literal["device", "host"] = "device"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class PlaceUpdates:
         bindings = tuple(nx.lexicographical_topological_sort(graph, key=place.__getitem__))
         moved = with_fields(main, bindings=bindings, attrs=main.attrs.with_(direct=tuple(direct)))
         functions = {name: _aliased(f, aliases.get(name)) for name, f in module.functions.items()}
-        return IRModule({**functions, "main": moved}, module.constants, module.facts)
+        return with_fields(module, functions={**functions, module.entry: moved})
 
 
 def views(main: Function) -> dict[Operand, Operand]:

@@ -97,6 +97,31 @@ def _value(code: Code, dims: Sequence[int]) -> int:
         raise InputError("an extent of the model divides by zero for these inputs") from None
 
 
+_DEEPEST = 100
+"""Operations of an extent, one inside another, that are read from a file."""
+
+
+def checked_code(code: object, num_dims: int, depth: int = 0) -> Code:
+    """An extent's code that comes from a file.
+
+    Raises:
+        ValueError: it is no extent over so many symbolic ones.
+    """
+    if type(code) is int:
+        return code
+    if depth > _DEEPEST:
+        raise ValueError(f"expected an extent of at most {_DEEPEST} operations one inside another")
+    if not isinstance(code, (list, tuple)) or not code:
+        raise ValueError(f"expected an extent, got {code!r}")
+    if code[0] == "dim":
+        if len(code) != 2 or type(code[1]) is not int or not 0 <= code[1] < num_dims:
+            raise ValueError(f"expected one of {num_dims} symbolic extents, got {code!r}")
+        return ("dim", code[1])
+    if not isinstance(code[0], str) or code[0] not in _OPERATORS or len(code) != 3:
+        raise ValueError(f"expected two operands of one of {', '.join(_OPERATORS)}, got {len(code) - 1} of {code[0]!r}")
+    return (code[0], *(checked_code(c, num_dims, depth + 1) for c in code[1:]))
+
+
 def evaluate_shape(shape: Sequence[int | Extent], dims: Sequence[int]) -> tuple[int, ...]:
     """The extents of a shape, given the symbolic ones."""
     return tuple(e if isinstance(e, int) else e.value(dims) for e in shape)

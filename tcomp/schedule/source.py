@@ -12,8 +12,8 @@ from ..target import Target
 from .schedule import Schedule
 from .trace import Trace
 
-UserSchedule = Callable[[Schedule], Any] | Trace
-"""A function that schedules a kernel, or a recorded schedule."""
+UserSchedule = Callable[[Schedule], Any] | Trace | Schedule
+"""A function that schedules a kernel, a recorded schedule, or a kernel scheduled already."""
 
 
 class Found(NamedTuple):
@@ -33,7 +33,7 @@ class ScheduleSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UserSchedules:
-    """Schedules by the kernel's name: functions, or traces that are replayed.
+    """Schedules by the kernel's name: functions, traces that are replayed, or kernels as they stand.
 
     Raises:
         ScheduleError: a step is refused.
@@ -45,6 +45,8 @@ class UserSchedules:
         given = self.by_name.get(func.name)
         if given is None:
             return None
+        if isinstance(given, Schedule):
+            return Found(given, "given")
         sch = Schedule(func)
         if isinstance(given, Trace):
             given.replay(sch)

@@ -3,5 +3,6 @@
 from .base import Target
 from .costs import CostModel
 from .cpu import CpuTarget
+from .reference import ReferenceTarget
 
-__all__ = ["CostModel", "CpuTarget", "Target"]
+__all__ = ["CostModel", "CpuTarget", "ReferenceTarget", "Target"]

@@ -6,10 +6,11 @@ from ..errors import TargetError
 from ..lazy import lazy_module
 
 parsing = lazy_module("tcomp.target.parse")
+reference = lazy_module("tcomp.target.reference")
 
 
 class Target:
-    """A machine to compile for: one of a closed set of kinds, so far CpuTarget."""
+    """A machine to compile for: one of a closed set of kinds, so far CpuTarget and ReferenceTarget."""
 
     __slots__ = ()
 
@@ -20,7 +21,8 @@ class Target:
         Args:
             text: "cpu" (this machine), or "llvm" or "cpu" with options: `-mcpu=skylake-avx512` (or `native`), `-mattr=+avx2,-avx512f`,
                 `-mtriple=x86_64-unknown-linux-gnu`, `-num-cores=8`; and of what is detected, or known by the CPU's name, otherwise:
-                `-fma-ports=2`, `-l1=48K`, `-l2=2M`, `-l3=32M`, and how many cores share a cache, `-l2-cores=1`, `-l3-cores=8`.
+                `-fma-ports=2`, `-l1=48K`, `-l2=2M`, `-l3=32M`, and how many cores share a cache, `-l2-cores=1`, `-l3-cores=8`. Or "reference": kernels are
+                interpreted, as plain loops.
 
         Raises:
             TargetError: an unknown kind or option.
@@ -30,6 +32,8 @@ class Target:
         words = text.split() if isinstance(text, str) else []
         if words and words[0] in ("cpu", "llvm"):
             return parsing.cpu_target(text, words[1:])
+        if words == ["reference"]:
+            return reference.ReferenceTarget()
         why = "tcomp generates code for CPUs; cuda has no code generator yet" if "cuda" in words[:1] else ""
         raise TargetError(
             f"unknown target {text!r}", why=why, hint='"cpu", or "llvm -mcpu=skylake-avx512 -num-cores=8"'

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ..codegen.lowering import STEPS
-from ..compiler import compile, packing
+from ..backends import backend_of
+from ..compiler import compile
 from ..errors import TcompError
 from ..ir.interp import interpret, run
 from ..ir.module import IRModule
@@ -23,7 +23,8 @@ from ..ir.primfunc import PrimFunc
 from ..ir.printer import text
 from ..ir.repro import from_python
 from ..ops.reference import evaluate
-from ..passes import ALL, FUSE, GRAPH, LOWER, Pipeline
+from ..passes import LOWER, Pipeline, pipeline
+from ..passes.base import Pass
 from ..passes.check import TOLERANCE, random_array, relative_error, run_kernels
 from ..schedule.primitives import ALL as SCHEDULE_STEPS
 from ..schedule.rules.default import default_schedule
@@ -52,6 +53,11 @@ def read_program(path: Path) -> Any:
     return program
 
 
+def _passes() -> tuple[Pass, ...]:
+    """The passes of compile() for this machine."""
+    return pipeline(backend_of(Target.parse("cpu")).layout(winograd=True)).passes
+
+
 @app.command()
 def opt(path: Path, passes: str = typer.Option("", help="names of passes, by commas; by default all of them")) -> None:
     """Run passes on a dumped program and print the result (a kernel: schedule, lower and print LLVM IR)."""
@@ -61,8 +67,8 @@ def opt(path: Path, passes: str = typer.Option("", help="names of passes, by com
         print(f"# rule: {rule}\n{text(sch.func)}\n")
         print(compile(sch).ir("llvm"))
         return
-    names = [n for n in passes.split(",") if n] or [type(p).__name__ for q in (GRAPH, FUSE, LOWER) for p in q.passes]
-    known = {**ALL, "PackWeights": packing(Target.parse("cpu"))}
+    known = {type(p).__name__: p for p in _passes()}
+    names = [n for n in passes.split(",") if n] or list(known)
     unknown = [n for n in names if n not in known]
     if unknown:
         raise TcompError(f"no pass {unknown[0]!r}", hint=f"one of {', '.join(known)}")
@@ -179,7 +185,10 @@ def _bisect_module(module: IRModule) -> None:
     rng = np.random.default_rng(0)
     inputs = [random_array(p.type, rng) for p in module.main.params]
     want = evaluate(module, inputs, exact=True)
-    for p in (*GRAPH.passes, packing(Target.parse("cpu")), *FUSE.passes):
+    lowering = {type(p) for p in LOWER.passes}
+    for p in _passes():
+        if type(p) in lowering:
+            continue
         module = Pipeline((p,), module.facts | p.requires).run(module)
         got = evaluate(module, inputs, exact=True)
         _report(type(p).__name__, max(map(relative_error, got, want)))
@@ -197,7 +206,7 @@ def _bisect_kernel(func: PrimFunc) -> None:
     sch, rule, _ = default_schedule(func, Target.parse("cpu"))
     _report(f"schedule ({rule})"[:32], max(map(relative_error, run(sch.func, inputs), want)))
     lowered = sch.func
-    for step in STEPS:
+    for step in backend_of(Target.parse("cpu")).steps:
         lowered = step(lowered)
         flat = all(len(b.shape) == 1 for b in lowered.buffers)
         outputs = [np.zeros_like(w) for w in want]

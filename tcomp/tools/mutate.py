@@ -52,7 +52,7 @@ PLACES = {
         ),
     ),
     "targets": Place(
-        ("target.py", "codegen/build.py"),
+        ("target/base.py", "target/parse.py", "codegen/llvm/generator.py"),
         ("tests/test_target.py", "tests/schedule/test_effects.py", "tests/schedule/test_hostile.py"),
     ),
 }

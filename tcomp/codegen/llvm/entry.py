@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from llvmlite import ir
 
-from ..steps import ENTRY, Argument, Copy, KernelCall
+from ...runtime.program import ENTRY, TABLES, Argument, Copy, Program
 from .types import I1, I32, I64, PTR
 
 
-def entry_module(steps: Sequence[KernelCall | Copy], flush_denormals: bool = False) -> str:
-    """LLVM text of `void tcomp_main(ptr args, ptr consts, ptr arena, ptr dims)`, which runs the steps in order.
-
-    Args:
-        flush_denormals: count denormal numbers as zero meanwhile.
-    """
+def entry_module(program: Program) -> str:
+    """LLVM text of `void tcomp_main(ptr args, ptr consts, ptr arena, ptr dims)`, which runs the program's steps in order."""
     module = ir.Module("entry")
     f = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR] * 4), ENTRY)
-    tables = dict(zip(("args", "consts", "arena", "dims"), f.args))
+    tables = dict(zip(TABLES, f.args))
     builder = ir.IRBuilder(f.append_basic_block("entry"))
 
     def pointer(a: Argument) -> ir.Value:
@@ -32,10 +26,10 @@ def entry_module(steps: Sequence[KernelCall | Copy], flush_denormals: bool = Fal
         builder.call(ir.Function(module, ir.FunctionType(ir.VoidType(), []), name), [])
 
     call("tcomp_begin_run")
-    if flush_denormals:
+    if program.flush_denormals:
         flush = ir.Function(module, ir.FunctionType(I32, []), "tcomp_flush_denormals")
         mode = builder.call(flush, [])
-    for step in steps:
+    for step in program.steps:
         if isinstance(step, Copy):
             t = ir.FunctionType(ir.VoidType(), [PTR, PTR, I64, I1])
             copy = module.globals.get("llvm.memcpy.p0.p0.i64") or ir.Function(module, t, "llvm.memcpy.p0.p0.i64")
@@ -46,7 +40,7 @@ def entry_module(steps: Sequence[KernelCall | Copy], flush_denormals: bool = Fal
         t = ir.FunctionType(ir.VoidType(), [v.type for v in values])
         kernel = module.globals.get(step.symbol) or ir.Function(module, t, step.symbol)
         builder.call(kernel, values)
-    if flush_denormals:
+    if program.flush_denormals:
         restore = ir.Function(module, ir.FunctionType(ir.VoidType(), [I32]), "tcomp_restore_mode")
         builder.call(restore, [mode])
     call("tcomp_end_run")

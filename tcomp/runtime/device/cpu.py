@@ -1,12 +1,17 @@
-"""Loading object code into this process."""
+"""Running object code in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import ctypes
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from ...errors import TcompError
 from ...lazy import lazy_module
+from ...memory import aligned_empty, kept
+from ..program import ENTRY
 from ..threads import install_pool, installed_pool, runtime_source
 
 llvm = lazy_module("llvmlite.binding")
@@ -30,11 +35,43 @@ _SETTINGS = (
 )
 
 
-class Library:
-    """Object files linked into this process; the code stays loaded as long as this object lives."""
+class CpuDevice:
+    """This process's own memory and threads."""
 
-    def __init__(self, engine: Any) -> None:
+    def allocate(self, nbytes: int) -> np.ndarray:
+        return aligned_empty(nbytes)
+
+    def upload(self, array: np.ndarray) -> np.ndarray:
+        return kept(array)
+
+    def address(self, memory: np.ndarray) -> int:
+        return int(memory.ctypes.data)
+
+    def prepare(self, num_threads: int | None) -> None:
+        pool = installed_pool()
+        if pool is not None:
+            pool.use_threads(0 if num_threads is None else num_threads)
+
+    def synchronize(self) -> None:
+        """Kernels have returned when they are done."""
+
+
+class CpuLibrary:
+    """Object files linked into this process (a `Library`)."""
+
+    device = CpuDevice()
+
+    def __init__(self, engine: Any, lacking: Sequence[str] = ()) -> None:
         self._engine = engine
+        self.lacking = tuple(lacking)
+
+    def entry(self) -> Callable[[int, Any, int, Any], None]:
+        pointer = ctypes.c_void_p
+        return ctypes.CFUNCTYPE(None, pointer, pointer, pointer, pointer)(self.address(ENTRY))
+
+    def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., None]:
+        types = [ctypes.c_int64 if kind == "dims" else ctypes.c_void_p for kind in kinds]
+        return ctypes.CFUNCTYPE(None, *types)(self.address(symbol))
 
     def address(self, symbol: str) -> int:
         """Where a function starts.
@@ -64,14 +101,17 @@ def ensure_pool() -> None:
     if installed_pool() is None:
         engine = _engine(runtime_source())
         engine.finalize_object()
-        library = Library(engine)
+        library = CpuLibrary(engine)
         install_pool(library, {name: library.address(name) for name in (*_CALLED_BY_KERNELS, *_SETTINGS)})
         for name in _CALLED_BY_KERNELS:
             llvm.add_symbol(name, installed_pool().addresses[name])
 
 
-def load_objects(objects: Iterable[bytes], symbols: Sequence[str] = ()) -> Library:
+def load_objects(objects: Iterable[bytes], symbols: Sequence[str] = (), lacking: Sequence[str] = ()) -> CpuLibrary:
     """Link object files; those of `symbols` must be defined.
+
+    Args:
+        lacking: features that the code needs and this CPU does not have.
 
     Raises:
         TcompError: an object is damaged or lacks a symbol.
@@ -83,7 +123,7 @@ def load_objects(objects: Iterable[bytes], symbols: Sequence[str] = ()) -> Libra
             raise TcompError("the object code is damaged", why="it does not start as an object file")
         engine.add_object_file(llvm.ObjectFileRef.from_data(data))
     engine.finalize_object()
-    library = Library(engine)
+    library = CpuLibrary(engine, lacking)
     for symbol in symbols:
         library.address(symbol)
     return library

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 import tcomp
-from tcomp import te, workers
+from tcomp import te
+from tcomp.backends import workers
+from tcomp.backends.scheduling import cpu_scheduler
+from tcomp.backends.workers import Helper, helpers
 from tcomp.codegen.build import Kernel, Scheduled, make_kernel
+from tcomp.codegen.llvm.generator import LlvmGenerator
 from tcomp.errors import TcompError
 from tcomp.schedule import Schedule
 from tcomp.target import Target
-from tcomp.workers import Helper, helpers, scheduler
 
 TARGET = Target.parse("cpu")
 
@@ -30,10 +33,10 @@ def kernel(n: int, schedule: bool = False) -> Kernel:
     a = te.placeholder((n, 9), name="A")
     func = te.create_prim_func([a, te.compute((n, 9), lambda i, j: te.exp(a[i, j]) + n, name="B")], f"k{n}")
     if not schedule:
-        return make_kernel(func, TARGET, scheduler(TARGET))
+        return make_kernel(func, LlvmGenerator(TARGET), cpu_scheduler(TARGET))
     sch = Schedule(func)
     sch.reorder(*sch.get_loops("B")[::-1])
-    return make_kernel(func, TARGET, lambda _: Scheduled(sch.func, "given"), "given")
+    return make_kernel(func, LlvmGenerator(TARGET), lambda _: Scheduled(sch.func, "given"), "given")
 
 
 def test_a_helper_makes_the_same_code(helper: Helper) -> None:
@@ -43,7 +46,7 @@ def test_a_helper_makes_the_same_code(helper: Helper) -> None:
 
 def test_a_helper_that_cannot_says_so_and_goes_on(helper: Helper) -> None:
     bad = kernel(7)
-    bad.target = None  # type: ignore[assignment]
+    bad.generator = None  # type: ignore[assignment]
     assert helper.build(bad) is None
     assert helper.build(kernel(8)) == kernel(8).emit()
     os.kill(helper._process.pid, signal.SIGKILL)

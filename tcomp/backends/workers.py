@@ -17,37 +17,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .codegen.build import Kernel, Scheduled, Scheduler
-from .config import config
-from .lazy import lazy_module
-from .runtime.threads import usable_cores
-from .target import Target
-
-plans = lazy_module("tcomp.schedule.rules.plan")
-rules = lazy_module("tcomp.schedule.rules.default")
+from ..codegen.build import Kernel, Scheduled
+from ..config import config
+from ..runtime.threads import usable_cores
+from .scheduling import cpu_scheduler
 
 KERNELS_EACH = 10
 """Kernels that make a helper worth its start, which takes as long as four of them."""
 _LENGTH = struct.Struct("<q")
 
 
-def told(found: Any) -> Scheduled:
-    """What a source of schedules has found, as code generation wants it."""
-    plan = "" if found.plan is None else plans.described(found.plan)
-    return Scheduled(found.schedule.func, found.origin, str(found.schedule.trace), plan)
-
-
-def scheduler(target: Target) -> Scheduler:
-    """What schedules a kernel by the default rules."""
-    return lambda func: told(rules.default_schedule(func, target))
-
-
 class Helper:
     """A process that builds one kernel at a time."""
 
     def __init__(self) -> None:
-        place = str(Path(__file__).resolve().parents[1])
-        code = f"import sys; sys.path.insert(0, {place!r}); from tcomp.workers import serve; serve()"
+        place = str(Path(__file__).resolve().parents[2])
+        code = f"import sys; sys.path.insert(0, {place!r}); from tcomp.backends.workers import serve; serve()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -55,7 +40,9 @@ class Helper:
     def build(self, kernel: Kernel) -> bytes | None:
         """The object code of a kernel; None where it failed, or the helper is gone."""
         is_scheduled = not kernel.by_rules
-        job = pickle.dumps((kernel.scheduled if is_scheduled else kernel.func, kernel.target, kernel.key, is_scheduled))
+        job = pickle.dumps(
+            (kernel.scheduled if is_scheduled else kernel.func, kernel.generator, kernel.key, is_scheduled)
+        )
         try:
             _send(self._process.stdin, job)
             return _receive(self._process.stdout) or None
@@ -119,12 +106,12 @@ def serve() -> None:
     os.dup2(2, 1)  # what anybody prints is no answer
     while True:
         try:
-            func, target, key, is_scheduled = pickle.loads(_receive(sys.stdin.buffer))
+            func, generator, key, is_scheduled = pickle.loads(_receive(sys.stdin.buffer))
         except OSError:
             return
         try:
-            given = (lambda f: Scheduled(f, "given")) if is_scheduled else scheduler(target)
-            code = Kernel(func, target, given, key).emit()
+            given = (lambda f: Scheduled(f, "given")) if is_scheduled else cpu_scheduler(generator.target)
+            code = Kernel(func, generator, given, key).emit()
         except Exception:
             code = b""
         _send(answers, code)

@@ -1,0 +1,155 @@
+"""The interpreter as a backend: what any other one must compute, by the same graph passes, memory plan and program."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..codegen.build import Kernel, LoweringStep, Scheduled, make_kernel
+from ..codegen.cache import ObjectCache
+from ..dtype import DType
+from ..ir.expr import Buffer
+from ..ir.interp import evaluate, interpreted, python_source
+from ..ir.primfunc import PrimFunc
+from ..ir.printer import text
+from ..runtime.device.cpu import CpuDevice
+from ..runtime.program import TABLES, Argument, Copy, Program
+from ..target import Target
+from ..target.reference import ReferenceTarget
+from .scheduling import told
+
+_POINTER = ctypes.sizeof(ctypes.c_void_p)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLayout:
+    """A `LayoutPolicy` that leaves every operand as it lies."""
+
+    turned_bytes: int = 0
+
+    def panel(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:
+        return 0
+
+    def panel_inside(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:
+        return 0
+
+    def winograd(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> tuple[int, int]:
+        return 0, 0
+
+    def key_panel(self, scores: Sequence[int], queries: Sequence[int], dtype: DType) -> int:
+        return 0
+
+    def dot_group(self, a: DType, b: DType) -> int:
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class PythonGenerator:
+    """A `Generator` of Python source, as the interpreter runs it."""
+
+    target: Target
+    steps: tuple[LoweringStep, ...] = ()
+
+    def check(self, scheduled: PrimFunc, lowered: PrimFunc) -> None:
+        """The interpreter runs every kernel."""
+
+    def text(self, lowered: PrimFunc, symbol: str) -> str:
+        return python_source(lowered)[0]
+
+    def code(self, text: str) -> bytes:
+        return text.encode()
+
+    def assembly(self, text: str) -> str:
+        return text
+
+
+@dataclass(frozen=True)
+class ReferenceBackend:
+    """A `Backend` that interprets. Denormal numbers are kept, whatever was asked for."""
+
+    target: ReferenceTarget = field(default_factory=ReferenceTarget)
+
+    @property
+    def steps(self) -> tuple[LoweringStep, ...]:
+        return ()
+
+    @property
+    def views(self) -> Mapping[str, Callable[[Kernel], str]]:
+        return {"python": lambda k: k.text, "explain": lambda k: f"kernel {k.func.name}: interpreted, {k.made.rule}"}
+
+    def layout(self, winograd: bool) -> PlainLayout:
+        return PlainLayout()
+
+    def kernel(self, func: PrimFunc, given: Any = None) -> Kernel:
+        generator = PythonGenerator(self.target)
+        if given is None:
+            return make_kernel(func, generator, lambda f: Scheduled(f, "plain loops"))
+        return make_kernel(func, generator, lambda _: told(given), f"given\n{text(given.schedule.func)}")
+
+    def build(
+        self, kernels: Sequence[Kernel], cache: ObjectCache, on_done: Callable[[Kernel], None] | None = None
+    ) -> None:
+        """Nothing is built: the interpreter takes kernels as they are."""
+        for k in kernels:
+            if on_done is not None:
+                on_done(k)
+
+    def link(self, program: Program, kernels: Sequence[Kernel], cache: ObjectCache) -> InterpretedLibrary:
+        return InterpretedLibrary(program, {k.symbol: k.scheduled for k in kernels})
+
+
+class InterpretedLibrary:
+    """A program whose steps the interpreter runs, on the very memory that native code would use (a `Library`)."""
+
+    device = CpuDevice()
+    lacking: tuple[str, ...] = ()
+
+    def __init__(self, program: Program, functions: Mapping[str, PrimFunc]) -> None:
+        self._program = program
+        self._functions = functions
+
+    def entry(self) -> Callable[[int, Any, int, Any], None]:
+        kernels = {s.symbol: self.kernel(s.symbol, [a.kind for a in s.arguments]) for s in self._program.kernels}
+
+        def run(args: int, consts: Any, arena: int, dims: Any) -> None:
+            tables = dict(zip(TABLES, (args, ctypes.addressof(consts), arena, ctypes.addressof(dims) if dims else 0)))
+
+            def value(a: Argument) -> int:
+                if a.kind == "arena":
+                    return tables["arena"] + a.index
+                kind = ctypes.c_int64 if a.kind == "dims" else ctypes.c_size_t
+                return kind.from_address(tables[a.kind] + a.index * _POINTER).value
+
+            for step in self._program.steps:
+                if isinstance(step, Copy):
+                    ctypes.memmove(value(step.target), value(step.source), step.nbytes)
+                else:
+                    kernels[step.symbol](*map(value, step.arguments))
+
+        return run
+
+    def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., None]:
+        func = self._functions[symbol]
+        call = interpreted(func)
+        buffers = func.buffers
+
+        def run(*values: int) -> None:
+            sizes = dict(zip(func.dims, values[len(buffers) :]))
+            arrays = [_array(at, b, tuple(evaluate(e, sizes) for e in b.shape)) for at, b in zip(values, buffers)]
+            call(*arrays, *values[len(buffers) :])
+
+        return run
+
+
+def _array(address: int, buffer: Buffer, shape: tuple[int, ...]) -> np.ndarray:
+    """The memory at an address as an array."""
+    kind = np.dtype(buffer.dtype.numpy)
+    nbytes = prod(shape) * kind.itemsize
+    if not nbytes:
+        return np.empty(shape, kind)
+    return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8).view(kind).reshape(shape)

@@ -1,0 +1,89 @@
+"""One run of a program: addresses into tables, and the entry function."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import TargetError
+from .arguments import check_indices
+from .device.base import Library
+from .program import Program
+from .results import address_of
+
+
+class _Frame:
+    """What one call at a time needs: the workspace, and the table of the arrays' addresses."""
+
+    __slots__ = ("arena", "arena_address", "table", "table_address")
+
+    def __init__(self, program: Program, library: Library) -> None:
+        self.arena = library.device.allocate(program.arena_bytes)
+        self.arena_address = library.device.address(self.arena)
+        self.table = (ctypes.c_size_t * max(len(program.inputs) + len(program.outputs), 1))()
+        self.table_address = ctypes.addressof(self.table)
+
+
+class Runner:
+    """Runs a program; several threads may do so at once, each with a workspace of its own.
+
+    Attributes:
+        num_threads: of parallel loops; None for the device's default.
+    """
+
+    def __init__(self, program: Program, library: Library) -> None:
+        self._program = program
+        self.library = library
+        self._device = library.device
+        self._lacking = library.lacking
+        self._entry = library.entry()
+        self.constants = tuple(self._device.upload(c) for c in program.constants)
+        addresses = [self._device.address(c) for c in self.constants]
+        self._const_table = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
+        self._frames: deque[_Frame] = deque()
+        self.num_threads: int | None = None
+
+    def run(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Sequence[int]) -> None:
+        """Compute the results, which share no memory with the inputs."""
+        if self._program.checks:
+            check_indices(self._program.checks, self._program.inputs, arrays)
+        self.prepare()
+        extents = (ctypes.c_int64 * len(dims))(*dims) if dims else None
+        try:
+            frame = self._frames.pop()
+        except IndexError:  # the first call, or others are under way
+            frame = _Frame(self._program, self.library)
+        table, position = frame.table, 0
+        for group in (arrays, results):
+            for a in group:
+                table[position] = address_of(a)
+                position += 1
+        try:
+            self._entry(frame.table_address, self._const_table, frame.arena_address, extents)
+        finally:
+            self._frames.append(frame)
+
+    def run_apart(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Sequence[int]) -> None:
+        """A run whose results may lie where inputs do: those are computed elsewhere first."""
+        apart = [np.empty_like(r) if any(np.may_share_memory(r, a) for a in arrays) else r for r in results]
+        self.run(arrays, apart, dims)
+        for result, computed in zip(results, apart):
+            if computed is not result:
+                result[...] = computed
+
+    def prepare(self) -> None:
+        """Tell the device how many threads the calls of this thread may use: others may run other executables meanwhile.
+
+        Raises:
+            TargetError: this machine cannot run the code.
+        """
+        if self._lacking:
+            raise TargetError(
+                "this CPU cannot run the compiled code",
+                why=f"it was compiled for one with {', '.join(self._lacking)}, which this one lacks",
+                hint='compile for "cpu", or with an -mcpu= that this machine supports',
+            )
+        self._device.prepare(self.num_threads)

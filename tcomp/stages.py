@@ -1,0 +1,42 @@
+"""What a model looks like on its way, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .codegen.build import Kernel
+from .errors import TcompError
+from .ir.module import IRModule
+from .ir.printer import text
+
+_OF_KERNELS: dict[str, Callable[[Kernel], str]] = {
+    "loops": lambda k: text(k.func),
+    "scheduled": lambda k: f"# rule: {k.made.rule}\n{text(k.scheduled)}",
+    "schedule": lambda k: k.made.schedule,
+}
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Shows a model, or one kernel of it, at a stage.
+
+    Attributes:
+        modules: the stages of the whole model; kernels: by name; views: stages of kernels that the backend adds.
+    """
+
+    modules: Mapping[str, IRModule]
+    kernels: Mapping[str, Kernel]
+    views: Mapping[str, Callable[[Kernel], str]]
+
+    def __call__(self, stage: str, kernel: str | None = None) -> str:
+        of_kernels = {**_OF_KERNELS, **self.views}
+        if stage not in ("graph", "fused") and stage not in of_kernels:
+            raise TcompError(f"no stage {stage!r}", hint=f"one of graph, fused, {', '.join(of_kernels)}")
+        if kernel is not None and kernel not in self.kernels:
+            raise TcompError(f"no kernel {kernel!r}", why=f"the kernels are {', '.join(self.kernels)}")
+        if stage in ("graph", "fused"):
+            module = self.modules[stage]
+            return text(module.functions[kernel] if kernel and stage == "fused" else module)
+        chosen = [self.kernels[kernel]] if kernel else list(self.kernels.values())
+        return "\n\n".join(of_kernels[stage](k) for k in chosen)
