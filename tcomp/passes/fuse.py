@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-from ..analysis.dataflow import SINK, between, dataflow, post_dominators
+from ..analysis.dataflow import SINK, between, dataflow, nx, post_dominators
 from ..ir.equal import structural_hash
+from ..ir.expr import Expr
 from ..ir.graph import Binding, FuncCall, Function, OpCall, Operand, Value
 from ..ir.module import IRModule
 from ..ir.names import unique_name
@@ -42,6 +43,9 @@ class FuseOps:
     A call joins the group of its immediate post-dominator when everything between the two can be part of one kernel: after
     a product or a reduction come only elementwise calls of its own shape; elementwise and injective calls join each other
     and run inside the reduction that consumes them. So no intermediate result is computed twice or leaves the kernel.
+
+    Then groups of elementwise calls of one shape that have an operand in common become one kernel of several results: what leaves the
+    kernel may still be used inside it, as an optimizer's new moments are, and what two groups read is read once.
 
     The scheme is that of T. Chen et al., TVM: An Automated End-to-End Optimizing Compiler for Deep Learning, OSDI 2018.
 
@@ -108,11 +112,10 @@ class _Grouping:
                 end = dominators.get(b)
                 if _kind(b) in wanted and end is not None and end != SINK:
                     self.try_fuse(b, end)
-        order = {b: i for i, b in enumerate(self.func.bindings)}
         found: dict[int, list[Binding]] = {}
         for b in self.func.bindings:
             found.setdefault(id(self.groups[b].top()), []).append(b)
-        return sorted(found.values(), key=lambda members: order[members[-1]])
+        return _side_by_side(self.func, list(found.values()), self.limit)
 
     def try_fuse(self, start: Binding, end: Binding) -> None:
         path = between(self.graph, start, end)
@@ -159,6 +162,71 @@ class _Grouping:
 
     def feeds(self, start: Binding, end: Binding) -> bool:
         return self.graph.has_edge(start, end) or bool(between(self.graph, start, end))
+
+
+MOST_OPERANDS = 12
+"""Arrays that a kernel of several results reads and writes: each is a stream of its own for the prefetcher."""
+
+
+def _side_by_side(func: Function, groups: list[list[Binding]], limit: int) -> list[list[Binding]]:
+    """Groups in an order that respects dataflow, those together that compute elementwise results of one shape from common operands:
+    a value that leaves a group may still be used inside it, and what two read is read once."""
+    graph = _dependences(groups)
+    home = {b: number for number, members in enumerate(groups) for b in members}
+    touched: dict[Operand, list[int]] = {}
+    for number, members in enumerate(groups):
+        if _pointwise_shape(members) is not None:
+            for x in _operands(members):
+                touched.setdefault(x, []).append(number)
+    for users in touched.values():
+        for other in users[1:]:
+            a, b = home[groups[users[0]][0]], home[groups[other][0]]
+            if a != b and _may_join(graph, groups, a, b, limit):
+                for member in groups[b]:
+                    home[member] = a
+                groups[a] = groups[a] + groups[b]
+                graph = nx.contracted_nodes(graph, a, b, self_loops=False, copy=False)
+    place = {b: i for i, b in enumerate(func.bindings)}
+    last = {n: min(place[b] for b in groups[n]) for n in graph}
+    ordered = nx.lexicographical_topological_sort(graph, key=last.__getitem__)
+    return [sorted(groups[n], key=place.__getitem__) for n in ordered]
+
+
+def _dependences(groups: list[list[Binding]]) -> Any:
+    """Which group must come before which, by number."""
+    home = {r: n for n, members in enumerate(groups) for b in members for r in b.results}
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(len(groups)))
+    for n, members in enumerate(groups):
+        graph.add_edges_from((home[a], n) for b in members for a in b.call.args if home.get(a, n) != n)
+    return graph
+
+
+def _pointwise_shape(members: list[Binding]) -> tuple[int | Expr, ...] | None:
+    """The shape of all results of elementwise calls; None where the group is anything else."""
+    if any(_kind(b) != "elementwise" for b in members):
+        return None
+    shapes = {r.type.shape for b in members for r in b.results}
+    return shapes.pop() if len(shapes) == 1 else None
+
+
+def _operands(members: list[Binding]) -> set[Operand]:
+    """What a group reads and makes, of its own shape."""
+    shape = _pointwise_shape(members)
+    found: set[Operand] = {r for b in members for r in b.results}
+    return found | {a for b in members for a in b.call.args if a.type.shape == shape}
+
+
+def _may_join(graph: Any, groups: list[list[Binding]], a: int, b: int, limit: int) -> bool:
+    """Whether two groups of one shape can be one kernel: of a bearable size, and no third one must run between the two."""
+    together = groups[a] + groups[b]
+    if _pointwise_shape(together) is None or len(together) > limit or len(_operands(together)) > limit + MOST_OPERANDS:
+        return False
+    return not any(
+        n not in (a, b) and nx.has_path(graph, n, end)
+        for start, end in ((a, b), (b, a))
+        for n in graph.successors(start)
+    )
 
 
 def _outline(module: IRModule, groups: list[list[Binding]]) -> IRModule:

@@ -103,12 +103,12 @@ def _pairs(
 
 
 def _is_pointwise(func: PrimFunc, read: Buffer, written: Buffer) -> bool:
-    """Whether each element of one buffer reaches the same element of another, and nothing else."""
+    """Whether each element of one buffer reaches the same element of another, and other outputs only through that."""
     if read.shape != written.shape:
         return False
     reached = {read}
     for block in func.blocks.values():
-        touched = [a for a in accesses(block) if a.buffer in reached]
+        touched = [a for a in accesses(block) if a.buffer in reached and a.buffer is not written]
         if not touched:
             continue
         own = tuple(it.var for it in block.iters)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tcomp
 from tcomp.errors import InternalError
 from tcomp.ir.equal import structural_equal
 from tcomp.ir.graph import FuncCall, Function, OpCall, Value
@@ -272,3 +273,75 @@ def test_short_products_join() -> None:
         a, b, c, d = (g.input(n, s) for n, s in zip("abcd", (*shapes, *shapes)))
         kept = GRAPH.run(g.build(g.add(g.matmul(a, b), g.matmul(c, d))))
         assert sum(x.call.op == "matmul" for x in kept.main.bindings) == 2
+
+
+def adam(g: GraphBuilder) -> tuple:
+    """A parameter's update: results p, m, v, and the inputs that they replace."""
+    p, grad, m, v = (g.input(n, (33, 20)) for n in "pgmv")
+    m1 = g.add(g.multiply_scalar(m, scalar=0.9), g.multiply_scalar(grad, scalar=0.1))
+    v1 = g.add(g.multiply_scalar(v, scalar=0.99), g.multiply_scalar(g.multiply(grad, grad), scalar=0.01))
+    step = g.divide(m1, g.add_scalar(g.sqrt(v1), scalar=1e-8))
+    return (g.subtract(p, g.multiply_scalar(step, scalar=0.1)), m1, v1), {p: 0, m: 1, v: 2}
+
+
+def test_an_optimizers_update_is_one_kernel_that_moves_each_byte_once(rng: np.random.Generator) -> None:
+    g = GraphBuilder()
+    results, updates = adam(g)
+    module = g.build(*results, updates=updates)
+    exe = tcomp.compile(module)
+    (kernel,) = exe.program.kernels
+    assert (
+        kernel.nbytes == 7 * 4 * 33 * 20 and len(exe.program.steps) == 1
+    )  # four arrays read, three written, none copied
+    arrays = [np.abs(rng.standard_normal((33, 20))).astype("float32") for _ in range(4)]
+    want = evaluate(module, arrays, exact=True)
+    got = exe(*arrays)
+    for a, b in zip(got, want):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert got[0] is arrays[0] and got[1] is arrays[2] and got[2] is arrays[3]
+    assert exe.ir("scheduled").count("parallel") <= 1 and exe.ir("scheduled").count("vectorized") == 1
+
+
+def test_groups_join_only_where_no_third_one_comes_between(rng: np.random.Generator) -> None:
+    """x is read by both sums, but the second one needs the product of the first."""
+    g = GraphBuilder()
+    x, y = g.input("x", (24, 24)), g.input("y", (24, 24))
+    first = g.add(x, y)
+    second = g.add(x, g.exp(g.softmax(g.matmul(first, first))))
+    module = g.build(first, second)
+    exe = tcomp.compile(module)
+    assert exe.num_kernels >= 3
+    arrays = [rng.standard_normal((24, 24)).astype("float32") for _ in range(2)]
+    for a, b in zip(exe(*arrays), evaluate(module, arrays, exact=True)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_joined_groups_run_before_what_reads_any_of_their_results(rng: np.random.Generator) -> None:
+    """A reader of the first result stands, in the graph, before the call that joins the kernel."""
+    g = GraphBuilder()
+    x, y = g.input("x", (16, 16)), g.input("y", (16, 16))
+    a = g.exp(x)
+    early = g.matmul(a, y)
+    b = g.multiply(a, g.tanh(y))
+    module = g.build(early, b, a)
+    exe = tcomp.compile(module)
+    assert exe.num_kernels == 2
+    arrays = [rng.standard_normal((16, 16)).astype("float32") for _ in range(2)]
+    for got, want in zip(exe(*arrays), evaluate(module, arrays, exact=True)):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (4, 1, 33), (0, 5), ()])
+def test_several_results_of_odd_shapes(shape: tuple, rng: np.random.Generator) -> None:
+    """A row, a column and a number broadcast beside full operands: one loop nest, whatever the last axis is."""
+    g = GraphBuilder()
+    x = g.input("x", shape)
+    row, number = g.input("row", shape[-1:]), g.input("number", ())
+    a = g.add(x, row)
+    b = g.multiply(g.exp(a), number)
+    module = g.build(b, a, g.maximum(x, row), g.cast(a, dtype="float64"))
+    arrays = [rng.standard_normal(s).astype("float32") for s in (shape, shape[-1:], ())]
+    exe = tcomp.compile(module)
+    assert exe.num_kernels == 1
+    for got, want in zip(exe(*arrays), evaluate(module, arrays, exact=True)):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)

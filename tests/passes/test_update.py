@@ -138,3 +138,22 @@ def test_what_cannot_be_changed_in_place_is_refused_and_left_alone() -> None:
     assert np.array_equal(first, before) and np.array_equal(fixed, before)
     exe(first, second)
     np.testing.assert_allclose(first, before + second)
+
+
+def test_an_old_value_that_another_result_reads_forces_a_copy() -> None:
+    """p's new value leaves the kernel first; q reads the old one, at its own element."""
+    g = GraphBuilder()
+    p, x = g.input("p", (8, 64)), g.input("x", (8, 64))
+    scaled = g.multiply_scalar(p, scalar=0.5)
+    module = g.build(g.add(scaled, x), g.subtract(x, scaled), updates={p: 0})
+    assert tcomp.compile(module).num_kernels == 1
+    assert run(module, arrays((8, 64), (8, 64))) == ()
+
+
+def test_a_new_value_that_another_result_reads_is_written_at_once() -> None:
+    g = GraphBuilder()
+    p, q, x = (g.input(n, (8, 64)) for n in "pqx")
+    new = g.add(g.multiply_scalar(p, scalar=0.5), x)
+    module = g.build(new, g.subtract(q, g.exp(new)), updates={p: 0, q: 1})
+    assert tcomp.compile(module).num_kernels == 1
+    assert set(run(module, arrays((8, 64), (8, 64), (8, 64)))) == {0, 1}

@@ -52,39 +52,63 @@ class ElementwisePlan:
     )
     tile: int = decision("rows of a tile of a transpose", lambda p, t: (4, 8, 16, 32, 64))
     parallel: bool = decision("run rows on all cores", yes_or_no)
+    merge: bool = decision("compute several results of one shape in one loop nest", yes_or_no)
 
 
 def plan(p: Problem, target: CpuTarget) -> ElementwisePlan:
     """The vector width is that of the widest element; a transpose reads whole cache lines."""
     lanes = target.lanes(p.itemsize)
-    return ElementwisePlan(lanes, VECTORS, 2 * lanes, TILE, p.work.is_worth_threads(target))
+    return ElementwisePlan(lanes, VECTORS, 2 * lanes, TILE, p.work.is_worth_threads(target), True)
 
 
 def apply(sch: Schedule, plan: ElementwisePlan) -> None:
     """Everything inlined into the blocks that write outputs; each runs its rows in parallel, its last axis in vectors.
 
     Where every operand has the output's own index, all axes become one loop, so that short rows leave no lanes idle. What is put
-    together from several operands is done one operand after another.
+    together from several operands is done one operand after another. Several results are computed side by side, so that an operand
+    that they share is read once, and what one takes from another is still in a register.
     """
     inline_elementwise(sch)
-    last = final_blocks(sch.func)
-    for name in [b for b in sch.func.blocks if b not in last] + last:
-        for part in _parts(sch, name):
-            outer = _schedule(sch, part, plan)
+    for group in _nests(sch, plan):
+        for part in _parts(sch, group[0]) if len(group) == 1 else [group[0]]:
+            outer = _schedule(sch, [part, *group[1:]], plan)
             if plan.parallel and outer is not None:
                 sch.parallel(outer)
 
 
-def _schedule(sch: Schedule, name: str, plan: ElementwisePlan) -> Var | None:
-    """Vectorize a block; the loop around it, to run in parallel."""
+def _nests(sch: Schedule, plan: ElementwisePlan) -> list[list[str]]:
+    """The blocks, those in one loop nest together, which they share from here on."""
+    last = final_blocks(sch.func)
+    apart = [[b] for b in sch.func.blocks if b not in last] + [[b] for b in last]
+    names = list(sch.func.blocks)
+    if not plan.merge or len(names) < 2 or any(_transposed(sch, b) is not None for b in names if sch.get_loops(b)):
+        return apart
+    nests = [sch.get_loops(b) for b in names]
+    if not nests[0] or any(len(loops) != len(nests[0]) for loops in nests):
+        return apart
+    if all(_is_pointwise(sch, b) for b in names):
+        nests = [[whole] for loops in nests if (whole := fuse_all(sch, loops)) is not None]
+    trial = Schedule(sch.func)
+    for level in zip(*nests):
+        if trial.refusal("merge", *level) is not None:
+            return apart
+        trial.merge(*level)
+    for level in zip(*nests):
+        sch.merge(*level)
+    return [names]
+
+
+def _schedule(sch: Schedule, names: list[str], plan: ElementwisePlan) -> Var | None:
+    """Vectorize blocks that share all their loops; the loop around them, to run in parallel."""
+    name = names[0]
     loops = sch.get_loops(name)
     if not loops:
         return None
-    if _is_pointwise(sch, name):
+    if all(_is_pointwise(sch, b) for b in names):
         whole = fuse_all(sch, loops)
         assert whole is not None
         return _vectors(sch, whole, plan)
-    other = _transposed(sch, name)
+    other = _transposed(sch, name) if len(names) == 1 else None
     if other is not None:
         return _tile_transpose(sch, loops, other, plan)
     extent = sch.get_extent(loops[-1])
