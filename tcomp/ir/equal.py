@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import Any
 
 from .expr import Buffer, Const, Var
-from .graph import Value
+from .graph import Binding, Value
 from .module import IRModule
 from .node import Node
 
@@ -27,7 +27,10 @@ def tokens(x: Any) -> list[Any]:
 
     def fields_of(y: Any) -> None:
         for f in fields(y):
-            if f.init and (f.name != "name" or not isinstance(y, _SKIP_NAME)):
+            is_name = (f.name == "name" and isinstance(y, _SKIP_NAME)) or (
+                f.name == "origin" and isinstance(y, Binding)
+            )
+            if f.init and not is_name:
                 visit(getattr(y, f.name))
 
     def visit(y: Any) -> None:

@@ -77,10 +77,15 @@ class FuncCall(Node):
 
 @identity_node
 class Binding(Node):
-    """results = call."""
+    """results = call.
+
+    Attributes:
+        origin: the node of the source model that the call comes from, by its name there.
+    """
 
     results: tuple[Value, ...] = atom()
     call: OpCall | FuncCall
+    origin: str = ""
 
     @property
     def result(self) -> Value:

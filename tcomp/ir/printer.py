@@ -212,7 +212,8 @@ class Printer:
             args += [self.expr(e) for e in b.call.dims]
         head = b.call.op if isinstance(b.call, OpCall) else f"@{b.call.callee}"
         names = ", ".join(f"{self.name(r)}: {r.type}" for r in b.results)
-        self.emit(1, f"{names} = {head}({', '.join(args)})", b, *b.results)
+        origin = f"  # {printable_name(b.origin)}" if b.origin else ""
+        self.emit(1, f"{names} = {head}({', '.join(args)}){origin}", b, *b.results)
 
     def _operand(self, a: Value | ConstRef) -> str:
         return f"const {a.name}" if isinstance(a, ConstRef) else self.name(a)

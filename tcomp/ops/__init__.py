@@ -2,6 +2,7 @@
 
 from . import (
     attention,
+    composites,
     conv,
     conv_gradient,
     convolutions,
@@ -16,6 +17,7 @@ from . import (
     winograd,
 )
 from .builder import GraphBuilder
+from .composite import composite
 from .registry import OPERATORS, Operator, get, infer
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "GraphBuilder",
     "Operator",
     "attention",
+    "composite",
+    "composites",
     "conv",
     "conv_gradient",
     "convolutions",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class GraphBuilder:
         self.bindings: list[Binding] = []
         self.constants: dict[str, np.ndarray] = {}
         self._known: dict[int, tuple[Any, ConstRef]] = {}
+        self._origin = ""
 
     def input(self, name: str, shape: tuple[int, ...], dtype: Any = "float32") -> Value:
         """A parameter of the function."""
@@ -57,18 +59,31 @@ class GraphBuilder:
         self._known[id(array)] = (array, ref)
         return ref
 
-    def op(self, name: str, *args: Operand, **attrs: Any) -> Value:
-        """A call of an operator.
+    @contextmanager
+    def origin(self, name: str) -> Iterator[None]:
+        """Calls that are made meanwhile come from this node of the source model: errors, `profile` and `explain` say so."""
+        before, self._origin = self._origin, name
+        try:
+            yield
+        except ShapeError as error:
+            raise error.at(name) from error
+        finally:
+            self._origin = before
+
+    def op(self, name: str, *args: Operand, **attrs: Any) -> Any:
+        """A call of an operator: its result, a Value, or a tuple of them where it has several.
 
         Raises:
             UnsupportedError: no such operator. ShapeError: the arguments do not fit.
         """
-        result_type, complete = infer(name, [a.type for a in args], attrs)
-        result = Value(f"{name}{len(self.bindings)}", result_type)
-        self.bindings.append(Binding((result,), OpCall(name, tuple(args), complete)))
-        return result
+        types, complete = infer(name, [a.type for a in args], attrs)
+        base = f"{name}{len(self.bindings)}"
+        names = [base] if len(types) == 1 else [f"{base}_{i}" for i in range(len(types))]
+        results = tuple(map(Value, names, types))
+        self.bindings.append(Binding(results, OpCall(name, tuple(args), complete), self._origin))
+        return results[0] if len(results) == 1 else results
 
-    def __getattr__(self, name: str) -> Callable[..., Value]:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in OPERATORS:
             raise AttributeError(f"GraphBuilder has no operator {name!r}")
         return lambda *args, **attrs: self.op(name, *args, **attrs)

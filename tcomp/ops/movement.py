@@ -16,7 +16,7 @@ from ..ir.graph import TensorType
 from ..ir.query import all_of
 from ..ir.stmt import Attrs
 from .common import element, normal_axis, same_dtype, same_extent, whole_scalar
-from .registry import Operator, mismatch, register
+from .registry import Operator, as_tuple, mismatch, register
 
 
 def _infer_reshape(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -146,6 +146,52 @@ def _concat(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tens
 
 register(
     Operator("concat", _infer_concat, _concat, lambda *xs, axis: np.concatenate(xs, axis), "injective", None, {"axis": 0},
+             lambda args, out, attrs: 0)
+)  # fmt: skip
+
+
+def _sections(t: TensorType, attrs: Attrs) -> tuple[int, list[tuple[int, int]]]:
+    """The axis, and where each part of it begins and ends.
+
+    Raises:
+        ShapeError: the parts are not the axis.
+    """
+    axis = normal_axis("split", attrs["axis"], t.ndim)
+    sizes = attrs["sections"]
+    if isinstance(sizes, int) or any(not isinstance(s, int) or s < 0 for s in sizes) or sum(sizes) != t.shape[axis]:
+        raise mismatch("split", f"sections {sizes!r} do not add up to the extent of axis {axis}", t)
+    ends = list(accumulate(sizes))
+    return axis, [(end - size, end) for size, end in zip(sizes, ends)]
+
+
+def _infer_split(args: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    (t,) = args
+    axis, parts = _sections(t, attrs)
+    if not parts:
+        raise mismatch("split", "there is no section", t)
+    return tuple(TensorType((*t.shape[:axis], b - a, *t.shape[axis + 1 :]), t.dtype) for a, b in parts)
+
+
+def _split(args: Sequence[te.Tensor], attrs: Attrs, out: Any) -> tuple[te.Tensor, ...]:
+    (x,) = args
+    types = as_tuple(out)
+    axis, parts = _sections(TensorType(tuple(e.value for e in x.shape), x.dtype), attrs)
+
+    def part(start: int, t: TensorType) -> te.Tensor:
+        tensor: te.Tensor = te.compute(
+            t.shape, lambda *i: x[tuple(v + start if d == axis else v for d, v in enumerate(i))], name="split"
+        )
+        return tensor
+
+    return tuple(part(start, t) for (start, _), t in zip(parts, types))
+
+
+def _split_reference(x: Any, sections: Sequence[int], axis: int) -> tuple[Any, ...]:
+    return tuple(np.split(x, list(accumulate(sections))[:-1], axis))
+
+
+register(
+    Operator("split", _infer_split, _split, _split_reference, "injective", 1, {"sections": ..., "axis": 0},
              lambda args, out, attrs: 0)
 )  # fmt: skip
 

@@ -12,12 +12,12 @@ from ..ir.graph import ConstRef, FuncCall, Function, OpCall, Operand, Value
 from ..ir.interp import run
 from ..ir.module import IRModule
 from ..ir.primfunc import PrimFunc
-from .registry import get
+from .registry import as_tuple, get
 
 
-def evaluate_call(call: OpCall, args: Sequence[Any]) -> Any:
-    """One operator on arrays."""
-    return get(call.op).reference(*args, **call.attrs)
+def evaluate_call(call: OpCall, args: Sequence[Any]) -> tuple[Any, ...]:
+    """The results of one operator on arrays."""
+    return as_tuple(get(call.op).reference(*args, **call.attrs))
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
             if isinstance(b.call, FuncCall):
                 results = evaluate(module, args, exact, b.call.callee)
             else:
-                results = [_call(b.call, args, exact)]
+                results = list(_call(b.call, args, exact))
             values.update(zip(b.results, results))
     return [np.asarray(operand(r)) for r in func.results]
 
@@ -65,9 +65,9 @@ def _run_kernel(func: PrimFunc, inputs: Sequence[Any]) -> list[np.ndarray]:
     return run(func, arrays, sizes)
 
 
-def _call(call: OpCall, args: Sequence[Any], exact: bool) -> Any:
+def _call(call: OpCall, args: Sequence[Any], exact: bool) -> tuple[Any, ...]:
     if exact and call.op == "cast":
         target = call.attrs["dtype"]
         if "float" in str(target):
-            return args[0].astype(np.float64)
+            return (args[0].astype(np.float64),)
     return evaluate_call(call, args)

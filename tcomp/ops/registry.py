@@ -7,24 +7,28 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import ShapeError, UnsupportedError
-from ..ir.graph import TensorType
+from ..ir.graph import Operand, TensorType
 from ..ir.stmt import Attrs
 from ..te import Tensor
 
-FusionKind = Literal["elementwise", "injective", "reduction", "anchor", "rows", "source", "view"]
+FusionKind = Literal["elementwise", "injective", "reduction", "anchor", "rows", "source", "view", "composite"]
 """How an operator fuses.
 
 elementwise: each output element needs the elements at its own (broadcast) position; injective: it needs one element of
 each input, somewhere; reduction: a sum or the like over axes; anchor: matmul, convolution, pooling: keeps elementwise
 followers in its write-back; rows: several reductions over the same rows (softmax, layer norm); source: made of
 next to nothing, at a price (random numbers): joins elementwise calls, but no product or reduction; view: the same bytes
-under another shape, never a kernel.
+under another shape, never a kernel; composite: made of other operators, expanded before all else.
 """
+
+Types = TensorType | tuple[TensorType, ...]
+"""The type of a call's result, or those of several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One operator.
+    """One operator. Where it has several results, their types, tensors and arrays are tuples; those of an elementwise one have one
+    shape.
 
     Attributes:
         infer: (argument types, attributes) -> result type; raises ShapeError.
@@ -32,17 +36,19 @@ class Operator:
         reference: (arrays, attributes) -> array, in NumPy, in the arrays' dtype.
         arity: number of arguments; None for any number above 0.
         defaults: attributes and their default values; a `...` has no default.
-        flops: (argument types, result type, attributes) -> floating-point operations.
+        flops: (argument types, type of the first result, attributes) -> floating-point operations.
+        expand: of a composite: (builder, operands, attributes) -> its results.
     """
 
     name: str
-    infer: Callable[[Sequence[TensorType], Attrs], TensorType]
-    compute: Callable[[Sequence[Tensor], Attrs, TensorType], Tensor]
+    infer: Callable[[Sequence[TensorType], Attrs], Any]
+    compute: Callable[[Sequence[Tensor], Attrs, Any], Any]
     reference: Callable[..., Any]
     kind: FusionKind
     arity: int | None = 1
     defaults: Mapping[str, Any] = field(default_factory=dict)
     flops: Callable[[Sequence[TensorType], TensorType, Attrs], int] = lambda args, out, attrs: out.size
+    expand: Callable[[Any, Sequence[Operand], Attrs], Any] | None = None
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -84,8 +90,8 @@ def attributes(op: Operator, given: Mapping[str, Any]) -> Attrs:
     return Attrs.of({k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()})
 
 
-def infer(name: str, args: Sequence[TensorType], given: Mapping[str, Any]) -> tuple[TensorType, Attrs]:
-    """The result type and the complete attributes of a call.
+def infer(name: str, args: Sequence[TensorType], given: Mapping[str, Any]) -> tuple[tuple[TensorType, ...], Attrs]:
+    """The result types and the complete attributes of a call.
 
     Raises:
         UnsupportedError: no such operator. ShapeError: the arguments do not fit.
@@ -94,7 +100,12 @@ def infer(name: str, args: Sequence[TensorType], given: Mapping[str, Any]) -> tu
     if (op.arity is not None and len(args) != op.arity) or not args:
         raise ShapeError(f"{name} takes {op.arity or 'one or more'} arguments, got {len(args)}")
     attrs = attributes(op, given)
-    return op.infer(args, attrs), attrs
+    return as_tuple(op.infer(args, attrs)), attrs
+
+
+def as_tuple(x: Any) -> tuple[Any, ...]:
+    """The results of an operator, be it one or several."""
+    return x if isinstance(x, tuple) else (x,)
 
 
 def mismatch(name: str, why: str, *args: TensorType, hint: str = "") -> ShapeError:

@@ -49,7 +49,7 @@ def run_kernels(module: IRModule, inputs: list[Any], kernels: Mapping[str, PrimF
             assert isinstance(f, PrimFunc)
             values.update(zip(b.results, run(f, args)))
         else:
-            values[b.result] = evaluate_call(b.call, args)
+            values.update(zip(b.results, evaluate_call(b.call, args)))
     return [values[r] if isinstance(r, Value) else module.constants[r.name] for r in main.results]
 
 

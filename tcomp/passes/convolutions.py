@@ -7,16 +7,15 @@ import numpy as np
 from ..ir.graph import OpCall, Operand, TensorType
 from ..ops.convolutions import LAYOUTS, each
 from ..ops.transposed import transposed_settings
-from .rewriter import Rewriter
+from .rewriter import Rewriter, rule
 
 STAYS = 1 << 20
 """Bytes that L2 keeps while a kernel passes over them."""
 
 
+@rule("conv1d")
 def conv1d_to_conv2d(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """A convolution along a line is one over images of one row."""
-    if call.op != "conv1d":
-        return None
     x, w = call.args
     is_last, kernel_last = call.attrs["layout"] == "NWC", call.attrs["kernel_layout"] == "WIO"
     n, a, b = x.type.shape
@@ -31,9 +30,10 @@ def conv1d_to_conv2d(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | 
     return g.op("reshape", y, shape=type_.shape)
 
 
+@rule("conv3d")
 def volumes_to_ndhwc(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Convolutions of three dimensions run with channels innermost, as those of images do."""
-    if call.op != "conv3d" or (call.attrs["layout"], call.attrs["kernel_layout"]) == (LAYOUTS[3][1], LAYOUTS[3][3]):
+    if (call.attrs["layout"], call.attrs["kernel_layout"]) == (LAYOUTS[3][1], LAYOUTS[3][3]):
         return None
     x, w = call.args
     changes = {"layout": "NDHWC", "kernel_layout": "DHWIO"}
@@ -44,10 +44,9 @@ def volumes_to_ndhwc(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | 
     return g.op("transpose", g.again(call, volume, kernel, **changes), axes=(0, 4, 1, 2, 3))
 
 
+@rule("conv2d_transpose", groups=1, layout="NHWC")
 def transposed_conv_to_phases(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """A transposed convolution with stride s is s * s plain ones, each with every s-th tap of the kernel, interleaved."""
-    if call.op != "conv2d_transpose" or call.attrs["groups"] != 1 or call.attrs["layout"] != "NHWC":
-        return None
     x, w = call.args
     stride, padding, _, dilation = transposed_settings(call.attrs)
     if dilation != (1, 1) or not all(type_.shape):
@@ -66,10 +65,11 @@ def transposed_conv_to_phases(g: Rewriter, call: OpCall, type_: TensorType) -> O
     return g.op("slice", full, begin=(0, top, left, 0), end=(n, top + h, left + width, o))
 
 
+@rule("conv_backward_weight", parts=1)
 def kernel_gradient_by_parts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """The gradient of a kernel by many images is that by a few at a time, summed up: each tile of it passes over all of them, and
     those few stay in L2 meanwhile."""
-    if call.op != "conv_backward_weight" or call.attrs["parts"] > 1 or not isinstance(call.args[0].type.shape[0], int):
+    if not isinstance(call.args[0].type.shape[0], int):
         return None
     images = call.args[0].type.shape[0]
     nbytes = sum(a.type.size * a.type.dtype.itemsize for a in call.args)

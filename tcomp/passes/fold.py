@@ -11,17 +11,21 @@ from ..ir.graph import Binding, ConstRef, FuncCall, OpCall, Operand, TensorType,
 from ..ir.module import IRModule
 from ..ir.node import with_fields
 from ..ops.reference import evaluate_call
-from .rewriter import Rewriter
+from ..ops.registry import as_tuple
+from .rewriter import Rewriter, rule
 
 
-def fold_constant(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+@rule()
+def fold_constant(g: Rewriter, call: OpCall, type_: TensorType) -> Any:
     """A call whose arguments are all constants is computed now, by the operator's NumPy reference."""
     arrays = [g.array(a) for a in call.args]
-    if any(a is None for a in arrays) or type_.nbytes > FoldConstants.max_bytes:
+    types = as_tuple(type_)
+    if any(a is None for a in arrays) or sum(t.nbytes for t in types) > FoldConstants.max_bytes:
         return None
     with np.errstate(all="ignore"):
-        value = np.asarray(evaluate_call(call, arrays)).astype(type_.dtype.numpy, copy=False)
-    return g.constant(value, f"{call.args[0].name}_{call.op}")
+        values = [np.asarray(v).astype(t.dtype.numpy, copy=False) for v, t in zip(evaluate_call(call, arrays), types)]
+    made = tuple(g.constant(v, f"{call.args[0].name}_{call.op}") for v in values)
+    return made[0] if len(made) == 1 else made
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class EliminateCommonSubexpressions:
     def run(self, module: IRModule) -> IRModule:
         main = module.main
         mapping: dict[Operand, Operand] = {}
-        seen: dict[Any, Value] = {}
+        seen: dict[Any, tuple[Value, ...]] = {}
         kept: list[Binding] = []
         for b in main.bindings:
             args = tuple(mapping.get(a, a) for a in b.call.args)
@@ -86,9 +90,9 @@ class EliminateCommonSubexpressions:
                 continue
             key = (b.call.op, args, b.call.attrs)
             if key in seen:
-                mapping[b.result] = seen[key]
+                mapping.update(zip(b.results, seen[key]))
                 continue
-            seen[key] = b.result
+            seen[key] = b.results
             same = all(x is y for x, y in zip(args, b.call.args))
             kept.append(b if same else with_fields(b, call=with_fields(b.call, args=args)))
         if not mapping:

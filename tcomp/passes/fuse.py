@@ -142,6 +142,8 @@ class _Grouping:
         if any(_kind(b) not in follows for b in path):
             return False
         if kind in _HEAVY:
+            if len(start.results) > 1:
+                return False  # it has no single write-back
             same = all(b.result.type.shape == start.result.type.shape for b in (*path, end))
             return end_kind == "elementwise" and same
         if end_kind == "reduction":
@@ -149,6 +151,8 @@ class _Grouping:
         if end_kind not in follows:
             return False
         own_heavy, end_heavy = self.groups[start].top().heavy, self.groups[end].top().heavy
+        if any(h is not None and len(h.results) > 1 for h in (own_heavy, end_heavy)):
+            return False
         if own_heavy is not None:
             # the write-back that the call stands in has one shape
             return all(b.result.type.shape == own_heavy.result.type.shape for b in (*path, end))
@@ -246,7 +250,8 @@ def _outline(module: IRModule, groups: list[list[Binding]]) -> IRModule:
         if key not in known:
             known[key] = unique_name("_".join(b.call.op for b in members)[:48], taken)
             functions[known[key]] = with_fields(f, name=known[key])
-        calls.append(Binding(results, FuncCall(known[key], args)))
+        origins = ", ".join(dict.fromkeys(b.origin for b in members if b.origin))
+        calls.append(Binding(results, FuncCall(known[key], args), origins))
     new_main = with_fields(main, bindings=tuple(calls))
     return with_fields(module, functions={module.entry: new_main, **functions})
 
@@ -271,10 +276,10 @@ def _as_function(
                 mapping[a] = Value(f"p{len(mapping)}", a.type)
     bindings = []
     for b in members:
-        result = Value(b.result.name, b.result.type)
+        made = tuple(Value(r.name, r.type) for r in b.results)
         args = tuple(mapping[a] for a in b.call.args)
-        mapping[b.result] = result
-        bindings.append(Binding((result,), with_fields(b.call, args=args)))
+        mapping.update(zip(b.results, made))
+        bindings.append(Binding(made, with_fields(b.call, args=args), b.origin))
     results = tuple(r for b in members for r in b.results if r in outside)
     params = tuple(v for a, v in mapping.items() if a not in inner)
     f = Function("", params, tuple(bindings), tuple(mapping[r] for r in results))

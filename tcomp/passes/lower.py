@@ -11,7 +11,7 @@ from ..ir.module import IRModule
 from ..ir.node import with_fields
 from ..ir.primfunc import PrimFunc
 from ..ir.stmt import Attrs
-from ..ops.registry import get
+from ..ops.registry import as_tuple, get
 
 
 def lower_function(f: Function) -> PrimFunc:
@@ -25,7 +25,9 @@ def lower_function(f: Function) -> PrimFunc:
     for b in f.bindings:
         assert isinstance(b.call, OpCall)
         op = get(b.call.op)
-        tensors[b.result] = op.compute([tensors[a] for a in b.call.args], b.call.attrs, b.result.type)
+        types = b.result.type if len(b.results) == 1 else tuple(r.type for r in b.results)
+        made = as_tuple(op.compute([tensors[a] for a in b.call.args], b.call.attrs, types))
+        tensors.update(zip(b.results, made))
         exact = exact or op.kind == "anchor"
         flops += op.flops([a.type for a in b.call.args], b.result.type, b.call.attrs)
     moved = sum(v.type.nbytes for v in (*f.params, *f.results))

@@ -12,7 +12,7 @@ from ..ir.module import IRModule
 from ..ops.common import pair
 from ..ops.conv import padding_of
 from .fold import EliminateDeadCode, fold_constant
-from .rewriter import Rewriter
+from .rewriter import Rewriter, Rule
 
 MAX_GROUPS = 8
 """Groups of a convolution up to which each may become a kernel of its own."""
@@ -60,13 +60,14 @@ class PackWeights:
     layout: LayoutPolicy
 
     def run(self, module: IRModule) -> IRModule:
-        new = Rewriter(module, (fold_constant, self.pack)).run()
+        packing = Rule("pack", self.pack, frozenset({"attention", "matmul", "conv2d"}))
+        new = Rewriter(module, (fold_constant, packing)).run()
         return module if new is module else EliminateDeadCode().run(new)
 
     def pack(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         if call.op == "attention":
             return self.pack_keys(g, call, type_)
-        if call.op not in ("matmul", "conv2d") or g.array(call.args[0]) is not None:
+        if g.array(call.args[0]) is not None:
             return None
         if not all(a.type.size for a in call.args) or not type_.size:
             return None

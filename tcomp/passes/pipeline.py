@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Pipeline
+from .expand import ExpandComposites
 from .fold import EliminateCommonSubexpressions, EliminateDeadCode, FoldConstants
 from .fuse import FuseOps, Store
 from .lower import LowerToPrimFuncs
@@ -12,6 +13,7 @@ from .update import PlaceUpdates
 
 GRAPH = Pipeline(
     (
+        ExpandComposites(),
         FoldConstants(),
         Canonicalize(),
         SimplifyAlgebra(),

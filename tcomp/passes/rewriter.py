@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,47 @@ from ..ir.graph import Binding, ConstRef, FuncCall, OpCall, Operand, TensorType,
 from ..ir.module import IRModule
 from ..ir.names import unique_name
 from ..ir.node import with_fields
-from ..ops.registry import infer
+from ..ops.registry import as_tuple, get, infer
 
-Rule = Callable[["Rewriter", OpCall, TensorType], "Operand | None"]
-"""(rewriter, call with new operands, result type) -> an operand of equal value, or None to keep the call."""
+Apply = Callable[["Rewriter", OpCall, TensorType], "Operand | None"]
+"""(rewriter, call with new operands, result type) -> an operand of equal value, or None to keep the call. For a call of several results,
+the type and what is returned are tuples."""
 
-_MAX_STEPS = 64
+DEEPEST = 60
+"""Rewrites one inside another: more are rules that undo each other."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rewrite, and the calls that it looks at.
+
+    Attributes:
+        ops, kinds: by operator or by fusion kind; where neither is given, every call.
+        attrs: values that attributes of the call must have.
+    """
+
+    name: str
+    apply: Apply
+    ops: frozenset[str] = frozenset()
+    kinds: frozenset[str] = frozenset()
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    def looks_at(self, op: str) -> bool:
+        return not (self.ops or self.kinds) or op in self.ops or get(op).kind in self.kinds
+
+    def __call__(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+        if any(call.attrs.get(k) != v for k, v in self.attrs.items()):
+            return None
+        return self.apply(g, call, type_)
+
+
+def rule(*ops: str, kinds: Sequence[str] = (), **attrs: Any) -> Callable[[Apply], Rule]:
+    """Decorator: a function is the rewrite of these operators' calls, where their attributes have these values."""
+    return lambda f: Rule(f.__name__, f, frozenset(ops), frozenset(kinds), attrs)
 
 
 class Rewriter:
-    """Rebuilds a function binding by binding, offering each call to the rules until none applies.
+    """Rebuilds a function binding by binding, offering each call to the rules for its operator until none applies.
 
     Rules look at the new graph: `definition` gives the call behind an operand, `array` the contents of a constant.
     """
@@ -33,13 +65,23 @@ class Rewriter:
         self.rules = rules
         self.constants = dict(module.constants)
         self.bindings: list[Binding] = []
+        self.fired: list[str] = []
+        self._by_operator: dict[str, tuple[Rule, ...]] = {}
         self._calls: dict[Value, OpCall] = {}
         self._uses: Counter[Value] = Counter()
-        self._array_refs: dict[int, ConstRef] = {}
-        self.changed = False
+        self._active: list[str] = []
+        self._origin = ""
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.fired)
 
     def run(self) -> IRModule:
-        """The module with its entry rewritten; the same module where no rule applied."""
+        """The module with its entry rewritten; the same module where no rule applied.
+
+        Raises:
+            InternalError: rules undo each other without end; the message names them.
+        """
         main = self.module.main
         old_uses: Counter[Operand] = Counter(a for b in main.bindings for a in b.call.args)
         old_uses.update(main.results)
@@ -53,38 +95,58 @@ class Rewriter:
             if isinstance(b.call, FuncCall):
                 self.bindings.append(with_fields(b, call=with_fields(b.call, args=args)))
                 continue
-            new = self._emit(OpCall(b.call.op, args, b.call.attrs), b.result.type, b.result.name)
-            mapping[b.result] = new
-            if isinstance(new, Value):
-                self._uses[new] += old_uses[b.result]
+            self._origin = b.origin
+            new = self._emit(OpCall(b.call.op, args, b.call.attrs), tuple(r.type for r in b.results), b.results)
+            for old, n in zip(b.results, new):
+                mapping[old] = n
+                if isinstance(n, Value):
+                    self._uses[n] += old_uses[old]
         if not self.changed:
             return self.module
         results = tuple(operand(r) for r in main.results)
         return self.module.with_main(with_fields(main, bindings=tuple(self.bindings), results=results), self.constants)
 
-    def _emit(self, call: OpCall, type_: TensorType, name: str) -> Operand:
-        for _ in range(_MAX_STEPS):
-            for rule in self.rules:
-                new = rule(self, call, type_)
-                if new is not None:
-                    if new.type.shape != type_.shape or new.type.dtype != type_.dtype:
-                        raise InternalError(f"a rule turned a {type_} into a {new.type}", why=f"in {call.op}")
-                    self.changed = True
-                    return new
-            break
-        result = Value(name, type_)
-        self.bindings.append(Binding((result,), call))
-        self._calls[result] = call
-        return result
+    def _emit(self, call: OpCall, types: tuple[TensorType, ...], named: Sequence[Value]) -> tuple[Operand, ...]:
+        rules = self._by_operator.get(call.op)
+        if rules is None:
+            rules = self._by_operator[call.op] = tuple(r for r in self.rules if r.looks_at(call.op))
+        for rule in rules:
+            if len(self._active) > DEEPEST:
+                names = ", ".join(dict.fromkeys(self._active[-DEEPEST // 2 :]))
+                raise InternalError(f"the rules {names} undo each other", why=f"at a call of {call.op}")
+            self._active.append(rule.name)
+            fired, made = len(self.fired), len(self.bindings)
+            found = rule(self, call, types[0] if len(types) == 1 else types)
+            self._active.pop()
+            if found is None:  # what it tried leaves nothing behind
+                del self.fired[fired:], self.bindings[made:]
+                continue
+            new = as_tuple(found)
+            if [(n.type.shape, n.type.dtype) for n in new] != [(t.shape, t.dtype) for t in types]:
+                given, wanted = (", ".join(map(str, ts)) for ts in ([n.type for n in new], types))
+                raise InternalError(f"rule {rule.name} turned {wanted} into {given}", why=f"in {call.op}")
+            self.fired.append(rule.name)
+            return new
+        results = tuple(Value(v.name, t) for v, t in zip(named, types))
+        self.bindings.append(Binding(results, call, self._origin))
+        self._calls.update(dict.fromkeys(results, call))
+        return results
 
     # what rules may use
 
-    def op(self, name: str, *args: Operand, **attrs: Any) -> Operand:
-        """A new call, itself offered to the rules."""
-        type_, complete = infer(name, [a.type for a in args], attrs)
-        return self._emit(OpCall(name, tuple(args), complete), type_, name)
+    def op(self, name: str, *args: Operand, **attrs: Any) -> Any:
+        """A new call, itself offered to the rules: its result, or a tuple of several."""
+        types, complete = infer(name, [a.type for a in args], attrs)
+        new = self._emit(OpCall(name, tuple(args), complete), types, [Value(name, t) for t in types])
+        return new[0] if len(new) == 1 else new
 
-    def again(self, call: OpCall, *args: Operand, **changes: Any) -> Operand:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        get(name)
+        return lambda *args, **attrs: self.op(name, *args, **attrs)
+
+    def again(self, call: OpCall, *args: Operand, **changes: Any) -> Any:
         """The same operator on other arguments, or with other attributes."""
         return self.op(call.op, *args, **{**call.attrs, **changes})
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..errors import InternalError
 from ..ir.graph import OpCall, Operand, TensorType
 from ..ir.module import IRModule
 from ..ops.common import pair
@@ -14,19 +15,19 @@ from ..ops.conv import padding_of
 from ..ops.registry import get
 from .convolutions import conv1d_to_conv2d, kernel_gradient_by_parts, transposed_conv_to_phases, volumes_to_ndhwc
 from .fold import EliminateDeadCode, fold_constant
-from .rewriter import Rewriter
+from .rewriter import Rewriter, Rule, rule
 
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
-_MAX_ROUNDS = 8
+MAX_ROUNDS = 8
+"""Rounds of rewriting that every graph may take, besides one for each of its calls."""
 
 
 # canonical forms
 
 
+@rule("linear")
 def linear_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """linear(x, w, b) = x @ w^T + b; the transposed weight folds."""
-    if call.op != "linear":
-        return None
     x, w, *bias = call.args
     if x.type.ndim < 2:
         return None
@@ -34,9 +35,10 @@ def linear_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | 
     return g.op("add", y, bias[0]) if bias else y
 
 
+@rule("matmul")
 def transposes_apart(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Transposed operands of a product are transposes of their own: they fold into constants, cancel, or join the packing later."""
-    if call.op != "matmul" or not any(call.attrs["transposed"]):
+    if not any(call.attrs["transposed"]):
         return None
     args = [
         g.op("transpose", a, axes=(*range(a.type.ndim - 2), a.type.ndim - 1, a.type.ndim - 2)) if swap else a
@@ -45,9 +47,10 @@ def transposes_apart(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | 
     return g.again(call, *args, transposed=(False, False))
 
 
+@rule("batch_norm")
 def batch_norm_to_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Batch normalisation with known statistics is a scale and a shift."""
-    if call.op != "batch_norm" or not _keeps_precision(type_):
+    if not _keeps_precision(type_):
         return None
     arrays = [g.array(a) for a in call.args[1:]]
     if any(a is None for a in arrays):
@@ -61,10 +64,9 @@ def batch_norm_to_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand
     return g.op("add", scaled, g.constant((bias - mean * scale).reshape(shape).astype(kind), "bn_shift"))
 
 
+@rule(layout="NCHW")
 def images_to_nhwc(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Convolutions and pooling run with channels innermost, where they vectorize; the transposes cancel between layers."""
-    if call.attrs.get("layout") != "NCHW":
-        return None
     x, *rest = call.args
     image = g.op("transpose", x, axes=_TO_NHWC)
     changes: dict[str, Any] = {"layout": "NHWC"}
@@ -75,10 +77,9 @@ def images_to_nhwc(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | No
     return g.op("transpose", g.again(call, image, *rest, **changes), axes=_TO_NCHW)
 
 
+@rule("conv2d", layout="NHWC", kernel_layout="HWIO")
 def pointwise_conv_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """A 1 x 1 convolution is a product of the pixels (those that the stride picks), as rows, and the weights."""
-    if call.op != "conv2d" or call.attrs["layout"] != "NHWC" or call.attrs["kernel_layout"] != "HWIO":
-        return None
     x, w = call.args
     if w.type.shape[:2] != (1, 1) or call.attrs["groups"] != 1:
         return None
@@ -90,24 +91,26 @@ def pointwise_conv_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Op
     return g.op("matmul", x, g.op("reshape", w, shape=w.type.shape[2:]))
 
 
+@rule("matmul")
 def matmul_of_rows(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """All rows of a stack times one matrix are one product."""
-    if call.op != "matmul" or call.args[0].type.ndim < 3 or call.args[1].type.ndim != 2:
+    if call.args[0].type.ndim < 3 or call.args[1].type.ndim != 2:
         return None
     x, w = call.args
     rows = g.op("reshape", x, shape=(type_.size // type_.shape[-1] if type_.size else 0, x.type.shape[-1]))
     return g.op("reshape", g.again(call, rows, w), shape=type_.shape)
 
 
+@rule("conv2d", layout="NHWC", kernel_layout="OIHW")
 def kernel_to_hwio(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-    if call.op != "conv2d" or call.attrs["layout"] != "NHWC" or call.attrs["kernel_layout"] == "HWIO":
-        return None
+    """Kernels with output channels innermost, as they are packed; constant ones are turned when compiling."""
     return g.again(call, call.args[0], g.op("transpose", call.args[1], axes=(2, 3, 1, 0)), kernel_layout="HWIO")
 
 
 # movement
 
 
+@rule("reshape", "broadcast_to", "concat", "cast", "slice", "pad", "transpose")
 def simplify_movement(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Movements that do nothing vanish, and those of movements merge."""
     if len(call.args) != 1:
@@ -140,9 +143,10 @@ def _transpose(g: Rewriter, axes: tuple[int, ...], x: Operand, type_: TensorType
     return None
 
 
+@rule(kinds=("elementwise",))
 def sink_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """f(transpose(x)) = transpose(f(x)) for elementwise f, so that transposes meet and cancel."""
-    if get(call.op).kind != "elementwise" or call.op == "batch_norm":
+    if call.op == "batch_norm":
         return None
     axes = None
     for a in call.args:
@@ -171,12 +175,13 @@ def _untransposed(g: Rewriter, a: Operand, axes: tuple[int, ...], type_: TensorT
     return g.op("transpose", full, axes=tuple(int(i) for i in np.argsort(axes)))
 
 
+@rule(kinds=("elementwise",))
 def sink_reshape(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """f(reshape(x)) = reshape(f(x)) for elementwise f, so that what follows a product joins its kernel.
 
     Other arguments are reshaped instead; never one that pulls as much the other way, or the two would take turns forever.
     """
-    if get(call.op).kind != "elementwise" or call.op == "batch_norm":
+    if call.op == "batch_norm":
         return None
     for a in call.args:
         inner = g.definition(a, "reshape") if a.type.shape == type_.shape else None
@@ -216,10 +221,9 @@ def _reshaped(g: Rewriter, a: Operand, shape: tuple[int, ...], type_: TensorType
     return None
 
 
+@rule(kinds=("reduction",), keepdims=False)
 def reduce_of_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """A reduction over transposed axes is one over the axes themselves, where the remaining axes keep their order."""
-    if get(call.op).kind != "reduction" or call.attrs["keepdims"]:
-        return None
     inner = g.definition(call.args[0], "transpose")
     if inner is None:
         return None
@@ -238,6 +242,7 @@ def reduce_of_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand
 _NEUTRAL = {("multiply_scalar", 1), ("divide_scalar", 1), ("power_scalar", 1)}
 
 
+@rule("multiply_scalar", "divide_scalar", "power_scalar", "negative", "logical_not", "relu", "abs", "where", "multiply")
 def simplify_arithmetic(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Identities that hold for every value, NaN and signed zero included."""
     if (call.op, call.attrs.get("scalar")) in _NEUTRAL:
@@ -257,10 +262,11 @@ def simplify_arithmetic(g: Rewriter, call: OpCall, type_: TensorType) -> Operand
     return None
 
 
+@rule("add")
 def join_products(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """a @ b + c @ d = [a c] @ [b; d], where c @ d sums up so few elements that reading and writing results would take most of its
     time: the gradient of a weight that is used in every step of a sequence becomes one product."""
-    if call.op != "add" or type_.ndim != 2:
+    if type_.ndim != 2:
         return None
     products = [g.definition(a, "matmul") for a in call.args]
     if any(p is None or p.args[0].type.ndim != 2 or p.attrs["panel"] or p.attrs["out_dtype"] for p in products):
@@ -289,10 +295,9 @@ def _joined(g: Rewriter, parts: list[Operand], axis: int) -> Operand:
 # scales into weights
 
 
+@rule("multiply")
 def fold_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """A constant factor for each output channel goes into the constant weight of the product before it."""
-    if call.op != "multiply":
-        return None
     for y, c in (call.args, call.args[::-1]):
         factor = g.array(c)
         if factor is None or y.type.shape != type_.shape or not _is_last_axis(factor.shape):
@@ -325,9 +330,10 @@ def _is_last_axis(shape: tuple[int, ...]) -> bool:
     return all(s == 1 for s in shape[:-1])
 
 
+@rule("add")
 def merge_shifts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """(x + a) + b = x + (a + b) for constants a and b."""
-    if call.op != "add" or not (_keeps_precision(type_) or type_.dtype.is_int):
+    if not (_keeps_precision(type_) or type_.dtype.is_int):
         return None
     for y, b in (call.args, call.args[::-1]):
         inner = g.definition(y, "add") if g.array(b) is not None else None
@@ -357,13 +363,19 @@ ARITHMETIC = (simplify_arithmetic, join_products)
 SCALES = (fold_scale, merge_shifts)
 
 
-def _until_stable(module: IRModule, rules: tuple[Any, ...]) -> IRModule:
-    for _ in range(_MAX_ROUNDS):
-        new = Rewriter(module, rules).run()
+def _until_stable(module: IRModule, rules: tuple[Rule, ...]) -> IRModule:
+    """Rewrite again and again until no rule applies any more.
+
+    Raises:
+        InternalError: they never stop; the message names those that were still at it.
+    """
+    for _ in range(MAX_ROUNDS + module.main.num_calls):
+        rewriter = Rewriter(module, rules)
+        new = rewriter.run()
         if new is module:
-            break
+            return module
         module = EliminateDeadCode().run(new)  # what rules left behind must not count as a use
-    return module
+    raise InternalError(f"the rules {', '.join(dict.fromkeys(rewriter.fired))} never come to an end")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from tcomp.ir.graph import OpCall, Operand, TensorType
 from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
 from tcomp.passes import GRAPH
-from tcomp.passes.rewriter import Rewriter
+from tcomp.passes.rewriter import Rewriter, rule
 from tcomp.tools.graph_fuzz import differs, random_graph, run_graph, verdicts
 
 
@@ -35,10 +35,9 @@ def test_the_graphs_cover_operators_and_dtypes() -> None:
     assert not missing and len(kinds) == 13
 
 
+@rule("multiply")
 def careless_fold(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """The factor goes into the weight, whatever the weight can hold."""
-    if call.op != "multiply":
-        return None
     y, factor = call.args[0], g.array(call.args[1])
     inner = g.definition(y, "matmul")
     weight = g.array(inner.args[1]) if inner is not None else None
