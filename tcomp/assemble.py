@@ -71,9 +71,8 @@ def _steps(lowered: IRModule, plan: MemoryPlan, kernels: Mapping[str, Kernel]) -
         pointers = tuple(argument(x) for x in (*b.call.args, *b.results))
         extents = tuple(Argument("dims", main.dims.index(_plain_dim(e, b.call.callee))) for e in b.call.dims)
         work = kernel.func.attrs
-        steps.append(
-            Launch(b.call.callee, kernel.symbol, pointers + extents, work.get("flops", 0), work.get("bytes", 0))
-        )
+        flops, nbytes = work.get("flops", 0), work.get("bytes", 0)
+        steps.append(Launch(b.call.callee, kernel.symbol, pointers + extents, flops, nbytes, b.origin))
     for source, i, nbytes in plan.copies:
         steps.append(Copy(_argument(source, count), Argument("args", count + i), nbytes))
     return tuple(steps)

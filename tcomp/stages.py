@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .codegen.build import Kernel
 from .errors import TcompError
+from .ir.graph import FuncCall
 from .ir.module import IRModule
 from .ir.printer import text
 
@@ -39,4 +40,10 @@ class Stages:
             module = self.modules[stage]
             return text(module.functions[kernel] if kernel and stage == "fused" else module)
         chosen = [self.kernels[kernel]] if kernel else list(self.kernels.values())
-        return "\n\n".join(of_kernels[stage](k) for k in chosen)
+        return "\n\n".join(of_kernels[stage](k) + (self._origins(k) if stage == "explain" else "") for k in chosen)
+
+    def _origins(self, k: Kernel) -> str:
+        """The nodes of the source model that a kernel computes, a line for each call of it."""
+        calls = (b for b in self.modules["fused"].main.bindings if isinstance(b.call, FuncCall))
+        found = dict.fromkeys(b.origin for b in calls if b.call.callee == k.func.name and b.origin)
+        return "".join(f"\ncomputes {origin}" for origin in found)

@@ -60,4 +60,6 @@ def profile_kernels(
             function(*values)
             device.synchronize()
             record.append(time.perf_counter() - start)
-    return Profile(tuple(ProfileRow(k.name, median(s), k.flops, k.nbytes) for k, s in zip(program.kernels, seconds)))
+    return Profile(
+        tuple(ProfileRow(k.name, median(s), k.flops, k.nbytes, k.origin) for k, s in zip(program.kernels, seconds))
+    )

@@ -41,6 +41,7 @@ class Launch:
     Attributes:
         name: the kernel's name in the module.
         flops, nbytes: the least work that the call must do.
+        origin: the nodes of the source model that it computes, by their names there.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Launch:
     arguments: tuple[Argument, ...]
     flops: int = 0
     nbytes: int = 0
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def _step_data(s: Step) -> dict[str, Any]:
         case Launch():
             return {
                 "launch": s.name, "symbol": s.symbol, "arguments": [pair(a) for a in s.arguments],
-                "flops": s.flops, "nbytes": s.nbytes,
+                "flops": s.flops, "nbytes": s.nbytes, "origin": s.origin,
             }  # fmt: skip
         case Copy():
             return {"copy": pair(s.source), "to": pair(s.target), "nbytes": s.nbytes}
@@ -206,8 +208,10 @@ class _Reader:
 
         if "copy" in s:
             return Copy(argument(s["copy"]), argument(s["to"]), _count(s["nbytes"]))
-        arguments = tuple(map(argument, s["arguments"]))
-        return Launch(_is(str, s["launch"]), _is(str, s["symbol"]), arguments, _count(s["flops"]), _count(s["nbytes"]))
+        name, symbol, origin = (_is(str, s[key]) for key in ("launch", "symbol", "origin"))
+        return Launch(
+            name, symbol, tuple(map(argument, s["arguments"])), _count(s["flops"]), _count(s["nbytes"]), origin
+        )
 
 
 def _is(kind: type, x: Any) -> Any:

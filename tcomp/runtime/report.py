@@ -52,12 +52,13 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
-    """One kernel call: median seconds, and the least work that it must do."""
+    """One kernel call: median seconds, the least work that it must do, and the nodes of the source model that it computes."""
 
     name: str
     seconds: float
     flops: int
     nbytes: int
+    origin: str = ""
 
     @property
     def gflops(self) -> float:
@@ -85,5 +86,6 @@ class Profile:
         lines = [f"{'kernel':<{width}}  {'us':>9}  {'%':>5}  {'GFLOP/s':>8}  {'GB/s':>7}"]
         for r in self.rows:
             share = 100 * r.seconds / self.seconds if self.seconds else 0.0
-            lines.append(f"{r.name:<{width}}  {1e6 * r.seconds:9.2f}  {share:5.1f}  {r.gflops:8.2f}  {r.gbytes:7.2f}")
+            numbers = f"{1e6 * r.seconds:9.2f}  {share:5.1f}  {r.gflops:8.2f}  {r.gbytes:7.2f}"
+            lines.append(f"{r.name:<{width}}  {numbers}{f'  {r.origin}' if r.origin else ''}")
         return "\n".join([*lines, f"{'total':<{width}}  {1e6 * self.seconds:9.2f}"])

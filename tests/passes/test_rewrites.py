@@ -1,0 +1,217 @@
+"""Each rewrite rule by itself: a graph that it rewrites, with the same answer, and one that it must leave alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tcomp
+from tcomp.errors import InternalError
+from tcomp.ir.graph import OpCall
+from tcomp.ops import GraphBuilder
+from tcomp.ops.reference import evaluate
+from tcomp.passes import convolutions, expand, fold, simplify
+from tcomp.passes.rewriter import Rewriter, Rule, rule
+
+Make = Callable[[GraphBuilder], Any]
+R = np.random.default_rng(3)
+
+
+def c(g: GraphBuilder, *shape: int) -> Any:
+    return g.constant(np.random.default_rng(sum(shape)).standard_normal(shape).astype("float32"))
+
+
+def x(g: GraphBuilder, *shape: int, dtype: str = "float32") -> Any:
+    return g.input(f"x{len(g.params)}", shape, dtype)
+
+
+def turned(g: GraphBuilder, *shape: int) -> Any:
+    return g.transpose(x(g, *shape), axes=tuple(range(len(shape)))[::-1])
+
+
+def conv(g: GraphBuilder, image: tuple, kernel: tuple, op: str = "conv2d", **attrs: Any) -> Any:
+    return g.op(op, x(g, *image), c(g, *kernel), **attrs)
+
+
+NHWC = {"layout": "NHWC", "kernel_layout": "HWIO"}
+
+TABLE: dict[str, tuple[Rule, Make, Make]] = {
+    "expand": (expand.expand, lambda g: g.mish(x(g, 3, 5)), lambda g: g.tanh(x(g, 3, 5))),
+    "fold_constant": (fold.fold_constant, lambda g: g.add(g.exp(c(g, 3)), x(g, 3)), lambda g: g.add(x(g, 3), c(g, 3))),
+    "linear_to_matmul": (
+        simplify.linear_to_matmul,
+        lambda g: g.linear(x(g, 3, 4), c(g, 5, 4), c(g, 5)),
+        lambda g: g.linear(x(g, 4), c(g, 5, 4)),
+    ),
+    "transposes_apart": (
+        simplify.transposes_apart,
+        lambda g: g.matmul(x(g, 4, 3), x(g, 4, 5), transposed=(True, False)),
+        lambda g: g.matmul(x(g, 3, 4), x(g, 4, 5)),
+    ),
+    "batch_norm_to_scale": (
+        simplify.batch_norm_to_scale,
+        lambda g: g.batch_norm(x(g, 2, 3, 4, 4), *(g.constant(np.full(3, v, np.float32)) for v in (2, 1, 0.5, 0.7))),
+        lambda g: g.batch_norm(x(g, 2, 3, 4, 4), c(g, 3), c(g, 3), c(g, 3), g.exp(x(g, 3))),
+    ),
+    "conv1d_to_conv2d": (
+        convolutions.conv1d_to_conv2d,
+        lambda g: conv(g, (2, 3, 9), (4, 3, 3), "conv1d"),
+        lambda g: conv(g, (2, 3, 9, 9), (4, 3, 3, 3)),
+    ),
+    "volumes_to_ndhwc": (
+        convolutions.volumes_to_ndhwc,
+        lambda g: conv(g, (1, 2, 4, 4, 4), (3, 2, 2, 2, 2), "conv3d"),
+        lambda g: conv(g, (1, 4, 4, 4, 2), (2, 2, 2, 2, 3), "conv3d", layout="NDHWC", kernel_layout="DHWIO"),
+    ),
+    "images_to_nhwc": (
+        simplify.images_to_nhwc,
+        lambda g: conv(g, (1, 2, 5, 5), (3, 2, 3, 3)),
+        lambda g: conv(g, (1, 5, 5, 2), (3, 3, 2, 3), **NHWC),
+    ),
+    "transposed_conv_to_phases": (
+        convolutions.transposed_conv_to_phases,
+        lambda g: conv(g, (1, 4, 4, 2), (2, 3, 3, 3), "conv2d_transpose", stride=2, layout="NHWC"),
+        lambda g: conv(g, (1, 2, 4, 4), (2, 3, 3, 3), "conv2d_transpose", stride=2),
+    ),
+    "kernel_gradient_by_parts": (
+        convolutions.kernel_gradient_by_parts,
+        lambda g: g.conv_backward_weight(x(g, 16, 64, 64, 8), x(g, 16, 62, 62, 8), window=3),
+        lambda g: g.conv_backward_weight(x(g, 2, 8, 8, 3), x(g, 2, 6, 6, 4), window=3),
+    ),
+    "kernel_to_hwio": (
+        simplify.kernel_to_hwio,
+        lambda g: conv(g, (1, 5, 5, 2), (3, 2, 3, 3), layout="NHWC"),
+        lambda g: conv(g, (1, 5, 5, 2), (3, 3, 2, 3), **NHWC),
+    ),
+    "pointwise_conv_to_matmul": (
+        simplify.pointwise_conv_to_matmul,
+        lambda g: conv(g, (1, 5, 5, 2), (1, 1, 2, 3), stride=2, **NHWC),
+        lambda g: conv(g, (1, 5, 5, 2), (1, 1, 2, 3), padding=1, **NHWC),
+    ),
+    "matmul_of_rows": (
+        simplify.matmul_of_rows,
+        lambda g: g.matmul(x(g, 2, 3, 4), x(g, 4, 5)),
+        lambda g: g.matmul(x(g, 2, 3, 4), x(g, 2, 4, 5)),
+    ),
+    "simplify_movement": (
+        simplify.simplify_movement,
+        lambda g: g.reshape(g.reshape(x(g, 4, 6), shape=(3, 8)), shape=(24,)),
+        lambda g: g.reshape(x(g, 4, 6), shape=(3, 8)),
+    ),
+    "sink_transpose": (
+        simplify.sink_transpose,
+        lambda g: g.exp(turned(g, 3, 4)),
+        lambda g: g.add(turned(g, 3, 4), x(g, 4, 3)),
+    ),
+    "sink_reshape": (
+        simplify.sink_reshape,
+        lambda g: g.relu(g.reshape(g.matmul(x(g, 4, 3), x(g, 3, 6)), shape=(2, 2, 6))),
+        lambda g: g.relu(g.reshape(x(g, 4, 6), shape=(2, 2, 6))),
+    ),
+    "reduce_of_transpose": (
+        simplify.reduce_of_transpose,
+        lambda g: g.sum(turned(g, 3, 4), axes=(0,)),
+        lambda g: g.sum(turned(g, 3, 4), axes=(0,), keepdims=True),
+    ),
+    "simplify_arithmetic": (
+        simplify.simplify_arithmetic,
+        lambda g: g.multiply_scalar(g.negative(g.negative(x(g, 5))), scalar=1),
+        lambda g: g.add_scalar(x(g, 5), scalar=0),  # -0.0 + 0 is 0.0
+    ),
+    "join_products": (
+        simplify.join_products,
+        lambda g: g.add(g.matmul(x(g, 30, 2), x(g, 2, 30)), g.matmul(x(g, 30, 3), x(g, 3, 30))),
+        lambda g: g.add(g.matmul(x(g, 3, 20), x(g, 20, 3)), g.matmul(x(g, 3, 20), x(g, 20, 3))),
+    ),
+    "fold_scale": (
+        simplify.fold_scale,
+        lambda g: g.multiply(g.matmul(x(g, 3, 4), c(g, 4, 5)), c(g, 5)),
+        lambda g: g.multiply(g.matmul(x(g, 3, 4), x(g, 4, 5)), c(g, 5)),
+    ),
+    "merge_shifts": (
+        simplify.merge_shifts,
+        lambda g: g.add(g.add(x(g, 3, 5), c(g, 5)), c(g, 1, 5)),
+        lambda g: g.add(g.add(x(g, 3, 5), x(g, 5)), c(g, 1, 5)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_what_a_rule_rewrites_and_what_it_leaves_alone(name: str) -> None:
+    rewrite, accepted, refused = TABLE[name]
+    for make, is_rewritten in ((accepted, True), (refused, False)):
+        g = GraphBuilder()
+        module = g.build(make(g))
+        new = Rewriter(module, (rewrite,)).run()
+        assert (new is not module) == is_rewritten
+        arrays = [R.standard_normal(p.type.shape).astype(p.type.dtype.numpy) for p in module.main.params]
+        for a, b in zip(evaluate(new, arrays, exact=True), evaluate(module, arrays, exact=True)):
+            assert a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_every_rule_is_in_the_table() -> None:
+    tables = (simplify.CANONICAL, simplify.MOVEMENT, simplify.ARITHMETIC, simplify.SCALES)
+    known = {r.name for rules in tables for r in rules} | {"expand", "fold_constant"}
+    assert set(TABLE) == known and all(name == entry[0].name for name, entry in TABLE.items())
+
+
+def test_rules_that_undo_each_other_are_named() -> None:
+    @rule("exp")
+    def to_log(g: Rewriter, call: OpCall, type_: Any) -> Any:
+        return g.log(call.args[0])
+
+    @rule("log")
+    def to_exp(g: Rewriter, call: OpCall, type_: Any) -> Any:
+        return g.exp(call.args[0])
+
+    g = GraphBuilder()
+    module = g.build(g.exp(x(g, 3)))
+    with pytest.raises(InternalError, match="to_log, to_exp undo each other|to_exp, to_log undo each other"):
+        Rewriter(module, (to_log, to_exp)).run()
+
+    flip = Rule(
+        "flip", lambda g, call, t: g.again(call, *call.args[::-1]) if not g.bindings else None, frozenset({"add"})
+    )
+    g = GraphBuilder()
+    module = g.build(g.add(x(g, 3), x(g, 3)))
+    with pytest.raises(InternalError, match="rules flip"):
+        simplify._until_stable(module, (flip,))
+
+
+def test_a_rule_that_changes_a_type_is_an_internal_error() -> None:
+    widen = Rule("widen", lambda g, call, t: g.cast(call.args[0], dtype="float64"), frozenset({"exp"}))
+    g = GraphBuilder()
+    module = g.build(g.exp(x(g, 3)))
+    with pytest.raises(InternalError, match=r"rule widen turned float32\[3\] into float64\[3\]"):
+        Rewriter(module, (widen,)).run()
+
+
+def test_what_a_rule_tried_in_vain_leaves_nothing_behind() -> None:
+    def vain(g: Rewriter, call: OpCall, type_: Any) -> Any:
+        g.tanh(call.args[0])
+        return None
+
+    g = GraphBuilder()
+    module = g.build(g.exp(x(g, 3)))
+    assert Rewriter(module, (Rule("vain", vain, frozenset({"exp"})),)).run() is module
+    fold_too = (Rule("vain", vain, frozenset({"exp"})), simplify.simplify_arithmetic)
+    g = GraphBuilder()
+    module = g.build(g.relu(g.relu(g.exp(x(g, 3)))))
+    assert [b.call.op for b in Rewriter(module, fold_too).run().main.bindings] == ["exp", "relu"]
+
+
+def test_origins_follow_the_calls() -> None:
+    g = GraphBuilder()
+    a = x(g, 4, 6)
+    with g.origin("encoder/act"):
+        y = g.mish(a)
+    with g.origin("encoder/dense"):
+        y = g.matmul(y, c(g, 6, 5))
+    exe = tcomp.compile(g.build(y))
+    origins = [k.origin for k in exe.program.kernels]
+    assert "encoder/dense" in origins[-1] and any("encoder/act" in o for o in origins)
+    assert "encoder/dense" in str(exe.profile(np.ones((4, 6), "float32"))) and "encoder/dense" in exe.explain()
+    with pytest.raises(tcomp.TcompError, match="inner extents 4 and 5") as error, g.origin("decoder"):
+        g.matmul(g.transpose(a, axes=(1, 0)), c(g, 5, 4))
+    assert "(in decoder)" in str(error.value)
