@@ -13,6 +13,7 @@ import numpy as np
 
 from .device import Device, default_device
 from .modes import ASSIGNING, DETECTING, DIFFERENTIATING, TRACING, autocast, enable_grad, no_grad
+from .registry import ops
 
 TENSOR_COUNTER = 0
 """How many nodes of graphs are alive."""
@@ -292,7 +293,7 @@ class Tensor(Value):
             out_grad: the gradient of this tensor; ones by default.
             create_graph: record how the gradients are computed, so that they can be differentiated again.
         """
-        seed = out_grad if out_grad is not None else init.ones_like(self)
+        seed = out_grad if out_grad is not None else Tensor.make_const(np.ones(self.shape, self.dtype))
         if seed.shape != self.shape:
             raise ValueError(f"out_grad has shape {seed.shape}, the tensor {self.shape}")
         with enable_grad() if create_graph else no_grad():
@@ -473,6 +474,3 @@ def sum_node_list(nodes: Sequence[Any]) -> Any:
     for n in nodes[1:]:
         total = total + n
     return total
-
-
-from . import init, ops  # noqa: E402  (operators are made of Tensors, and Tensor's methods of operators)

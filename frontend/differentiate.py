@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import ops
 from .autograd import Tensor, TensorTuple, Value, accumulate_gradients, find_topo_sort, is_float
 from .modes import enable_grad, no_grad
+from .registry import ops
 
 
 def gradients(

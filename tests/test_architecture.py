@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,6 +109,36 @@ def test_no_circle_between_rooms() -> None:
         order += free
         for r in free:
             del left[r]
+
+
+def imported_files(path: Path) -> set[Path]:
+    """The files of this repository that a file imports, imports inside functions counted too."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            full = (*base, *(node.module.split(".") if node.module else ()))
+            candidates = [((*full, a.name), full) for a in node.names]
+        elif isinstance(node, ast.Import):
+            candidates = [(tuple(a.name.split(".")),) for a in node.names]
+        else:
+            continue
+        for names in candidates:
+            places = [
+                p for n in names for p in (ROOT.joinpath(*n).with_suffix(".py"), ROOT.joinpath(*n, "__init__.py"))
+            ]
+            found.update([p for p in places if p.is_file()][:1])
+    return found - {path}
+
+
+@pytest.mark.parametrize("top", ["tcomp", "frontend", "benchmarks"])
+def test_no_circle_between_files(top: str) -> None:
+    graph = nx.DiGraph((p, q) for p in (ROOT / top).rglob("*.py") for q in imported_files(p))
+    circles = [
+        sorted(str(p.relative_to(ROOT)) for p in c) for c in nx.strongly_connected_components(graph) if len(c) > 1
+    ]
+    assert not circles
 
 
 def test_tcomp_never_imports_the_frontend() -> None:

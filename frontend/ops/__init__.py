@@ -1,5 +1,6 @@
 """Differentiable operators, as functions and as the classes behind them, named as in CMU 10-414's needle."""
 
+from ..registry import ops as _table
 from .attention import Attention, attention, attention_weights
 from .comparison import (
     Cast,
@@ -298,3 +299,5 @@ __all__ = [
     "var",
     "where",
 ]
+
+_table.fill({name: globals()[name] for name in __all__})

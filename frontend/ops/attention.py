@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops
 from ..autograd import Tensor, TensorOp
+from ..registry import ops
 from .common import unbroadcast
 from .promotion import in_float32
 

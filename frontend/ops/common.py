@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops
 from ..autograd import Tensor, TensorOp, is_float
 from ..modes import PRECISION
+from ..registry import ops
 
 
 def normal_axes(axes: Any, ndim: int) -> tuple[int, ...]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops
 from ..autograd import Tensor, TensorOp, is_float
+from ..registry import ops
 from .common import unbroadcast
 from .promotion import promoted
 

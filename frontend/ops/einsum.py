@@ -7,8 +7,8 @@ from math import prod
 
 import numpy as np
 
-from .. import ops
 from ..autograd import Tensor
+from ..registry import ops
 
 
 def einsum(spec: str, *operands: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops
 from ..autograd import Tensor, TensorOp, is_float
+from ..registry import ops
 from .common import ProductOp, unbroadcast
 from .promotion import floating, for_number, promoted
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops
 from ..autograd import Tensor, is_float
+from ..registry import ops
 
 
 def dtype_beside(dtype: Any, number: Any) -> np.dtype:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops
 from ..autograd import Tensor, TensorOp
+from ..registry import ops
 from .common import normal_axes, spread
 from .promotion import floating, in_float32
 
