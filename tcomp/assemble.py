@@ -7,6 +7,7 @@ from typing import Any
 
 from .codegen.build import Kernel, scratch_buffers
 from .errors import ShapeError, UnsupportedError
+from .ir.arith import simplify
 from .ir.expr import Add, Call, Const, Expr, FloorDiv, FloorMod, Max, Min, Mul, Sub, Var
 from .ir.graph import ConstRef, FuncCall, Operand, TensorType
 from .ir.module import IRModule
@@ -53,6 +54,7 @@ def make_program(
         _index_checks(module) if check_indices else (),
         tuple(s for k in kernels.values() for s in _scratch(k, dims)) if dims else (),
         flush_denormals,
+        tuple(main.bounds.get(v, 0) for v in dims),
     )
 
 
@@ -74,7 +76,8 @@ def _steps(lowered: IRModule, plan: MemoryPlan, kernels: Mapping[str, Kernel]) -
         flops, nbytes = work.get("flops", 0), work.get("bytes", 0)
         steps.append(Launch(b.call.callee, kernel.symbol, pointers + extents, flops, nbytes, b.origin))
     for source, i, nbytes in plan.copies:
-        steps.append(Copy(_argument(source, count), Argument("args", count + i), nbytes))
+        size = nbytes if isinstance(nbytes, int) else _extent(simplify(nbytes), main.dims)
+        steps.append(Copy(_argument(source, count), Argument("args", count + i), size))
     return tuple(steps)
 
 

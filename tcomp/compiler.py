@@ -14,6 +14,7 @@ from .errors import TcompError, UnsupportedError
 from .ir.graph import FuncCall
 from .ir.module import IRModule, module_of_kernel
 from .ir.primfunc import PrimFunc
+from .ir.query import free_vars
 from .ir.verify import verify
 from .lazy import lazy_module
 from .passes import SNAPSHOTS, pipeline, plan_memory
@@ -76,7 +77,7 @@ def compile(
     seen, lowered = _lower(module, backend, winograd, cache)
     plan = plan_memory(lowered.main)
     kernels = _make_kernels(lowered, backend, {**own, **(schedules or {})})
-    if config().verify >= 2:
+    if config().verify >= 2 and not module.main.dims:
         check.check_equivalence(seen, lowered, {name: k.scheduled for name, k in kernels.items()})
     backend.build(list(kernels.values()), cache, _counter(progress, len(kernels)))
     program = make_program(module, lowered, plan, kernels, check_indices, denormals == "flush")
@@ -120,7 +121,7 @@ def _lower(
 ) -> tuple[dict[str, IRModule], IRModule]:
     """The stages of a module on its way, and its kernels, not yet scheduled."""
     verify(module)
-    _refuse_symbolic(module)
+    _refuse_unbounded(module)
     seen = {"traced": module}
 
     def observe(name: str, now: IRModule) -> None:
@@ -130,17 +131,17 @@ def _lower(
     return seen, pipeline(backend.layout(winograd), cache, fingerprint()).run(module, observe)
 
 
-def _refuse_symbolic(module: IRModule) -> None:
-    """Raises UnsupportedError where an operator would have an extent that is not known yet."""
+def _refuse_unbounded(module: IRModule) -> None:
+    """Raises UnsupportedError where an operator would have a symbolic extent without a bound: no workspace could be made for it."""
     main = module.main
-    for b in main.bindings:
+    for b in main.bindings if not all(isinstance(b.call, FuncCall) for b in main.bindings) else ():
         for v in (*b.call.args, *b.results):
-            open_axes = [str(e) for e in v.type.shape if not isinstance(e, int)]
-            if open_axes and not isinstance(b.call, FuncCall):
+            unbounded = [e for s in v.type.shape if not isinstance(s, int) for e in free_vars(s) - main.bounds.keys()]
+            if unbounded:
                 raise UnsupportedError(
-                    f"cannot compile a model with symbolic extents: {v.name} is {v.type}",
-                    why=f"{open_axes[0]} is not known when compiling; so far only single kernels (te.create_prim_func) may have such extents",
-                    hint="give all extents as integers",
+                    f"cannot compile a model with symbolic extents that have no bound: {v.name} is {v.type}",
+                    why=f"how much memory it takes depends on {unbounded[0].name}",
+                    hint=f'GraphBuilder.dim("{unbounded[0].name}", max=...), or an integer',
                 )
 
 

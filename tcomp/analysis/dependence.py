@@ -32,6 +32,7 @@ from .regions import (
     writes,
 )
 from .sets import NotAffineError, Space, isl, sample
+from .unfuse import unfused
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,9 @@ def _shared_accesses(func: PrimFunc, loop: For) -> dict[Buffer, list[Access]]:
 
 def carried(func: PrimFunc, loop: For) -> Conflict | None:
     """A conflict that the loop carries, or None: then its iterations are independent."""
+    pair = unfused(func, loop)
+    if pair is not None and all(carried(pair.func, s) is None for s in (pair.outer, pair.inner)):
+        return None
     outer = loops_around(func, loop)
     for group in _shared_accesses(func, loop).values():
         if not _separated(func, group, loop, outer):

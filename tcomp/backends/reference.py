@@ -127,7 +127,9 @@ class InterpretedLibrary:
 
             for step in self._program.steps:
                 if isinstance(step, Copy):
-                    ctypes.memmove(value(step.target), value(step.source), step.nbytes)
+                    known = [value(Argument("dims", i)) for i in range(len(self._program.dims))]
+                    nbytes = step.nbytes if isinstance(step.nbytes, int) else step.nbytes.value(known)
+                    ctypes.memmove(value(step.target), value(step.source), nbytes)
                 else:
                     kernels[step.symbol](*map(value, step.arguments))
 

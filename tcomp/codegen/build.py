@@ -172,7 +172,7 @@ def make_kernel(func: PrimFunc, generator: Generator, scheduler: Scheduler, vari
     """
     parts = (
         structural_hash((func.params, func.body, func.allocs, func.num_outputs)),
-        repr(func.attrs.get("aliases", ())),
+        repr((func.attrs.get("aliases", ()), func.attrs.get("dim_max", ()))),
         repr(generator.target),
         fingerprint(),
         variant,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
 from ..dtype import DType
-from .expr import Expr, Var
-from .node import Node, atom, identity_node, node
+from .arith import simplify
+from .expr import Const, Expr, Var, const
+from .node import Node, atom, identity_node, node, substitute
 from .stmt import Attrs
 
 
@@ -32,6 +34,25 @@ class TensorType(Node):
     @property
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
+
+    @property
+    def is_static(self) -> bool:
+        """Whether all extents are integers."""
+        return all(isinstance(e, int) for e in self.shape)
+
+    def at(self, sizes: Mapping[Var, int]) -> TensorType:
+        """The type with numbers for symbolic extents."""
+        if self.is_static or not sizes:
+            return self
+        return TensorType(tuple(extent_at(e, sizes) for e in self.shape), self.dtype)
+
+
+def extent_at(e: int | Expr, sizes: Mapping[Var, int]) -> int | Expr:
+    """An extent with numbers for some symbolic ones: an integer, where that decides it."""
+    if isinstance(e, int):
+        return e
+    found = simplify(substitute(e, {v: const(n) for v, n in sizes.items()}))
+    return int(found.value) if isinstance(found, Const) else found
 
 
 @identity_node
@@ -97,7 +118,7 @@ class Function(Node):
     """A dataflow function: parameters, bindings in an order that respects data flow, results.
 
     Attributes:
-        dims: the symbolic extents that its types mention.
+        dims: the symbolic extents that its types mention; the attribute `dim_max` holds their largest values.
     """
 
     name: str
@@ -106,6 +127,11 @@ class Function(Node):
     results: tuple[Operand, ...] = atom(default=())
     attrs: Attrs = Attrs()
     dims: tuple[Var, ...] = atom(default=())
+
+    @property
+    def bounds(self) -> dict[Var, int]:
+        """The largest value of each symbolic extent that has one."""
+        return dict(zip(self.dims, self.attrs.get("dim_max", ())))
 
     @property
     def num_calls(self) -> int:

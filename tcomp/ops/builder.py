@@ -10,6 +10,7 @@ import numpy as np
 
 from ..dtype import dtype as as_dtype
 from ..errors import ShapeError
+from ..ir.expr import Var
 from ..ir.graph import Binding, ConstRef, Function, OpCall, Operand, TensorType, Value
 from ..ir.module import IRModule
 from ..ir.names import unique_name
@@ -38,13 +39,28 @@ class GraphBuilder:
         self.constants: dict[str, np.ndarray] = {}
         self._known: dict[int, tuple[Any, ConstRef]] = {}
         self._origin = ""
+        self.dims: dict[Var, int] = {}
 
-    def input(self, name: str, shape: tuple[int, ...], dtype: Any = "float32") -> Value:
-        """A parameter of the function."""
+    def input(self, name: str, shape: tuple[Any, ...], dtype: Any = "float32") -> Value:
+        """A parameter of the function; extents that calls decide are expressions of `dim`s."""
         if any(p.name == name for p in self.params):
             raise ShapeError(f"two inputs are named {name!r}")
         self.params.append(Value(name, TensorType(tuple(shape), as_dtype(dtype))))
         return self.params[-1]
+
+    def dim(self, name: str, max: int) -> Var:
+        """An extent that each call decides, from 0 to `max`: a batch, the length of a sequence. Shapes may compute with it.
+
+        Raises:
+            ShapeError: two of one name, or a bound that is no positive integer.
+        """
+        if any(v.name == name for v in self.dims):
+            raise ShapeError(f"two extents are named {name!r}")
+        if isinstance(max, bool) or not isinstance(max, int) or not 1 <= max < 1 << 40:
+            raise ShapeError(f"extent {name!r} cannot be at most {max!r}", hint="a positive integer")
+        v = Var(name)
+        self.dims[v] = max
+        return v
 
     def constant(self, array: Any, name: str | None = None) -> ConstRef:
         """A constant tensor; the array is not copied and must not change any more."""
@@ -106,6 +122,8 @@ class GraphBuilder:
                     f"result {number} is a {results[number].type}, it cannot take the place of {param.type}"
                 )
             pairs.append((self.params.index(param), number))
-        attrs = Attrs.of(updates=tuple(pairs)) if pairs else Attrs()
-        main = Function("main", tuple(self.params), tuple(self.bindings), tuple(results), attrs)
+        attrs = {"updates": tuple(pairs)} if pairs else {}
+        attrs |= {"dim_max": tuple(self.dims.values())} if self.dims else {}
+        bindings, dims = tuple(self.bindings), tuple(self.dims)
+        main = Function("main", tuple(self.params), bindings, tuple(results), Attrs.of(attrs), dims)
         return IRModule({"main": main}, dict(self.constants), frozenset({"typed"}))

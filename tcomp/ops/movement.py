@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import accumulate
 from math import prod
+from operator import mul
 from typing import Any
 
 import numpy as np
 
 from .. import te
 from ..errors import ShapeError
-from ..ir.expr import Expr, Select, as_expr, const
+from ..ir.arith import simplify
+from ..ir.expr import Const, Expr, Select, as_expr, const
 from ..ir.graph import TensorType
 from ..ir.query import all_of
 from ..ir.stmt import Attrs
-from .common import element, normal_axis, same_dtype, same_extent, whole_scalar
+from .common import element, extent, normal_axis, same_dtype, same_extent, whole_scalar
 from .registry import Operator, as_tuple, mismatch, register
 
 
 def _infer_reshape(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     (t,) = args
     shape = list(attrs["shape"])
+    if not t.is_static or any(isinstance(s, Expr) for s in shape):
+        return _infer_symbolic_reshape(t, shape)
     unknown = [i for i, s in enumerate(shape) if s == -1]
     known = prod(s for s in shape if s != -1)
     if len(unknown) > 1 or any(not isinstance(s, int) or s < -1 for s in shape):
@@ -32,6 +37,22 @@ def _infer_reshape(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
         shape[unknown[0]] = t.size // known
     if prod(shape) != t.size:
         raise mismatch("reshape", f"{t.size} elements do not fill {shape}, which has {prod(shape)}", t)
+    return TensorType(tuple(shape), t.dtype)
+
+
+def _infer_symbolic_reshape(t: TensorType, shape: list[Any]) -> TensorType:
+    """The same with extents that calls decide: the numbers of elements must be equal whatever those are."""
+    unknown = [i for i, s in enumerate(shape) if isinstance(s, int) and s == -1]
+    total = simplify(reduce(mul, map(extent, t.shape), const(1)))
+    known = simplify(reduce(mul, (extent(s) for i, s in enumerate(shape) if i not in unknown), const(1)))
+    if len(unknown) > 1 or any(isinstance(s, int) and s < 0 for i, s in enumerate(shape) if i not in unknown):
+        raise mismatch("reshape", f"{shape} is no shape: at most one extent may be -1", t)
+    if unknown:
+        rest = simplify(total // known) if not (isinstance(known, Const) and known.value == 0) else const(0)
+        shape[unknown[0]] = int(rest.value) if isinstance(rest, Const) else rest
+        known = simplify(known * rest)
+    if not same_extent(total, known):
+        raise mismatch("reshape", f"{total} elements do not fill {shape}", t)
     return TensorType(tuple(shape), t.dtype)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..ir.expr import Var
-from ..ir.graph import ConstRef, FuncCall, Function, OpCall, Operand, Value
+from ..ir.expr import Expr, Var
+from ..ir.graph import ConstRef, FuncCall, Function, OpCall, Operand, Value, extent_at
 from ..ir.interp import run
 from ..ir.module import IRModule
+from ..ir.node import with_fields
 from ..ir.primfunc import PrimFunc
+from ..ir.stmt import Attrs
 from .registry import as_tuple, get
 
 
@@ -35,6 +37,7 @@ def evaluate(
         return [widen(x, exact) for x in _run_kernel(func, inputs)]
     assert isinstance(func, Function)
 
+    sizes = _sizes([p.type.shape for p in func.params], [np.shape(x) for x in inputs])
     values: dict[Value, Any] = {p: widen(x, exact) for p, x in zip(func.params, inputs)}
 
     def operand(a: Operand) -> Any:
@@ -46,7 +49,8 @@ def evaluate(
             if isinstance(b.call, FuncCall):
                 results = evaluate(module, args, exact, b.call.callee)
             else:
-                results = list(_call(b.call, args, exact))
+                call = with_fields(b.call, attrs=_known(b.call.attrs, sizes)) if sizes else b.call
+                results = list(_call(call, args, exact))
             values.update(zip(b.results, results))
     return [np.asarray(operand(r)) for r in func.results]
 
@@ -61,8 +65,21 @@ def widen(x: Any, exact: bool = True) -> Any:
 def _run_kernel(func: PrimFunc, inputs: Sequence[Any]) -> list[np.ndarray]:
     """A kernel by the interpreter, which computes in the kernel's own types."""
     arrays = [np.asarray(x).astype(b.dtype.numpy) for x, b in zip(inputs, func.inputs)]
-    sizes = {e: n for a, b in zip(arrays, func.inputs) for n, e in zip(a.shape, b.shape) if isinstance(e, Var)}
-    return run(func, arrays, sizes)
+    return run(func, arrays, _sizes([b.shape for b in func.inputs], [a.shape for a in arrays]))
+
+
+def _sizes(wanted: Sequence[Sequence[Any]], given: Sequence[Sequence[int]]) -> dict[Var, int]:
+    """The symbolic extents that arrays' shapes tell."""
+    return {e: n for w, g in zip(wanted, given) for e, n in zip(w, g) if isinstance(e, Var)}
+
+
+def _known(x: Any, sizes: Mapping[Var, int]) -> Any:
+    """Attributes with numbers for symbolic extents."""
+    if isinstance(x, Expr):
+        return extent_at(x, sizes)
+    if isinstance(x, Attrs):
+        return Attrs.of({k: _known(v, sizes) for k, v in x.items()})
+    return tuple(_known(v, sizes) for v in x) if isinstance(x, tuple) else x
 
 
 def _call(call: OpCall, args: Sequence[Any], exact: bool) -> tuple[Any, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..errors import ShapeError, UnsupportedError
+from ..errors import ShapeError, TcompError, UnsupportedError
 from ..ir.graph import Operand, TensorType
 from ..ir.stmt import Attrs
 from ..te import Tensor
@@ -100,7 +101,25 @@ def infer(name: str, args: Sequence[TensorType], given: Mapping[str, Any]) -> tu
     if (op.arity is not None and len(args) != op.arity) or not args:
         raise ShapeError(f"{name} takes {op.arity or 'one or more'} arguments, got {len(args)}")
     attrs = attributes(op, given)
-    return as_tuple(op.infer(args, attrs)), attrs
+    if all(t.is_static for t in args):
+        return as_tuple(op.infer(args, attrs)), attrs
+    with symbolic(name):
+        return as_tuple(op.infer(args, attrs)), attrs
+
+
+@contextmanager
+def symbolic(name: str) -> Iterator[None]:
+    """What an operator does not foresee of extents that calls decide is an UnsupportedError."""
+    try:
+        yield
+    except TcompError:
+        raise
+    except Exception as error:
+        raise UnsupportedError(
+            f"{name} cannot have symbolic extents there",
+            why=f"{type(error).__name__}: {error}",
+            hint="give the extents as integers",
+        ) from error
 
 
 def as_tuple(x: Any) -> tuple[Any, ...]:

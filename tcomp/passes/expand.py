@@ -11,7 +11,7 @@ from ..ops.registry import get
 from .rewriter import Rewriter, rule
 
 
-@rule(kinds=("composite",))
+@rule(kinds=("composite",), symbolic=True)
 def expand(g: Rewriter, call: OpCall, type_: TensorType) -> Any:
     """A composite is what its body makes of its arguments."""
     body = get(call.op).expand

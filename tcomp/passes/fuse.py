@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from ..analysis.dataflow import SINK, between, dataflow, nx, post_dominators
 from ..ir.equal import structural_hash
-from ..ir.expr import Expr
+from ..ir.expr import Expr, Var
 from ..ir.graph import Binding, FuncCall, Function, OpCall, Operand, Value
 from ..ir.module import IRModule
 from ..ir.names import unique_name
-from ..ir.node import with_fields
+from ..ir.node import walk, with_fields
+from ..ir.stmt import Attrs
 from ..ops.registry import get
 
 _FOLLOWS = {
@@ -245,13 +247,13 @@ def _outline(module: IRModule, groups: list[list[Binding]]) -> IRModule:
         if len(members) == 1 and (not isinstance(members[0].call, OpCall) or _kind(members[0]) == "view"):
             calls.append(members[0])
             continue
-        f, args, results = _as_function(members, used_outside)
+        f, args, results = _as_function(members, used_outside, main.bounds)
         key = structural_hash(with_fields(f, name=""))
         if key not in known:
             known[key] = unique_name("_".join(b.call.op for b in members)[:48], taken)
             functions[known[key]] = with_fields(f, name=known[key])
         origins = ", ".join(dict.fromkeys(b.origin for b in members if b.origin))
-        calls.append(Binding(results, FuncCall(known[key], args), origins))
+        calls.append(Binding(results, FuncCall(known[key], args, f.dims), origins))
     new_main = with_fields(main, bindings=tuple(calls))
     return with_fields(module, functions={module.entry: new_main, **functions})
 
@@ -265,8 +267,13 @@ def _used_outside(main: Function, groups: list[list[Binding]]) -> set[Operand]:
     return outside
 
 
+def _vars(e: Expr) -> list[Var]:
+    """The symbolic extents in an expression, in the order of the text."""
+    return [x for x in walk(e) if isinstance(x, Var)]
+
+
 def _as_function(
-    members: list[Binding], outside: set[Operand]
+    members: list[Binding], outside: set[Operand], bounds: Mapping[Var, int]
 ) -> tuple[Function, tuple[Operand, ...], tuple[Value, ...]]:
     inner = {r for b in members for r in b.results}
     mapping: dict[Operand, Value] = {}
@@ -282,5 +289,8 @@ def _as_function(
         bindings.append(Binding(made, with_fields(b.call, args=args), b.origin))
     results = tuple(r for b in members for r in b.results if r in outside)
     params = tuple(v for a, v in mapping.items() if a not in inner)
-    f = Function("", params, tuple(bindings), tuple(mapping[r] for r in results))
+    types = [v.type for v in params] + [r.type for b in bindings for r in b.results]
+    dims = tuple(dict.fromkeys(v for t in types for e in t.shape if isinstance(e, Expr) for v in _vars(e)))
+    attrs = Attrs.of(dim_max=tuple(bounds[v] for v in dims)) if dims else Attrs()
+    f = Function("", params, tuple(bindings), tuple(mapping[r] for r in results), attrs, dims)
     return f, tuple(a for a in mapping if a not in inner), results

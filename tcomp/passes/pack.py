@@ -60,7 +60,7 @@ class PackWeights:
     layout: LayoutPolicy
 
     def run(self, module: IRModule) -> IRModule:
-        packing = Rule("pack", self.pack, frozenset({"attention", "matmul", "conv2d"}))
+        packing = Rule("pack", self.pack, frozenset({"attention", "matmul", "conv2d"}), symbolic=True)
         new = Rewriter(module, (fold_constant, packing)).run()
         return module if new is module else EliminateDeadCode().run(new)
 
@@ -69,7 +69,7 @@ class PackWeights:
             return self.pack_keys(g, call, type_)
         if g.array(call.args[0]) is not None:
             return None
-        if not all(a.type.size for a in call.args) or not type_.size:
+        if not all(extents(g, t)[0] for t in (*(a.type for a in call.args), type_)):
             return None
         if g.array(call.args[1]) is None:
             return self.pack_inside(g, call, type_)
@@ -92,7 +92,9 @@ class PackWeights:
         own = columns // groups
         plain = all(pair("conv2d", call.attrs[k], k) == (1, 1) for k in ("stride", "dilation"))
         if plain and size == [3, 3] and groups <= MAX_GROUPS:
-            tile, width = self.layout.winograd((*type_.shape[:-1], own), (*size, depth, own), w.type.dtype)
+            tile, width = 0, 0
+            if type_.is_static:
+                tile, width = self.layout.winograd((*type_.shape[:-1], own), (*size, depth, own), w.type.dtype)
             if tile and groups > 1:
                 return split_groups(g, call)
             if tile:
@@ -114,7 +116,7 @@ class PackWeights:
             w: the weight, (..., in, out); rows: the same as (groups, ..., in, out of a group) where there are groups.
         """
         lead, columns = 1 if rows is not w else 0, rows.type.shape[-1]
-        width = self.layout.panel((*type_.shape[:-1], columns), rows.type.shape[lead:], w.type.dtype)
+        width = self.layout.panel((*extents(g, type_)[1:-1], columns), rows.type.shape[lead:], w.type.dtype)
         if not width:
             return None
         offset = None
@@ -146,10 +148,10 @@ class PackWeights:
         x, w = call.args
         if call.op != "matmul" or call.attrs["panel"] or x.type.ndim != 2 or w.type.ndim != 2:
             return None
-        width = self.layout.panel_inside(type_.shape, w.type.shape, w.type.dtype)
-        if not width:
+        width = self.layout.panel_inside(extents(g, type_)[1:], extents(g, w.type)[1:], w.type.dtype)
+        if not width or not w.type.is_static:
             return None
-        nbytes = x.type.size * x.type.dtype.itemsize
+        nbytes = extents(g, x.type)[0] * x.type.dtype.itemsize
         sources = [
             g.definition(x, "transpose") if nbytes <= self.layout.turned_bytes else None,
             g.definition(w, "transpose"),
@@ -159,10 +161,16 @@ class PackWeights:
 
     def pack_keys(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         queries, keys = (a.type for a in call.args[:2])
-        if call.attrs["panel"] or not type_.size:
+        if call.attrs["panel"] or not type_.is_static or not keys.is_static or not type_.size:
             return None
         width = self.layout.key_panel((*type_.shape[:-1], keys.shape[-2]), queries.shape, queries.dtype)
         return g.again(call, *call.args, panel=width) if width else None
+
+
+def extents(g: Rewriter, t: TensorType) -> tuple[int, ...]:
+    """(elements, *extents) of a type, those that calls decide at their largest."""
+    known = t.at(g.module.main.bounds)
+    return (known.size, *(int(e) for e in known.shape))
 
 
 def split_groups(g: Rewriter, call: OpCall) -> Operand:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..ir.expr import Expr
 from ..ir.graph import ConstRef, Function, Operand, Value
 from .update import views
 
@@ -41,7 +42,7 @@ class MemoryPlan:
     constants: tuple[str, ...]
     arena_bytes: int
     total_bytes: int
-    copies: tuple[tuple[Slot, int, int], ...]
+    copies: tuple[tuple[Slot, int, int | Expr], ...]
 
 
 def plan_memory(main: Function) -> MemoryPlan:
@@ -50,7 +51,7 @@ def plan_memory(main: Function) -> MemoryPlan:
     A reshape shares its argument's bytes. Results are written in place, those that take the place of inputs where `PlaceUpdates`
     found that they may be. The rest is packed into one arena, largest first,
     each at the lowest offset that is free during its whole life (greedy by size: Y. Pisarchyk and J. Lee, Efficient Memory
-    Management for Deep Neural Net Inference, 2020).
+    Management for Deep Neural Net Inference, 2020). Symbolic extents count with their largest values.
     """
     source = views(main)
     updates = {result: param for param, result in main.attrs.get("updates", ())}
@@ -76,13 +77,13 @@ def plan_memory(main: Function) -> MemoryPlan:
             copies.append((r, i))
     lifetimes = _lifetimes(main, source)
     arena = {v: life for v, life in lifetimes.items() if v not in slots}
-    offsets, peak = _pack({v: (*life, _aligned(v.type.nbytes)) for v, life in arena.items()})
+    size = {v: _aligned(v.type.at(main.bounds).nbytes) for v in arena}
+    offsets, peak = _pack({v: (*life, size[v]) for v, life in arena.items()})
     slots.update({v: Slot("arena", offset) for v, offset in offsets.items()})
     for v, root in source.items():
         slots[v] = slots[root]
-    total = sum(_aligned(v.type.nbytes) for v in arena)
     done = tuple((slots[r], i, r.type.nbytes) for r, i in copies)
-    return MemoryPlan(slots, tuple(constants), peak, total, done)
+    return MemoryPlan(slots, tuple(constants), peak, sum(size.values()), done)
 
 
 def _aligned(size: int) -> int:

@@ -32,6 +32,7 @@ class Rule:
     Attributes:
         ops, kinds: by operator or by fusion kind; where neither is given, every call.
         attrs: values that attributes of the call must have.
+        symbolic: whether it also holds where extents are symbolic.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Rule:
     ops: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset()
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    symbolic: bool = False
 
     def looks_at(self, op: str) -> bool:
         return not (self.ops or self.kinds) or op in self.ops or get(op).kind in self.kinds
@@ -49,9 +51,9 @@ class Rule:
         return self.apply(g, call, type_)
 
 
-def rule(*ops: str, kinds: Sequence[str] = (), **attrs: Any) -> Callable[[Apply], Rule]:
+def rule(*ops: str, kinds: Sequence[str] = (), symbolic: bool = False, **attrs: Any) -> Callable[[Apply], Rule]:
     """Decorator: a function is the rewrite of these operators' calls, where their attributes have these values."""
-    return lambda f: Rule(f.__name__, f, frozenset(ops), frozenset(kinds), attrs)
+    return lambda f: Rule(f.__name__, f, frozenset(ops), frozenset(kinds), attrs, symbolic)
 
 
 class Rewriter:
@@ -110,7 +112,10 @@ class Rewriter:
         rules = self._by_operator.get(call.op)
         if rules is None:
             rules = self._by_operator[call.op] = tuple(r for r in self.rules if r.looks_at(call.op))
+        is_static = all(t.is_static for t in (*types, *(a.type for a in call.args)))
         for rule in rules:
+            if not (is_static or rule.symbolic):
+                continue
             if len(self._active) > DEEPEST:
                 names = ", ".join(dict.fromkeys(self._active[-DEEPEST // 2 :]))
                 raise InternalError(f"the rules {names} undo each other", why=f"at a call of {call.op}")

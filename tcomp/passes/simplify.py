@@ -25,7 +25,7 @@ MAX_ROUNDS = 8
 # canonical forms
 
 
-@rule("linear")
+@rule("linear", symbolic=True)
 def linear_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """linear(x, w, b) = x @ w^T + b; the transposed weight folds."""
     x, w, *bias = call.args
@@ -35,7 +35,7 @@ def linear_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | 
     return g.op("add", y, bias[0]) if bias else y
 
 
-@rule("matmul")
+@rule("matmul", symbolic=True)
 def transposes_apart(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Transposed operands of a product are transposes of their own: they fold into constants, cancel, or join the packing later."""
     if not any(call.attrs["transposed"]):
@@ -47,7 +47,7 @@ def transposes_apart(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | 
     return g.again(call, *args, transposed=(False, False))
 
 
-@rule("batch_norm")
+@rule("batch_norm", symbolic=True)
 def batch_norm_to_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Batch normalisation with known statistics is a scale and a shift."""
     if not _keeps_precision(type_):
@@ -64,7 +64,7 @@ def batch_norm_to_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand
     return g.op("add", scaled, g.constant((bias - mean * scale).reshape(shape).astype(kind), "bn_shift"))
 
 
-@rule(layout="NCHW")
+@rule(layout="NCHW", symbolic=True)
 def images_to_nhwc(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Convolutions and pooling run with channels innermost, where they vectorize; the transposes cancel between layers."""
     x, *rest = call.args
@@ -77,7 +77,7 @@ def images_to_nhwc(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | No
     return g.op("transpose", g.again(call, image, *rest, **changes), axes=_TO_NCHW)
 
 
-@rule("conv2d", layout="NHWC", kernel_layout="HWIO")
+@rule("conv2d", layout="NHWC", kernel_layout="HWIO", symbolic=True)
 def pointwise_conv_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """A 1 x 1 convolution is a product of the pixels (those that the stride picks), as rows, and the weights."""
     x, w = call.args
@@ -91,17 +91,18 @@ def pointwise_conv_to_matmul(g: Rewriter, call: OpCall, type_: TensorType) -> Op
     return g.op("matmul", x, g.op("reshape", w, shape=w.type.shape[2:]))
 
 
-@rule("matmul")
+@rule("matmul", symbolic=True)
 def matmul_of_rows(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """All rows of a stack times one matrix are one product."""
     if call.args[0].type.ndim < 3 or call.args[1].type.ndim != 2:
         return None
     x, w = call.args
-    rows = g.op("reshape", x, shape=(type_.size // type_.shape[-1] if type_.size else 0, x.type.shape[-1]))
+    count = -1 if not type_.is_static else type_.size // type_.shape[-1] if type_.size else 0
+    rows = g.op("reshape", x, shape=(count, x.type.shape[-1]))
     return g.op("reshape", g.again(call, rows, w), shape=type_.shape)
 
 
-@rule("conv2d", layout="NHWC", kernel_layout="OIHW")
+@rule("conv2d", layout="NHWC", kernel_layout="OIHW", symbolic=True)
 def kernel_to_hwio(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Kernels with output channels innermost, as they are packed; constant ones are turned when compiling."""
     return g.again(call, call.args[0], g.op("transpose", call.args[1], axes=(2, 3, 1, 0)), kernel_layout="HWIO")
@@ -110,7 +111,7 @@ def kernel_to_hwio(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | No
 # movement
 
 
-@rule("reshape", "broadcast_to", "concat", "cast", "slice", "pad", "transpose")
+@rule("reshape", "broadcast_to", "concat", "cast", "slice", "pad", "transpose", symbolic=True)
 def simplify_movement(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Movements that do nothing vanish, and those of movements merge."""
     if len(call.args) != 1:
@@ -143,7 +144,7 @@ def _transpose(g: Rewriter, axes: tuple[int, ...], x: Operand, type_: TensorType
     return None
 
 
-@rule(kinds=("elementwise",))
+@rule(kinds=("elementwise",), symbolic=True)
 def sink_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """f(transpose(x)) = transpose(f(x)) for elementwise f, so that transposes meet and cancel."""
     if call.op == "batch_norm":
@@ -242,7 +243,18 @@ def reduce_of_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand
 _NEUTRAL = {("multiply_scalar", 1), ("divide_scalar", 1), ("power_scalar", 1)}
 
 
-@rule("multiply_scalar", "divide_scalar", "power_scalar", "negative", "logical_not", "relu", "abs", "where", "multiply")
+@rule(
+    "multiply_scalar",
+    "divide_scalar",
+    "power_scalar",
+    "negative",
+    "logical_not",
+    "relu",
+    "abs",
+    "where",
+    "multiply",
+    symbolic=True,
+)
 def simplify_arithmetic(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Identities that hold for every value, NaN and signed zero included."""
     if (call.op, call.attrs.get("scalar")) in _NEUTRAL:
@@ -295,7 +307,7 @@ def _joined(g: Rewriter, parts: list[Operand], axis: int) -> Operand:
 # scales into weights
 
 
-@rule("multiply")
+@rule("multiply", symbolic=True)
 def fold_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """A constant factor for each output channel goes into the constant weight of the product before it."""
     for y, c in (call.args, call.args[::-1]):
@@ -330,7 +342,7 @@ def _is_last_axis(shape: tuple[int, ...]) -> bool:
     return all(s == 1 for s in shape[:-1])
 
 
-@rule("add")
+@rule("add", symbolic=True)
 def merge_shifts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """(x + a) + b = x + (a + b) for constants a and b."""
     if not (_keeps_precision(type_) or type_.dtype.is_int):

@@ -94,6 +94,21 @@ def bind(
     return arrays, dims
 
 
+def check_bounds(dims: Sequence[int], names: Sequence[str], largest: Sequence[int]) -> None:
+    """Refuse extents beyond those for which the workspace was made.
+
+    Raises:
+        InputError: one is larger than its bound.
+    """
+    for value, name, bound in zip(dims, names, largest):
+        if bound and value > bound:
+            raise InputError(
+                f"extent {name} is {value}",
+                why=f"the model was compiled for at most {bound}",
+                hint="a larger max= of the dim",
+            )
+
+
 def as_array(value: Any, spec: Spec) -> np.ndarray:
     """An argument as an array over its own memory.
 

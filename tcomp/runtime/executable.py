@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError, TcompError
 from . import threads
-from .arguments import Spec, bind, check_outputs, check_scratch, result_shapes
+from .arguments import Spec, bind, check_bounds, check_outputs, check_scratch, result_shapes
 from .call import Runner
 from .device.base import Library
 from .profile import profile_kernels, time_runs
@@ -139,7 +139,10 @@ class Executable:
         self, args: Sequence[Any], named: Mapping[str, Any], out: Any = None
     ) -> tuple[list[np.ndarray], list[int]]:
         given = out if isinstance(out, (list, tuple)) else [out]
-        return bind(self.program.inputs, self.program.dims, args, named, list(zip(self.program.outputs, given)))
+        p = self.program
+        arrays, dims = bind(p.inputs, p.dims, args, named, list(zip(p.outputs, given)))
+        check_bounds(dims, p.dims, p.dim_max)
+        return arrays, dims
 
     def _outputs(self, out: Any, dims: Sequence[int]) -> list[np.ndarray]:
         specs = self.program.outputs

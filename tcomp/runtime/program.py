@@ -58,7 +58,7 @@ class Copy:
 
     source: Argument
     target: Argument
-    nbytes: int
+    nbytes: int | Extent
 
 
 Step = Launch | Copy
@@ -78,6 +78,7 @@ class Program:
         checks: the inputs that serve as indices, tested before each run.
         scratch: buffers that kernels make while they run, of a size that the symbolic extents decide: their names and bytes.
         flush_denormals: whether denormal numbers count as zero during a run.
+        dim_max: the largest value of each symbolic extent, for which the workspace is made; 0 for no bound.
     """
 
     inputs: tuple[Spec, ...]
@@ -92,6 +93,7 @@ class Program:
     checks: tuple[IndexCheck, ...] = ()
     scratch: tuple[tuple[str, Extent], ...] = ()
     flush_denormals: bool = False
+    dim_max: tuple[int, ...] = ()
 
     @property
     def kernels(self) -> tuple[Launch, ...]:
@@ -114,6 +116,7 @@ class Program:
             "checks": [{"input": c.input, "low": c.low, "high": c.high, "reader": c.reader} for c in self.checks],
             "scratch": [[name, _extent_data(e)] for name, e in self.scratch],
             "flush_denormals": self.flush_denormals,
+            "dim_max": self.dim_max,
         }
         return json.dumps(data)
 
@@ -154,7 +157,7 @@ def _step_data(s: Step) -> dict[str, Any]:
                 "flops": s.flops, "nbytes": s.nbytes, "origin": s.origin,
             }  # fmt: skip
         case Copy():
-            return {"copy": pair(s.source), "to": pair(s.target), "nbytes": s.nbytes}
+            return {"copy": pair(s.source), "to": pair(s.target), "nbytes": _extent_data(s.nbytes)}
 
 
 class _Reader:
@@ -173,6 +176,9 @@ class _Reader:
         if wanted != [(c.shape, c.dtype) for c in constants]:
             raise ValueError(f"{len(constants)} constants were given that are not those of the program: {wanted}")
         arena = _count(data["arena_bytes"])
+        dim_max = tuple(map(_count, data["dim_max"]))
+        if len(dim_max) != len(self.dims):
+            raise ValueError(f"{len(dim_max)} bounds for {len(self.dims)} symbolic extents")
         sizes = dict(zip(TABLES, (len(inputs) + len(outputs), len(constants), arena, len(self.dims))))
         return Program(
             inputs,
@@ -192,11 +198,15 @@ class _Reader:
             ),
             tuple((_is(str, name), self.open_extent(e)) for name, e in data["scratch"]),
             _is(bool, data["flush_denormals"]),
+            dim_max,
         )
 
     def spec(self, s: Mapping[str, Any]) -> Spec:
-        shape = tuple(self.open_extent(e) if isinstance(e, dict) else _count(e) for e in s["shape"])
+        shape = tuple(map(self.extent, s["shape"]))
         return Spec(_is(str, s["name"]), shape, dtype(s["dtype"]).name)
+
+    def extent(self, e: Any) -> int | Extent:
+        return self.open_extent(e) if isinstance(e, dict) else _count(e)
 
     def open_extent(self, e: Mapping[str, Any]) -> Extent:
         return Extent(_is(str, e["text"]), checked_code(e["code"], len(self.dims)))
@@ -207,7 +217,7 @@ class _Reader:
             return Argument(kind, _below(index, sizes[kind]))
 
         if "copy" in s:
-            return Copy(argument(s["copy"]), argument(s["to"]), _count(s["nbytes"]))
+            return Copy(argument(s["copy"]), argument(s["to"]), self.extent(s["nbytes"]))
         name, symbol, origin = (_is(str, s[key]) for key in ("launch", "symbol", "origin"))
         return Launch(
             name, symbol, tuple(map(argument, s["arguments"])), _count(s["flops"]), _count(s["nbytes"]), origin

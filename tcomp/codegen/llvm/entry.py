@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from ...runtime.extents import Code, Extent
 from ...runtime.program import ENTRY, TABLES, Argument, Copy, Program
 from .types import I1, I32, I64, PTR
 
@@ -22,6 +23,9 @@ def entry_module(program: Program) -> str:
         element = I64 if a.kind == "dims" else PTR
         return builder.load(builder.gep(tables[a.kind], [at], source_etype=element), typ=element)
 
+    def size(nbytes: int | Extent) -> ir.Value:
+        return ir.Constant(I64, nbytes) if isinstance(nbytes, int) else _computed(builder, nbytes.code, tables["dims"])
+
     def call(name: str) -> None:
         builder.call(ir.Function(module, ir.FunctionType(ir.VoidType(), []), name), [])
 
@@ -33,7 +37,7 @@ def entry_module(program: Program) -> str:
         if isinstance(step, Copy):
             t = ir.FunctionType(ir.VoidType(), [PTR, PTR, I64, I1])
             copy = module.globals.get("llvm.memcpy.p0.p0.i64") or ir.Function(module, t, "llvm.memcpy.p0.p0.i64")
-            arguments = [pointer(step.target), pointer(step.source), ir.Constant(I64, step.nbytes), ir.Constant(I1, 0)]
+            arguments = [pointer(step.target), pointer(step.source), size(step.nbytes), ir.Constant(I1, 0)]
             builder.call(copy, arguments)
             continue
         values = [pointer(a) for a in step.arguments]
@@ -46,3 +50,21 @@ def entry_module(program: Program) -> str:
     call("tcomp_end_run")
     builder.ret_void()
     return str(module)
+
+
+def _computed(builder: ir.IRBuilder, code: Code, dims: ir.Value) -> ir.Value:
+    """The value of an extent, of numbers that are at least 0."""
+    if isinstance(code, int):
+        return ir.Constant(I64, code)
+    if code[0] == "dim":
+        return builder.load(builder.gep(dims, [ir.Constant(I64, code[1])], source_etype=I64), typ=I64)
+    a, b = (_computed(builder, c, dims) for c in code[1:])
+    match code[0]:
+        case "min" | "max":
+            return builder.select(builder.icmp_signed("<" if code[0] == "min" else ">", a, b), a, b)
+        case "//":
+            return builder.sdiv(a, b)
+        case "%":
+            return builder.srem(a, b)
+        case _:
+            return {"+": builder.add, "-": builder.sub, "*": builder.mul}[code[0]](a, b)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...errors import ScheduleError
+from ...ir.largest import at_largest
 from ...ir.primfunc import PrimFunc
 from ...target import CpuTarget
 from ..library import inline_elementwise, points
@@ -18,7 +19,8 @@ RULES: tuple[Rule, ...] = (elementwise, streams, windows, tiled_reduction, rows)
 
 
 def default_schedule(func: PrimFunc, target: CpuTarget) -> Found:
-    """The default schedule of a kernel, the name of the rule that made it, and its plan.
+    """The default schedule of a kernel, the name of the rule that made it, and its plan. Symbolic extents are planned for at their
+    largest; the schedule holds for all.
 
     Should a rule meet a step that is refused, the next one that applies is tried, and at last the plain loops stay: slow,
     and the name says so.
@@ -26,10 +28,11 @@ def default_schedule(func: PrimFunc, target: CpuTarget) -> Found:
     if any(points(b) == 0 for b in func.blocks.values()):
         return Found(Schedule(func), "nothing to do", None)
     refused, inlined = "", None
+    whole = at_largest(func)
     for rule in (*WHOLE, *RULES):
         if rule not in WHOLE and inlined is None:
-            inlined = _inlined(func)
-        seen = func if inlined is None else inlined
+            inlined = _inlined(whole)
+        seen = whole if inlined is None else inlined
         if not rule.applies(seen, target):
             continue
         prepared = Schedule(func)
