@@ -17,7 +17,7 @@ from ..errors import ShapeError
 from ..ir.expr import Expr, as_expr, call
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import broadcast_shape, element, float_only, quotient, same_dtype, same_extent, widened
+from .common import broadcast_shape, element, float_only, plain, quotient, same_dtype, same_extent, widened
 from .registry import Operator, mismatch, register
 
 _DEFAULTS = {"scale": None, "causal": False, "panel": 0}
@@ -53,7 +53,7 @@ def _infer(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType((*batch, q.shape[-2], v.shape[-1]), q.dtype)
 
 
-def _shift(causal: bool | str, rows: int, keys: int) -> int:
+def _shift(causal: bool | str, rows: Any, keys: Any) -> Any:
     """How many keys behind its own place a query sees."""
     return 0 if causal == "upper_left" else keys - rows
 
@@ -67,21 +67,26 @@ def _at(t: te.Tensor, batch: Sequence[Expr], *rest: Expr) -> Expr:
 
 def _keys(k: te.Tensor, width: int) -> te.Tensor:
     """The keys in panels of `width`: (..., panel, feature, key); the last one filled up with zeros."""
-    count, features = k.shape[-2].value, k.shape[-1].value
-    panels = -(-count // width)
+    count, features = plain(k.shape[-2]), plain(k.shape[-1])
+    panels = plain((count + (width - 1)) // width)
 
     def at(*index: Expr) -> Expr:
         *batch, panel, feature, key = index
         j = panel * width + key
         inside = k[(*batch, j, feature)]
-        return inside if count % width == 0 else te.select(j < count, inside, as_expr(0, k.dtype))
+        return (
+            inside
+            if isinstance(count, int) and count % width == 0
+            else te.select(j < count, inside, as_expr(0, k.dtype))
+        )
 
     return te.compute((*k.shape[:-2], panels, features, width), at, name="attention_keys")
 
 
 def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     q, k, v = args[:3]
-    batch, rows, count = out.shape[:-2], q.shape[-2].value, k.shape[-2].value
+    batch, rows, count = out.shape[:-2], plain(q.shape[-2]), plain(k.shape[-2])
+    shift = plain(_shift(attrs["causal"], rows, count))
     wide = q.dtype.accumulator
     scale = as_expr(_scale(attrs["scale"], q.shape[-1].value), wide)
     width = attrs["panel"]
@@ -93,7 +98,7 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
         other = _at(k, b, key, d) if packed is None else _at(packed, b, key // width, d, key % width)
         return te.sum(te.cast(_at(q, b, i, d), wide) * te.cast(other, wide), axis=d)
 
-    columns = count if packed is None else packed.shape[-3].value * width
+    columns = count if packed is None else plain(packed.shape[-3] * width)
     raw = te.compute((*batch, rows, columns), product, name="attention_product")
 
     def score(*index: Expr) -> Expr:
@@ -101,14 +106,13 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
         if len(args) == 4:
             value = value + te.cast(element(args[3], index), wide)
         if attrs["causal"]:
-            value = te.select(
-                index[-1] <= index[-2] + _shift(attrs["causal"], rows, count), value, as_expr(-np.inf, wide)
-            )
+            value = te.select(index[-1] <= index[-2] + shift, value, as_expr(-np.inf, wide))
         return value
 
     scores = te.compute((*batch, rows, count), score, name="attention_scores")
     top = te.compute((*batch, rows), lambda *i: te.max(scores[(*i, j)], axis=j), name="attention_top")
-    may_see_none = len(args) == 4 or (attrs["causal"] and _shift(attrs["causal"], rows, count) < 0) or count == 0
+    hidden = attrs["causal"] and not (isinstance(shift, int) and shift >= 0)
+    may_see_none = len(args) == 4 or hidden or not (isinstance(count, int) and count > 0)
     zero = as_expr(0, wide)
 
     def weight(*i: Expr) -> Expr:

@@ -25,6 +25,12 @@ def extent(s: int | Expr) -> Expr:
     return const(s) if isinstance(s, int) else s
 
 
+def plain(e: int | Expr) -> Any:
+    """An extent as an integer, where it is known."""
+    e = simplify(e, {}) if isinstance(e, Expr) else e
+    return int(e.value) if isinstance(e, Const) else e
+
+
 def same_extent(a: int | Expr, b: int | Expr) -> bool:
     if isinstance(a, int) and isinstance(b, int):
         return a == b

@@ -18,7 +18,7 @@ from ..ir.expr import Const, Expr, Select, as_expr, const
 from ..ir.graph import TensorType
 from ..ir.query import all_of
 from ..ir.stmt import Attrs
-from .common import element, extent, normal_axis, same_dtype, same_extent, whole_scalar
+from .common import element, extent, normal_axis, plain, same_dtype, same_extent, whole_scalar
 from .registry import Operator, as_tuple, mismatch, register
 
 
@@ -228,16 +228,28 @@ def _slices(t: TensorType, attrs: Attrs) -> tuple[slice, ...]:
 
 def _infer_slice(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     (t,) = args
-    shape = tuple(len(range(*s.indices(n))) for s, n in zip(_slices(t, attrs), t.shape))
-    return TensorType(shape, t.dtype)
+    return TensorType(tuple(count for _, _, count in _steps(t, attrs)), t.dtype)
+
+
+def _steps(t: TensorType, attrs: Attrs) -> list[tuple[int, int, Any]]:
+    """(first element, step, elements) along each axis; one whose extent calls decide is taken whole."""
+    found = []
+    for axis, (s, n) in enumerate(zip(_slices(t, attrs), t.shape)):
+        if isinstance(n, int):
+            start, stop, step = s.indices(n)
+            found.append((start, step, len(range(start, stop, step))))
+        elif s.start in (None, 0) and s.step in (None, 1) and (s.stop is None or same_extent(s.stop, n)):
+            found.append((0, 1, n))
+        else:
+            raise mismatch("slice", f"axis {axis} has the symbolic extent {n}: it can only be taken whole", t)
+    return found
 
 
 def _slice(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     (x,) = args
-    source = TensorType(tuple(e.value for e in x.shape), x.dtype)
-    steps = [s.indices(n) for s, n in zip(_slices(source, attrs), source.shape)]
+    steps = _steps(TensorType(tuple(map(plain, x.shape)), x.dtype), attrs)
     return te.compute(
-        out.shape, lambda *index: x[tuple(i * step + start for i, (start, _, step) in zip(index, steps))], name="slice"
+        out.shape, lambda *index: x[tuple(i * step + start for i, (start, step, _) in zip(index, steps))], name="slice"
     )
 
 

@@ -161,9 +161,10 @@ class PackWeights:
 
     def pack_keys(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         queries, keys = (a.type for a in call.args[:2])
-        if call.attrs["panel"] or not type_.is_static or not keys.is_static or not type_.size:
+        rows, count = extents(g, type_), extents(g, keys)
+        if call.attrs["panel"] or not rows[0]:
             return None
-        width = self.layout.key_panel((*type_.shape[:-1], keys.shape[-2]), queries.shape, queries.dtype)
+        width = self.layout.key_panel((*rows[1:-1], count[-2]), extents(g, queries)[1:], queries.dtype)
         return g.again(call, *call.args, panel=width) if width else None
 
 

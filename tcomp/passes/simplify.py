@@ -176,7 +176,7 @@ def _untransposed(g: Rewriter, a: Operand, axes: tuple[int, ...], type_: TensorT
     return g.op("transpose", full, axes=tuple(int(i) for i in np.argsort(axes)))
 
 
-@rule(kinds=("elementwise",))
+@rule(kinds=("elementwise",), symbolic=True)
 def sink_reshape(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """f(reshape(x)) = reshape(f(x)) for elementwise f, so that what follows a product joins its kernel.
 
@@ -222,7 +222,7 @@ def _reshaped(g: Rewriter, a: Operand, shape: tuple[int, ...], type_: TensorType
     return None
 
 
-@rule(kinds=("reduction",), keepdims=False)
+@rule(kinds=("reduction",), keepdims=False, symbolic=True)
 def reduce_of_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """A reduction over transposed axes is one over the axes themselves, where the remaining axes keep their order."""
     inner = g.definition(call.args[0], "transpose")

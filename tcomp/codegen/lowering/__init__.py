@@ -10,6 +10,7 @@ from .blocks import lower_blocks, operands_of_instructions
 from .common import simplify_statements
 from .flatten import flatten_buffers
 from .intrinsics import place_intrinsics
+from .open_tiles import split_open_tiles
 from .partition import partition_loops
 from .pragmas import apply_pragmas
 from .storage import place_storage
@@ -31,6 +32,7 @@ def place_blocks(func: PrimFunc) -> PrimFunc:
 STEPS: tuple[Callable[[PrimFunc], PrimFunc], ...] = (
     place_blocks,
     simplify_func,
+    split_open_tiles,
     partition_loops,
     flatten_buffers,
     place_intrinsics,
