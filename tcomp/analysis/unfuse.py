@@ -83,8 +83,12 @@ def _quotient(extent: Expr, m: Expr) -> Expr | None:
         if m.value <= 0 or any(c % m.value for c in (form.constant, *form.terms.values())):
             return None
         return Linear({t: c // m.value for t, c in form.terms.items()}, form.constant // m.value).expr()
-    if not form.constant and list(form.terms) == [m]:
-        return const(form.terms[m])
+    unit = linear(m)
+    times = {form.terms.get(t, 0) // c for t, c in unit.terms.items() if c}
+    if len(times) == 1 and (a := times.pop()) > 0:
+        whole = unit.scale(a)
+        if (whole.terms, whole.constant) == (form.terms, form.constant):
+            return const(a)
     if isinstance(extent, Mul):
         return extent.a if extent.b == m else extent.b if extent.a == m else None
     return None

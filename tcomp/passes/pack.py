@@ -92,9 +92,7 @@ class PackWeights:
         own = columns // groups
         plain = all(pair("conv2d", call.attrs[k], k) == (1, 1) for k in ("stride", "dilation"))
         if plain and size == [3, 3] and groups <= MAX_GROUPS:
-            tile, width = 0, 0
-            if type_.is_static:
-                tile, width = self.layout.winograd((*type_.shape[:-1], own), (*size, depth, own), w.type.dtype)
+            tile, width = self.layout.winograd((*extents(g, type_)[1:-1], own), (*size, depth, own), w.type.dtype)
             if tile and groups > 1:
                 return split_groups(g, call)
             if tile:
