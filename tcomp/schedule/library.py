@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import mul
 
 from ..analysis.regions import accesses, consumers, loop_env, loops_around, resolve, writes
 from ..errors import ScheduleError
@@ -14,7 +16,7 @@ from ..ir.arith import dims_env, linear, simplify
 from ..ir.expr import Add, Buffer, Call, Expr, Max, Min, Var, const
 from ..ir.node import walk
 from ..ir.primfunc import PrimFunc
-from ..ir.query import free_vars
+from ..ir.query import free_vars, is_const
 from ..ir.stmt import Block, Store
 from ..ir.tensor_intrin import across
 from .primitives import BlockRef
@@ -174,11 +176,17 @@ def inline_elementwise(sch: Schedule) -> None:
             continue
         users = [c for b in writes(block) for c in consumers(sch.func, b)]
         into_reduction = [c for c in users if c.is_reduction]
-        if into_reduction and (len(users) > 1 or points(into_reduction[0]) != points(block)):
+        if into_reduction and (len(users) > 1 or not _as_many_points(into_reduction[0], block)):
             continue
         if len(users) > 1 and is_costly(block):
             continue
         sch.compute_inline(name)
+
+
+def _as_many_points(a: Block, b: Block) -> bool:
+    """Whether two blocks run equally often, whatever symbolic extents are."""
+    counts = [reduce(mul, (it.extent for it in block.iters), const(1)) for block in (a, b)]
+    return is_const(simplify(counts[0] - counts[1]), 0)
 
 
 def points(block: Block) -> int | None:
