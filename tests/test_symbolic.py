@@ -1,0 +1,203 @@
+"""Whole models with extents that calls decide: one executable, right at every extent up to the bound."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tcomp
+from tcomp import te
+from tcomp.errors import InputError, ScheduleError, ShapeError, UnsupportedError
+from tcomp.ops import GraphBuilder
+from tcomp.ops.reference import evaluate
+from tcomp.runtime.program import Copy, Program
+from tcomp.target import Target
+
+R = np.random.default_rng(8)
+
+
+def c(g: GraphBuilder, *shape: int, fan: int = 1) -> Any:
+    return g.constant((R.standard_normal(shape) / fan**0.5).astype("float32"))
+
+
+def mlp(g: GraphBuilder, n: Any) -> Any:
+    x = g.reshape(g.input("x", (n, 4, 9)), shape=(-1, 36))
+    h = g.layer_norm(g.relu(g.linear(x, c(g, 50, 36, fan=36), c(g, 50))), c(g, 50), c(g, 50))
+    y = g.linear(h, c(g, 10, 50, fan=50), c(g, 10))
+    return g.softmax(y), g.argmax(y, axis=1)
+
+
+def cnn(g: GraphBuilder, n: Any) -> Any:
+    h = g.input("x", (n, 3, 14, 14))
+    for i, o, stride in ((3, 16, 1), (16, 16, 1), (16, 24, 2)):
+        y = g.conv2d(h, c(g, o, i, 3, 3, fan=9 * i), stride=stride, padding=1)
+        y = g.batch_norm(y, *(g.constant(np.full(o, v, np.float32)) for v in (1.2, 0.1, 0.3, 0.8)))
+        short = g.conv2d(h, c(g, o, i, 1, 1, fan=i), stride=stride)
+        h = g.relu(g.add(y, short))
+    h = g.max_pool2d(h, kernel=2)
+    return g.linear(g.reshape(g.global_avg_pool2d(h), shape=(-1, 24)), c(g, 7, 24), c(g, 7))
+
+
+def transformer(g: GraphBuilder, s: Any) -> Any:
+    d, heads = 24, 3
+    x = g.take(c(g, 17, d), g.input("tokens", (s,), "int64"))
+    x = g.reshape(x, shape=(1, -1, d))
+    for _ in range(2):
+        h = g.layer_norm(x, c(g, d), c(g, d))
+        q, k, v = (
+            g.transpose(
+                g.reshape(g.linear(h, c(g, d, d, fan=d), c(g, d)), shape=(1, s, heads, d // heads)), axes=(0, 2, 1, 3)
+            )
+            for _ in range(3)
+        )
+        mixed = g.reshape(g.transpose(g.attention(q, k, v, causal=True), axes=(0, 2, 1, 3)), shape=(1, s, d))
+        x = g.add(x, g.linear(mixed, c(g, d, d, fan=d), c(g, d)))
+        x = g.add(x, g.linear(g.mish(g.linear(x, c(g, 2 * d, d, fan=d))), c(g, d, 2 * d, fan=2 * d)))
+    return g.rms_norm(x, c(g, d)), g.sum(x, axes=(1,))
+
+
+MODELS: dict[str, tuple[Callable[..., Any], int, Callable[[int], np.ndarray]]] = {
+    "mlp": (mlp, 70, lambda n: R.standard_normal((n, 4, 9)).astype("float32")),
+    "cnn": (cnn, 12, lambda n: R.standard_normal((n, 3, 14, 14)).astype("float32")),
+    "transformer": (transformer, 50, lambda n: R.integers(0, 17, n)),
+}
+
+
+def built(name: str) -> tcomp.IRModule:
+    make, largest, _ = MODELS[name]
+    g = GraphBuilder()
+    results = make(g, g.dim("n", max=largest))
+    return g.build(*(results if isinstance(results, tuple) else (results,)))
+
+
+def compare(exe: tcomp.Executable, module: tcomp.IRModule, x: np.ndarray) -> None:
+    got = exe(x)
+    for a, b in zip(got if isinstance(got, tuple) else (got,), evaluate(module, [x], exact=True)):
+        assert a.shape == b.shape
+        if a.dtype.kind == "i":
+            assert np.array_equal(a, b)
+        else:
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_executable_is_right_at_every_extent(name: str) -> None:
+    module, (_, largest, inputs) = built(name), MODELS[name]
+    exe = tcomp.compile(module)
+    for n in sorted({0, 1, 2, 3, largest, largest - 1, *R.integers(1, largest + 1, 14).tolist()}):
+        compare(exe, module, inputs(n))
+    with pytest.raises(InputError, match=f"extent n is {largest + 1}: the model was compiled for at most {largest}"):
+        exe(inputs(largest + 1))
+    again = Program.from_json(exe.program.to_json(), exe.program.constants)
+    assert again == exe.program and again.dim_max == (largest,)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_interpreter_agrees(name: str) -> None:
+    module, (_, _, inputs) = built(name), MODELS[name]
+    exe = tcomp.compile(module, target="reference")
+    for n in (0, 1, 3):
+        compare(exe, module, inputs(n))
+
+
+@pytest.mark.parametrize("target", ["llvm -mcpu=haswell -num-cores=4", "cpu -num-cores=1", "cpu -num-cores=8"])
+def test_other_plans(target: str) -> None:
+    exe = tcomp.compile(built("cnn"), target=target)
+    assert not [k.name for k in exe.program.kernels if "refused" in exe.ir("scheduled", k.name)]
+    module = built("mlp")
+    exe = tcomp.compile(module, target=target)
+    if not Target.parse(target).missing_here():
+        for n in (1, 5, 64, 70):
+            compare(exe, module, MODELS["mlp"][2](n))
+
+
+def test_kernels_are_tiled_and_parallel_as_static_ones_are() -> None:
+    exe = tcomp.compile(built("mlp"), target="cpu -num-cores=4")
+    rules = [exe.ir("scheduled", k.name).splitlines()[0] for k in exe.program.kernels]
+    assert not [r for r in rules if "refused" in r or "plain" in r]
+    assert any("tiled reduction" in r for r in rules)
+
+
+def test_two_extents_and_arithmetic_of_them() -> None:
+    g = GraphBuilder()
+    n, s = g.dim("n", max=6), g.dim("s", max=9)
+    x, y = g.input("x", (n, s, 8)), g.input("y", (n, 1, 8))
+    h = g.exp(g.negative(g.abs(g.add(x, y))))
+    flat = g.reshape(h, shape=(-1, 8))
+    module = g.build(g.linear(flat, c(g, 20, 8), c(g, 20)), g.max(h, axes=(2,)), g.softmax(h, axis=1))
+    exe = tcomp.compile(module)
+    assert str(exe.outputs[0]).startswith("result0: float32[n * s, 20]")
+    for a, b in ((1, 1), (6, 9), (2, 7), (5, 1), (0, 3)):
+        arrays = [R.standard_normal(shape).astype("float32") for shape in ((a, b, 8), (a, 1, 8))]
+        for got, want in zip(exe(*arrays), evaluate(module, arrays, exact=True)):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="axis 0 differs"):
+        exe(np.ones((2, 3, 8), "float32"), np.ones((3, 1, 8), "float32"))
+
+
+def test_results_that_are_copied_have_the_bytes_of_the_call() -> None:
+    g = GraphBuilder()
+    n = g.dim("n", max=40)
+    x = g.input("x", (n, 3))
+    y = g.exp(x)
+    module = g.build(y, y, g.reshape(x, shape=(-1,)))
+    for target in ("cpu", "reference"):
+        exe = tcomp.compile(module, target=target)
+        assert sum(isinstance(s, Copy) for s in exe.program.steps) == 2
+        for k in (0, 1, 7, 40):
+            v = R.standard_normal((k, 3)).astype("float32")
+            out = [np.full((k, 3), 7, np.float32), np.full((k, 3), 7, np.float32), np.full(3 * k, 7, np.float32)]
+            exe(v, out=out)
+            assert np.allclose(out[0], np.exp(v), rtol=1e-6) and np.array_equal(out[0], out[1])
+            assert np.array_equal(out[2], v.reshape(-1))
+
+
+def test_what_has_no_bound_or_cannot_be_is_refused() -> None:
+    g = GraphBuilder()
+    with pytest.raises(UnsupportedError, match="have no bound") as error:
+        tcomp.compile(g.build(g.exp(g.input("x", (te.var("k"), 3)))))
+    assert 'dim("k", max=...)' in str(error.value)
+    g = GraphBuilder()
+    n = g.dim("n", max=5)
+    for bad in (0, -1, 2.5, True, 1 << 50):
+        with pytest.raises(ShapeError, match="cannot be at most"):
+            g.dim("m", max=bad)
+    with pytest.raises(ShapeError, match="two extents"):
+        g.dim("n", max=5)
+    x = g.input("x", (n, 4))
+    with pytest.raises(ShapeError, match="can only be taken whole"):
+        g.slice(x, begin=(1, 0), end=(3, 4))
+    with pytest.raises(ShapeError, match="do not fill"):
+        g.reshape(x, shape=(7, -1, 3))
+    with pytest.raises(ShapeError, match="do not fill"):
+        g.reshape(x, shape=(n, 5))
+    with pytest.raises(ShapeError, match="do not broadcast"):
+        g.add(x, g.input("y", (g.dim("m", max=5), 4)))
+    with pytest.raises(UnsupportedError, match="symbolic extents there"):
+        tcomp.compile(g.build(g.mean(x, axes=(0,))))
+
+
+def fused(inner: str) -> tcomp.Schedule:
+    """Rows outside, columns in tiles of a symbolic number inside, as one loop."""
+    n = te.var("n")
+    a = te.placeholder((12, n), name="A")
+    rule = {"both": lambda i, j: a[i, j] + 1.0, "sum": None}[inner]
+    if rule is not None:
+        return tcomp.Schedule(te.create_prim_func([a, te.compute((12, n), rule, name="B")], "f"))
+    k = te.reduce_axis(n, "k")
+    return tcomp.Schedule(te.create_prim_func([a, te.compute((12,), lambda i: te.sum(a[i, k], axis=k), name="B")], "f"))
+
+
+def test_loops_fused_over_a_symbolic_extent_are_proved_independent() -> None:
+    sch = fused("both")
+    i, j = sch.get_loops("B")
+    outer, _ = sch.split(j, [None, 4])
+    sch.parallel(sch.fuse(i, outer))  # f // ((n + 3) // 4), f % ((n + 3) // 4)
+    exe = tcomp.compile(sch)
+    for n in (0, 1, 3, 4, 9):
+        x = R.standard_normal((12, n)).astype("float32")
+        assert np.array_equal(exe(x), x + 1)
+    sch = fused("sum")
+    with pytest.raises(ScheduleError, match="cannot parallelize"):
+        sch.parallel(sch.fuse(*sch.get_loops("B")))
