@@ -25,7 +25,8 @@ def split_open_tiles(func: PrimFunc) -> PrimFunc:
         else: body
 
     In the edge version of an unrolled tile that is kept in private memory, rows behind the last one compute what that one does, and
-    nobody stores it: that costs less than a branch for each row.
+    nobody stores it: that costs less than a branch for each row. Where at most half of the rows are left, or a single one, there is
+    a version of so many.
 
     The digits of a loop fused of others, one of them of symbolic extent, get names first: `f // ((n + 7) // 8)` and the remainder.
     """
@@ -75,10 +76,40 @@ def _below_allocations(body: Stmt, env: Env, dims: tuple[Var, ...], versions: in
     test = all_of(list(dict.fromkeys(hoisted.values())))
     assert test is not None
     whole = simplify_statements(rewrite(body, lambda e: TRUE if _among(e, hoisted) else e), env)
-    edge = _clamped(own_binders(body), env, private)
-    return If(
-        test, _visit(whole, env, dims, versions + 1), _visit(simplify_statements(edge, env), env, dims, versions + 1)
-    )
+
+    def edge(rows: dict[Var, int]) -> Stmt:
+        part = _clamped(own_binders(_first_rows(body, rows)), private)
+        return _visit(simplify_statements(part, env), env, dims, versions + 1)
+
+    result = edge({})
+    for few, is_enough in _fewer_rows(hoisted, tiles, env):
+        result = If(is_enough, edge(few), result)
+    return If(test, _visit(whole, env, dims, versions + 1), result)
+
+
+def _fewer_rows(hoisted: dict[Expr, Expr], tiles: dict[Var, For], env: Env) -> Iterator[tuple[dict[Var, int], Expr]]:
+    """Smaller numbers of unrolled rows, the larger first, each with the condition under which they are enough."""
+    rows = {c: next(iter(free_vars(c) & tiles.keys())) for c in hoisted if len(free_vars(c) & tiles.keys()) == 1}
+    extents = {int(tiles[v].extent.value) for v in rows.values() if isinstance(tiles[v].extent, Const)}
+    if len(rows) < len(hoisted) or len(extents) != 1 or any(tiles[v].kind != "unrolled" for v in rows.values()):
+        return
+    count = extents.pop()
+    for few in sorted({n for n in (1, count // 2) if 0 < n < count}, reverse=True):
+        further = {simplify(substitute(c, {v: const(few)}), env) for c, v in rows.items()}
+        if len(further) == 1:
+            c = further.pop()
+            if isinstance(c, (LT, LE)):
+                yield dict.fromkeys(rows.values(), few), (LE if isinstance(c, LT) else LT)(c.b, c.a)
+
+
+def _first_rows(body: Stmt, rows: dict[Var, int]) -> Stmt:
+    """The body with fewer iterations of some loops."""
+
+    def visit(s: Stmt) -> Stmt:
+        s = map_statements(s, visit)
+        return with_fields(s, extent=const(rows[s.var])) if isinstance(s, For) and s.var in rows else s
+
+    return visit(body) if rows else body
 
 
 def _among(e: object, hoisted: dict[Expr, Expr]) -> bool:
@@ -118,7 +149,7 @@ def _greatest(c: Expr, tiles: dict[Var, For], env: Env) -> Expr | None:
     return simplify(substitute(c, last), env)
 
 
-def _clamped(body: Stmt, env: Env, private: frozenset) -> Stmt:
+def _clamped(body: Stmt, private: frozenset) -> Stmt:
     """The edge of tiles that are kept in private memory, without conditions on unrolled rows there."""
     rows = {x.var for x in walk_statements(body) if isinstance(x, For) and x.kind == "unrolled"}
 
