@@ -31,6 +31,8 @@ class PlainLayout:
     """A `LayoutPolicy` that leaves every operand as it lies."""
 
     turned_bytes: int = 0
+    resident_bytes: int = 1 << 62
+    max_split_groups: int = 0
 
     def panel(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:
         return 0

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ..ir.graph import OpCall, Operand, TensorType
 from ..ops.convolutions import LAYOUTS, each
 from ..ops.transposed import transposed_settings
-from .rewriter import Rewriter, rule
-
-STAYS = 1 << 20
-"""Bytes that L2 keeps while a kernel passes over them."""
+from .rewriter import Rewriter, Rule, rule
 
 
 @rule("conv1d")
@@ -65,19 +64,27 @@ def transposed_conv_to_phases(g: Rewriter, call: OpCall, type_: TensorType) -> O
     return g.op("slice", full, begin=(0, top, left, 0), end=(n, top + h, left + width, o))
 
 
-@rule("conv_backward_weight", parts=1)
-def kernel_gradient_by_parts(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+def kernel_gradient_by_parts(resident_bytes: int) -> Rule:
     """The gradient of a kernel by many images is that by a few at a time, summed up: each tile of it passes over all of them, and
-    those few stay in L2 meanwhile."""
+    those few stay in L2 meanwhile.
+
+    Args:
+        resident_bytes: what L2 keeps while a kernel passes over it again and again.
+    """
+    apply = partial(_by_parts, resident_bytes)
+    return Rule("kernel_gradient_by_parts", apply, frozenset({"conv_backward_weight"}), attrs={"parts": 1})
+
+
+def _by_parts(resident: int, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     if not isinstance(call.args[0].type.shape[0], int):
         return None
     images = call.args[0].type.shape[0]
     nbytes = sum(a.type.size * a.type.dtype.itemsize for a in call.args)
     most = min(images, nbytes // max(1, 2 * type_.size * type_.dtype.itemsize))  # the parts are written and read, too
-    choices = [p for p in range(2, most + 1) if images % p == 0 and nbytes <= 2 * p * STAYS]
-    if nbytes <= 2 * STAYS or not choices:
+    choices = [p for p in range(2, most + 1) if images % p == 0 and nbytes <= 2 * p * resident]
+    if nbytes <= 2 * resident or not choices:
         return None
-    parts = next((p for p in choices if nbytes <= p * STAYS), choices[-1])
+    parts = next((p for p in choices if nbytes <= p * resident), choices[-1])
     return g.op("sum", g.again(call, *call.args, parts=parts), axes=(0,))
 
 

@@ -14,9 +14,6 @@ from ..ops.conv import padding_of
 from .fold import EliminateDeadCode, fold_constant
 from .rewriter import Rewriter, Rule
 
-MAX_GROUPS = 8
-"""Groups of a convolution up to which each may become a kernel of its own."""
-
 
 class LayoutPolicy(Protocol):
     """What the target's rules want: they answer by the plans of the kernels to come. Extents of results have columns last, of weights
@@ -24,10 +21,18 @@ class LayoutPolicy(Protocol):
 
     Attributes:
         turned_bytes: size of a transposed matrix up to which a product may read its rows as columns.
+        resident_bytes: what L2 keeps while a kernel passes over it again and again.
+        max_split_groups: groups of a convolution up to which each may become a kernel of its own.
     """
 
     @property
     def turned_bytes(self) -> int: ...
+
+    @property
+    def resident_bytes(self) -> int: ...
+
+    @property
+    def max_split_groups(self) -> int: ...
 
     def panel(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:
         """Columns of a panel of a constant weight; 0 to leave it as it is."""
@@ -91,7 +96,7 @@ class PackWeights:
             return None
         own = columns // groups
         plain = all(pair("conv2d", call.attrs[k], k) == (1, 1) for k in ("stride", "dilation"))
-        if plain and size == [3, 3] and groups <= MAX_GROUPS:
+        if plain and size == [3, 3] and groups <= self.layout.max_split_groups:
             tile, width = self.layout.winograd((*extents(g, type_)[1:-1], own), (*size, depth, own), w.type.dtype)
             if tile and groups > 1:
                 return split_groups(g, call)

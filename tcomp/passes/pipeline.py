@@ -41,4 +41,5 @@ def pipeline(layout: LayoutPolicy, store: Store | None = None, version: str = ""
         layout: how the target's rules want operands to lie.
         store, version: where groupings are remembered, see `FuseOps`.
     """
-    return Pipeline((*GRAPH.passes, PackWeights(layout), FuseOps(store=store, version=version), *LOWER.passes))
+    graph = tuple(Canonicalize(layout.resident_bytes) if isinstance(p, Canonicalize) else p for p in GRAPH.passes)
+    return Pipeline((*graph, PackWeights(layout), FuseOps(store=store, version=version), *LOWER.passes))

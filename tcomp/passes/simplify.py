@@ -365,7 +365,6 @@ CANONICAL = (
     volumes_to_ndhwc,
     images_to_nhwc,
     transposed_conv_to_phases,
-    kernel_gradient_by_parts,
     kernel_to_hwio,
     pointwise_conv_to_matmul,
     matmul_of_rows,
@@ -392,13 +391,19 @@ def _until_stable(module: IRModule, rules: tuple[Rule, ...]) -> IRModule:
 
 @dataclass(frozen=True)
 class Canonicalize:
-    """One form for each thing: products are matmul, images are NHWC, batch normalisation is a scale and a shift."""
+    """One form for each thing: products are matmul, images are NHWC, batch normalisation is a scale and a shift.
+
+    Attributes:
+        resident_bytes: what L2 keeps while a kernel passes over it again and again.
+    """
 
     requires: ClassVar[frozenset[str]] = frozenset({"typed"})
     ensures: ClassVar[frozenset[str]] = frozenset({"canonical"})
+    resident_bytes: int = 1 << 20
 
     def run(self, module: IRModule) -> IRModule:
-        return _until_stable(module, (fold_constant, *CANONICAL, *MOVEMENT))
+        by_parts = kernel_gradient_by_parts(self.resident_bytes)
+        return _until_stable(module, (fold_constant, *CANONICAL, by_parts, *MOVEMENT))
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ TABLE: dict[str, tuple[Rule, Make, Make]] = {
         lambda g: conv(g, (1, 2, 4, 4), (2, 3, 3, 3), "conv2d_transpose", stride=2),
     ),
     "kernel_gradient_by_parts": (
-        convolutions.kernel_gradient_by_parts,
+        convolutions.kernel_gradient_by_parts(1 << 20),
         lambda g: g.conv_backward_weight(x(g, 16, 64, 64, 8), x(g, 16, 62, 62, 8), window=3),
         lambda g: g.conv_backward_weight(x(g, 2, 8, 8, 3), x(g, 2, 6, 6, 4), window=3),
     ),
@@ -152,7 +152,7 @@ def test_what_a_rule_rewrites_and_what_it_leaves_alone(name: str) -> None:
 
 def test_every_rule_is_in_the_table() -> None:
     tables = (simplify.CANONICAL, simplify.MOVEMENT, simplify.ARITHMETIC, simplify.SCALES)
-    known = {r.name for rules in tables for r in rules} | {"expand", "fold_constant"}
+    known = {r.name for rules in tables for r in rules} | {"expand", "fold_constant", "kernel_gradient_by_parts"}
     assert set(TABLE) == known and all(name == entry[0].name for name, entry in TABLE.items())
 
 

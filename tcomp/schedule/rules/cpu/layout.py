@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
+from typing import ClassVar
 
 from ....dtype import DType
 from ....target import CpuTarget
@@ -20,10 +21,18 @@ class CpuLayout:
 
     Attributes:
         use_winograd: whether 3 x 3 convolutions may go by Winograd's algorithm.
+        max_split_groups: groups of a convolution up to which each may become a kernel of its own.
     """
 
     target: CpuTarget
     use_winograd: bool = True
+
+    max_split_groups: ClassVar[int] = 8
+
+    @property
+    def resident_bytes(self) -> int:
+        """Half of L2: what else passes needs the rest."""
+        return self.target.l2_bytes_per_core // 2
 
     @property
     def turned_bytes(self) -> int:
