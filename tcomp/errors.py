@@ -47,11 +47,10 @@ class TcompError(Exception):
             lines.append(f"try: {self.hint}")
         return "\n".join(lines)
 
-    def at(self, place: str) -> TcompError:
-        """The same error with the place in the user's model where it happened; the innermost place stands first."""
+    def at(self, place: str) -> None:
+        """Note the place in the user's model where it happened; the innermost one stands first."""
         self.what = f"{self.what} (in {place})"
         self.args = (self._render(),)
-        return self
 
 
 class ExprError(TcompError, TypeError):

@@ -1,5 +1,7 @@
 """compile() and Executable: what a user can do, and what bad input is told."""
 
+import subprocess
+import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +34,28 @@ X, B = R.standard_normal((4, 8)).astype("float32"), R.standard_normal(5).astype(
 @pytest.fixture(scope="module")
 def exe() -> tcomp.Executable:
     return tcomp.compile(model())
+
+
+def test_executables_in_cycles_are_freed_safely() -> None:
+    """As an exception that is kept makes them: its frames hold the executable, and the executable's frame holds it."""
+    code = """
+import gc, weakref, numpy as np, tcomp
+gc.disable()
+g = tcomp.GraphBuilder()
+module = g.build(g.exp(g.input("x", (5, 7))))
+for _ in range(30):
+    for n in range(4):
+        exe = tcomp.compile(module)
+        exe(np.ones((5, 7), np.float32))
+        exe.me = exe
+        alive = weakref.ref(exe)
+    del exe
+    gc.collect()
+    assert alive() is None
+print("freed")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "freed\n", done.stderr
 
 
 def test_results_by_position_and_by_name(exe: tcomp.Executable) -> None:

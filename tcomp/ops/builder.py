@@ -82,7 +82,8 @@ class GraphBuilder:
         try:
             yield
         except ShapeError as error:
-            raise error.at(name) from error
+            error.at(name)
+            raise
         finally:
             self._origin = before
 

@@ -40,7 +40,8 @@ def composite(body: Body) -> Body:
         try:
             return _rounded_once(g, body, args, attrs)
         except ShapeError as error:
-            raise error.at(name) from error
+            error.at(name)
+            raise
 
     def built(types: Sequence[TensorType], attrs: Attrs) -> tuple[GraphBuilder, tuple[Any, ...]]:
         g = GraphBuilder()

@@ -41,7 +41,7 @@ EXACT = {"reshape", "transpose", "broadcast_to", "concat", "slice", "pad", "flip
 JUMPS = {"floor", "ceil", "round", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "argmax", "argmin",
          "logical_not"}  # fmt: skip
 UNARY = ("exp", "log", "log1p", "sqrt", "tanh", "sin", "cos", "floor", "ceil", "round", "rsqrt", "erf", "sigmoid", "silu", "gelu",
-         "negative", "abs", "relu", "logical_not")  # fmt: skip
+         "negative", "abs", "relu", "logical_not", "expm1", "softplus", "mish", "hardswish", "elu", "softsign")  # fmt: skip
 BINARY = ("add", "subtract", "multiply", "divide", "floor_divide", "power", "maximum", "minimum", "equal", "not_equal", "less",
           "less_equal", "greater", "greater_equal", "logical_and", "logical_or")  # fmt: skip
 SCALAR = ("add_scalar", "multiply_scalar", "divide_scalar", "power_scalar", "maximum_scalar", "minimum_scalar")

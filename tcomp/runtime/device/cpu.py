@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -64,6 +65,9 @@ class CpuLibrary:
     def __init__(self, engine: Any, lacking: Sequence[str] = ()) -> None:
         self._engine = engine
         self.lacking = tuple(lacking)
+        # The garbage collector finalizes a cycle's objects in any order, and LLVM's context takes the engine's module with it, which
+        # the engine then frees again: this reference keeps both out of the garbage until the engine has been closed.
+        weakref.finalize(self, engine.close).atexit = False
 
     def entry(self) -> Callable[[int, Any, int, Any], None]:
         pointer = ctypes.c_void_p
