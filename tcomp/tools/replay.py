@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from ..errors import TcompError
@@ -26,7 +28,7 @@ class Change:
     """A kernel that the two checkouts make differently.
 
     Attributes:
-        rules: the rule before and after; schedule: the difference of the schedules' texts, as a diff; code: of the LLVM IR, values and
+        rules: the rule before and after, "" where the checkout does not make the kernel; schedule: the difference of the schedules' texts, as a diff; code: of the LLVM IR, values and
             labels numbered. "" where they are the same: a schedule may say the same in other words.
     """
 
@@ -39,6 +41,8 @@ class Change:
 
     def __str__(self) -> str:
         before, after = self.rules
+        if not (before and after):
+            return f"{self.program} [{self.target}] kernel {self.kernel}: only made {'before' if before else 'now'}"
         rule = f"rule {before}" if before == after else f"rule {before} -> {after}"
         what = "the schedule and the code differ" if self.schedule else "the code differs, the schedule's text does not"
         return f"{self.program} [{self.target}] kernel {self.kernel}: {rule}; {what}"
@@ -62,14 +66,20 @@ def replay(
     if not (before / "tcomp").is_dir():
         raise TcompError(f"no checkout of tcomp in {before}")
     old, new = (_side(checkout, source, targets, share, of) for checkout in (before, ROOT))
-    while True:
-        a, b = next(old, None), next(new, None)
-        if a is None and b is None:
-            return
-        if a is None or b is None or any(a[k] != b[k] for k in ("program", "target", "kernel")):
-            left, right = (" ".join((x or {}).get(k, "-") for k in ("program", "target", "kernel")) for x in (a, b))
-            raise TcompError("the two checkouts make different kernels", why=f"before: {left}; after: {right}")
-        yield b["program"], _compare(a, b)
+    place = itemgetter("program", "target")
+    for (where, a), (there, b) in zip(groupby(old, place), groupby(new, place), strict=True):
+        assert where == there
+        sides = [{r["kernel"]: r for r in records} for records in (a, b)]
+        for kernel in dict.fromkeys([*sides[0], *sides[1]]):
+            nothing = {
+                "program": where[0],
+                "target": where[1],
+                "kernel": kernel,
+                "rule": "",
+                "schedule": "",
+                "code": "",
+            }
+            yield where[0], _compare(*(side.get(kernel, nothing) for side in sides))
 
 
 def _side(checkout: Path, source: str, targets: Sequence[str], share: int, of: int) -> Iterator[dict[str, str]]:
