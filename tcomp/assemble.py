@@ -52,7 +52,7 @@ def make_program(
         module.main.num_calls,
         main.attrs.get("updates", ()),
         _index_checks(module) if check_indices else (),
-        tuple(s for k in kernels.values() for s in _scratch(k, dims)) if dims else (),
+        tuple(s for k in kernels.values() for s in _scratch(k, dims)) if dims and not main.bounds else (),
         flush_denormals,
         tuple(main.bounds.get(v, 0) for v in dims),
     )

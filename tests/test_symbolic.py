@@ -201,3 +201,19 @@ def test_loops_fused_over_a_symbolic_extent_are_proved_independent() -> None:
     sch = fused("sum")
     with pytest.raises(ScheduleError, match="cannot parallelize"):
         sch.parallel(sch.fuse(*sch.get_loops("B")))
+
+
+def test_equal_kernels_of_two_extents_are_one_and_a_warm_model_schedules_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    g = GraphBuilder()
+    n, m = g.dim("n", max=9), g.dim("m", max=9)
+    module = g.build(g.softmax(g.input("x", (n, 8))), g.softmax(g.input("y", (m, 8))))
+    tcomp.compile(module)
+    monkeypatch.setattr("tcomp.backends.scheduling.rules.default_schedule", lambda *a: pytest.fail("scheduled again"))
+    exe = tcomp.compile(module)
+    assert len({k.symbol for k in exe.program.kernels}) == 1
+    for a, b in ((1, 9), (9, 2), (0, 4)):
+        arrays = [R.standard_normal((k, 8)).astype("float32") for k in (a, b)]
+        for got, want in zip(exe(*arrays), evaluate(module, arrays, exact=True)):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...config import memory_bytes
 from ...errors import TargetError, UnsupportedError
-from ...ir.expr import Const
+from ...ir.graph import extent_at
 from ...ir.primfunc import PrimFunc
 from ...ir.tensor_intrin import tensor_intrin
 from ...lazy import lazy_module
@@ -50,10 +50,12 @@ class LlvmGenerator:
                     hint="leave tensorize out for this target",
                 )
         limit = memory_bytes()
+        largest = dict(zip(scheduled.dims, scheduled.attrs.get("dim_max", ())))
         for name, nbytes in scratch_buffers(lowered):
-            if isinstance(nbytes, Const) and nbytes.value > limit:
+            size = extent_at(nbytes, largest)
+            if isinstance(size, int) and size > limit:
                 raise UnsupportedError(
-                    f"cannot compile kernel {scheduled.name}: buffer {name} would take {nbytes.value / 2**30:.0f} GiB",
+                    f"cannot compile kernel {scheduled.name}: buffer {name} would take {size / 2**30:.0f} GiB",
                     why=f"this machine has {limit / 2**30:.0f} GiB",
                     hint="compute its producer inside a loop of its consumer (compute_at), or keep less of it",
                 )

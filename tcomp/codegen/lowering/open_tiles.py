@@ -11,7 +11,7 @@ from ...ir.expr import LE, LT, Const, Expr, FloorDiv, FloorMod, Load, Max, Min, 
 from ...ir.node import rewrite, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars
-from ...ir.stmt import Allocate, For, If, Let, Stmt, Store, map_statements, own_binders, walk_statements
+from ...ir.stmt import Allocate, For, If, Let, Stmt, Store, map_statements, own_binders, sub_statements, walk_statements
 from .common import Env, extend, simplify_statements
 
 MAX_VERSIONS = 2
@@ -77,13 +77,19 @@ def _below_allocations(body: Stmt, env: Env, dims: tuple[Var, ...], versions: in
     assert test is not None
     whole = simplify_statements(rewrite(body, lambda e: TRUE if _among(e, hoisted) else e), env)
 
+    needed: dict[Expr, None] = {}
+
     def edge(rows: dict[Var, int]) -> Stmt:
-        part = _clamped(own_binders(_first_rows(body, rows)), private)
+        part = _clamped(own_binders(_first_rows(body, rows)), private, needed)
         return _visit(simplify_statements(part, env), env, dims, versions + 1)
 
     result = edge({})
     for few, is_enough in _fewer_rows(hoisted, tiles, env):
         result = If(is_enough, edge(few), result)
+    has_rows = all_of([LT(const(0), e) for e in needed])
+    if has_rows is not None:  # there is an element to read instead of those behind the end
+        plain = _visit(simplify_statements(own_binders(body), env), env, dims, versions + 1)
+        result = If(has_rows, result, plain)
     return If(test, _visit(whole, env, dims, versions + 1), result)
 
 
@@ -93,6 +99,8 @@ def _fewer_rows(hoisted: dict[Expr, Expr], tiles: dict[Var, For], env: Env) -> I
     extents = {int(tiles[v].extent.value) for v in rows.values() if isinstance(tiles[v].extent, Const)}
     if len(rows) < len(hoisted) or len(extents) != 1 or any(tiles[v].kind != "unrolled" for v in rows.values()):
         return
+    if not all(_grows(c, v) and _is_guarded(tiles[v].body, hoisted) for c, v in rows.items()):
+        return
     count = extents.pop()
     for few in sorted({n for n in (1, count // 2) if 0 < n < count}, reverse=True):
         further = {simplify(substitute(c, {v: const(few)}), env) for c, v in rows.items()}
@@ -100,6 +108,19 @@ def _fewer_rows(hoisted: dict[Expr, Expr], tiles: dict[Var, For], env: Env) -> I
             c = further.pop()
             if isinstance(c, (LT, LE)):
                 yield dict.fromkeys(rows.values(), few), (LE if isinstance(c, LT) else LT)(c.b, c.a)
+
+
+def _is_guarded(s: Stmt, hoisted: dict[Expr, Expr]) -> bool:
+    """Whether all that a statement stores stands under hoisted conditions."""
+    if isinstance(s, If) and s.orelse is None and any(c in hoisted for c in conjuncts(s.cond)):
+        return True
+    return not isinstance(s, Store) and all(_is_guarded(x, hoisted) for x in sub_statements(s))
+
+
+def _grows(c: Expr, v: Var) -> bool:
+    """Whether a comparison that fails for one value of a variable fails for all larger ones."""
+    assert isinstance(c, (LT, LE))
+    return linear(c.a - c.b, {}).terms.get(v, 0) > 0
 
 
 def _first_rows(body: Stmt, rows: dict[Var, int]) -> Stmt:
@@ -149,8 +170,12 @@ def _greatest(c: Expr, tiles: dict[Var, For], env: Env) -> Expr | None:
     return simplify(substitute(c, last), env)
 
 
-def _clamped(body: Stmt, private: frozenset) -> Stmt:
-    """The edge of tiles that are kept in private memory, without conditions on unrolled rows there."""
+def _clamped(body: Stmt, private: frozenset, needed: dict[Expr, None]) -> Stmt:
+    """The edge of tiles that are kept in private memory, without conditions on unrolled rows there.
+
+    Args:
+        needed: gets the extents that must not be 0 then.
+    """
     rows = {x.var for x in walk_statements(body) if isinstance(x, For) and x.kind == "unrolled"}
 
     def visit(s: Stmt) -> Stmt:
@@ -164,18 +189,27 @@ def _clamped(body: Stmt, private: frozenset) -> Stmt:
             or any(isinstance(x, If) for x in walk_statements(s.then))
         ):
             return map_statements(s, visit)
-        if not all(isinstance(c, (LT, LE)) and free_vars(c) & rows for c in conjuncts(s.cond)):
-            return map_statements(s, visit)
-        return rewrite(s.then, lambda e: _inside(e, own, private))
+        for c in conjuncts(s.cond):
+            if (
+                not isinstance(c, (LT, LE))
+                or not all(_grows(c, v) for v in free_vars(c) & rows)
+                or not free_vars(c) & rows
+            ):
+                return map_statements(s, visit)
+        return rewrite(s.then, lambda e: _inside(e, own, private, needed))
 
     return visit(body)
 
 
-def _inside(e: object, rows: set[Var], private: frozenset) -> object:
+def _inside(e: object, rows: set[Var], private: frozenset, needed: dict[Expr, None]) -> object:
     """A load with the indices that rows decide kept inside its buffer."""
     if not isinstance(e, Load) or e.buffer in private:
         return e
-    indices = tuple(
-        Min(i, simplify(extent - 1)) if free_vars(i) & rows else i for i, extent in zip(e.indices, e.buffer.shape)
-    )
-    return with_fields(e, indices=indices)
+    indices = []
+    for i, extent in zip(e.indices, e.buffer.shape):
+        if free_vars(i) & rows:
+            i = Max(Min(i, simplify(extent - 1)), const(0))
+            if not isinstance(extent, Const):
+                needed[extent] = None
+        indices.append(i)
+    return with_fields(e, indices=tuple(indices))
