@@ -24,7 +24,7 @@ from .target import Target
 
 if TYPE_CHECKING:
     from .backends import Backend
-    from .schedule.source import UserSchedule
+    from .schedule.source import ScheduleSource, UserSchedule
 
 # what a model whose kernels are all in the cache does not need
 sources = lazy_module("tcomp.schedule.source")
@@ -151,7 +151,7 @@ def _make_kernels(lowered: IRModule, backend: Backend, schedules: Mapping[str, U
     if unknown:
         names = ", ".join(lowered.kernels)
         raise TcompError(f"no kernel {sorted(unknown)[0]!r} to schedule", why=f"the kernels are {names}")
-    given = sources.UserSchedules(schedules) if schedules else None
+    given: ScheduleSource | None = sources.UserSchedules(schedules) if schedules else None
     found = {name: None if given is None else given.find(f, backend.target) for name, f in lowered.kernels.items()}
     return {name: backend.kernel(f, found[name]) for name, f in lowered.kernels.items()}
 

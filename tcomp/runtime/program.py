@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -134,10 +134,6 @@ class Program:
             return _Reader(json.loads(text)).program(constants)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, TcompError) as error:
             raise TcompError("cannot read the program", why=f"{type(error).__name__}: {error}") from error
-
-    def without_constants(self) -> Program:
-        """The same without the arrays."""
-        return replace(self, constants=())
 
 
 def _extent_data(e: int | Extent) -> Any:
