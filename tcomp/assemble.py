@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .codegen.build import Kernel, scratch_buffers
 from .errors import ShapeError, UnsupportedError
 from .ir.arith import simplify
 from .ir.expr import Add, Call, Const, Expr, FloorDiv, FloorMod, Max, Min, Mul, Sub, Var
-from .ir.graph import ConstRef, FuncCall, Operand, TensorType
+from .ir.graph import Binding, Cond, ConstRef, FuncCall, Function, OpCall, Operand, Scan, TensorType
 from .ir.module import IRModule
 from .ir.printer import text
 from .ir.query import free_vars
 from .passes import MemoryPlan, Slot
 from .passes.indices import index_ranges
+from .passes.plan import Move
 from .runtime.arguments import IndexCheck, Spec, first_outside
 from .runtime.extents import Code, Extent
-from .runtime.program import Argument, Copy, Launch, Program, Step
+from .runtime.program import Argument, Branch, Clear, Copy, Launch, Loop, Program, Step
 
 
 def make_program(
@@ -40,16 +42,19 @@ def make_program(
     main = lowered.main
     dims = main.dims
     is_kernel = all(isinstance(b.call, FuncCall) for b in module.main.bindings)
+    count = len(main.params)
+    args = tuple(Argument("args", i) for i in range(count + len(main.results)))
+    frame = _Frame(main, plan, args[:count], args[count:])
     names = [r.name for r in main.results] if is_kernel else [f"result{i}" for i in range(len(main.results))]
     return Program(
         tuple(_spec(p.name, p.type, dims) for p in main.params),
         tuple(_spec(name, r.type, dims) for name, r in zip(names, main.results)),
         tuple(v.name for v in dims),
         tuple(lowered.constants[name] for name in plan.constants),
-        _steps(lowered, plan, kernels),
+        _Assembler(lowered, kernels).steps(frame),
         plan.arena_bytes,
         plan.total_bytes,
-        module.main.num_calls,
+        sum(f.num_calls for f in module.graphs),
         main.attrs.get("updates", ()),
         _index_checks(module) if check_indices else (),
         tuple(s for k in kernels.values() for s in _scratch(k, dims)) if dims and not main.bounds else (),
@@ -58,27 +63,106 @@ def make_program(
     )
 
 
-def _steps(lowered: IRModule, plan: MemoryPlan, kernels: Mapping[str, Kernel]) -> tuple[Step, ...]:
-    main = lowered.main
-    count = len(main.params)
-    steps: list[Step] = []
+@dataclass(frozen=True)
+class _Frame:
+    """Where a graph function runs: what stands for its inputs and results, where its region of the arena begins, in how many loops."""
 
-    def argument(x: Operand) -> Argument:
-        return _argument(plan.slots[x], count)
+    func: Function
+    plan: MemoryPlan
+    inputs: tuple[Argument, ...]
+    outputs: tuple[Argument, ...]
+    region: int = 0
+    depth: int = 0
 
-    for b in main.bindings:
-        if not isinstance(b.call, FuncCall):
-            continue  # views share their argument's bytes
-        kernel = kernels[b.call.callee]
-        pointers = tuple(argument(x) for x in (*b.call.args, *b.results))
-        extents = tuple(Argument("dims", main.dims.index(_plain_dim(e, b.call.callee))) for e in b.call.dims)
+    def argument(self, slot: Slot) -> Argument:
+        match slot.place:
+            case "input":
+                return self.inputs[slot.at]
+            case "output":
+                return self.outputs[slot.at]
+            case "constant":
+                return Argument("consts", slot.at)
+            case "arena":
+                return Argument("arena", self.region + slot.at)
+
+    def of(self, x: Operand) -> Argument:
+        return self.argument(self.plan.slots[x])
+
+    def nbytes(self, e: int | Expr) -> int | Extent:
+        return e if isinstance(e, int) else _extent(simplify(e), self.func.dims)
+
+
+class _Assembler:
+    """Writes down the steps of a lowered module."""
+
+    def __init__(self, module: IRModule, kernels: Mapping[str, Kernel]) -> None:
+        self.module = module
+        self.kernels = kernels
+
+    def steps(self, frame: _Frame) -> tuple[Step, ...]:
+        """The steps of a function."""
+
+        def moves(group: Sequence[Move]) -> list[Step]:
+            return [Copy(frame.argument(a), frame.argument(b), frame.nbytes(n)) for a, b, n in group]
+
+        steps = moves(frame.plan.before)
+        for b in frame.func.bindings:
+            match b.call:
+                case FuncCall():
+                    steps.append(self.launch(frame, b, b.call))
+                case Scan():
+                    steps += self.scan(frame, b, b.call)
+                case Cond():
+                    then, orelse = (self.body(frame, b, name) for name in b.call.bodies)
+                    steps.append(Branch(frame.of(b.call.args[0]), then, orelse))
+                case OpCall():
+                    pass  # views share their argument's bytes
+        return (*steps, *moves(frame.plan.after))
+
+    def launch(self, frame: _Frame, b: Binding, call: FuncCall) -> Launch:
+        kernel = self.kernels[call.callee]
+        pointers = tuple(frame.of(x) for x in (*call.args, *b.results))
+        extents = tuple(Argument("dims", frame.func.dims.index(_plain_dim(e, call.callee))) for e in call.dims)
         work = kernel.func.attrs
         flops, nbytes = work.get("flops", 0), work.get("bytes", 0)
-        steps.append(Launch(b.call.callee, kernel.symbol, pointers + extents, flops, nbytes, b.origin))
-    for source, i, nbytes in plan.copies:
-        size = nbytes if isinstance(nbytes, int) else _extent(simplify(nbytes), main.dims)
-        steps.append(Copy(_argument(source, count), Argument("args", count + i), size))
-    return tuple(steps)
+        return Launch(call.callee, kernel.symbol, pointers + extents, flops, nbytes, b.origin)
+
+    def body(self, frame: _Frame, b: Binding, name: str) -> tuple[Step, ...]:
+        """The steps of a function that a cond runs."""
+        assert isinstance(b.call, Cond)
+        inputs, outputs = tuple(map(frame.of, b.call.inputs)), tuple(map(frame.of, b.results))
+        return self.steps(self.inside(frame, b, name, inputs, outputs, frame.depth))
+
+    def scan(self, frame: _Frame, b: Binding, call: Scan) -> list[Step]:
+        """Carried tensors live where the last ones will be found; rows are addresses that move from trip to trip."""
+        carried, stacked = b.results[: call.num_carried], b.results[call.num_carried :]
+
+        def row(x: Operand) -> Argument:
+            at = frame.of(x)
+            return Argument(at.kind, at.index, (*at.strides, (frame.depth, frame.nbytes(x.type.row.nbytes))))
+
+        held = tuple(map(frame.of, carried))
+        inputs = (*held, *map(row, call.scanned), *map(frame.of, call.captured))
+        inner = self.inside(frame, b, call.body, inputs, (*held, *map(row, stacked)), frame.depth + 1)
+        count = frame.of(call.args[-1]) if call.has_count else None
+        steps: list[Step] = [
+            Copy(frame.of(a), at, frame.nbytes(a.type.nbytes)) for a, at in zip(call.args, held) if frame.of(a) != at
+        ]
+        if call.has_count:
+            steps += [Clear(frame.of(r), frame.nbytes(r.type.nbytes)) for r in stacked]
+        return [*steps, Loop(frame.nbytes(call.length), self.steps(inner), call.reverse, count)]
+
+    def inside(
+        self,
+        frame: _Frame,
+        b: Binding,
+        name: str,
+        inputs: tuple[Argument, ...],
+        outputs: tuple[Argument, ...],
+        depth: int,
+    ) -> _Frame:
+        region = frame.region + frame.plan.regions[b]
+        return _Frame(self.module.graph(name), frame.plan.bodies[name], inputs, outputs, region, depth)
 
 
 def _plain_dim(e: Expr, callee: str) -> Var:
@@ -87,18 +171,6 @@ def _plain_dim(e: Expr, callee: str) -> Var:
     raise UnsupportedError(
         f"cannot call {callee} with the extent {text(e)}", why="so far an extent is passed on as it is"
     )
-
-
-def _argument(slot: Slot, num_inputs: int) -> Argument:
-    match slot.place:
-        case "input":
-            return Argument("args", slot.at)
-        case "output":
-            return Argument("args", num_inputs + slot.at)
-        case "constant":
-            return Argument("consts", slot.at)
-        case "arena":
-            return Argument("arena", slot.at)
 
 
 def _index_checks(module: IRModule) -> tuple[IndexCheck, ...]:

@@ -75,7 +75,7 @@ def compile(
     module, own = _as_module(model, inputs)
     cache = ObjectCache()
     seen, lowered = _lower(module, backend, winograd, cache)
-    plan = plan_memory(lowered.main)
+    plan = plan_memory(lowered)
     kernels = _make_kernels(lowered, backend, {**own, **(schedules or {})})
     if config().verify >= 2 and not module.main.dims:
         check.check_equivalence(seen, lowered, {name: k.scheduled for name, k in kernels.items()})
@@ -89,7 +89,7 @@ def workspace(model: Any, inputs: Any = None, target: str | Target = "cpu", *, w
     """The bytes of the workspace that a compiled model will need, without generating its code; arguments as for `compile`."""
     module, _ = _as_module(model, inputs)
     lowered = _lower(module, backend_of(Target.parse(target)), winograd, ObjectCache())[1]
-    return plan_memory(lowered.main).arena_bytes
+    return plan_memory(lowered).arena_bytes
 
 
 def _as_module(model: Any, inputs: Any) -> tuple[IRModule, dict[str, UserSchedule]]:
@@ -133,10 +133,11 @@ def _lower(
 
 def _refuse_unbounded(module: IRModule) -> None:
     """Raises UnsupportedError where an operator would have a symbolic extent without a bound: no workspace could be made for it."""
-    main = module.main
-    for b in main.bindings if not all(isinstance(b.call, FuncCall) for b in main.bindings) else ():
+    if all(isinstance(b.call, FuncCall) for b in module.main.bindings):
+        return
+    for f, b in [(f, b) for f in module.graphs for b in f.bindings]:
         for v in (*b.call.args, *b.results):
-            unbounded = [e for s in v.type.shape if not isinstance(s, int) for e in free_vars(s) - main.bounds.keys()]
+            unbounded = [e for s in v.type.shape if not isinstance(s, int) for e in free_vars(s) - f.bounds.keys()]
             if unbounded:
                 raise UnsupportedError(
                     f"cannot compile a model with symbolic extents that have no bound: {v.name} is {v.type}",

@@ -15,7 +15,7 @@ from ..ir.printer import text
 from ..lazy import lazy_module
 from ..passes.pack import LayoutPolicy
 from ..runtime.device.cpu import CpuLibrary, load_objects
-from ..runtime.program import Launch, Program
+from ..runtime.program import Branch, Launch, Loop, Program, Step
 from ..target import CpuTarget
 from .scheduling import cpu_scheduler, told
 from .workers import helpers
@@ -59,8 +59,7 @@ class CpuBackend:
         build_all(kernels, cache, on_done, helpers)
 
     def link(self, program: Program, kernels: Sequence[Kernel], cache: ObjectCache) -> CpuLibrary:
-        calls = [(s.symbol, s.arguments) if isinstance(s, Launch) else s for s in program.steps]
-        name = f"{calls!r}|{program.flush_denormals}"
+        name = f"{list(map(_code_of, program.steps))!r}|{program.flush_denormals}"
         entry = cached_code(name, lambda: llvm_entry.entry_module(program), self.generator, cache)
         objects = dict.fromkeys(k.object_code for k in kernels)
         return load_objects([*objects, entry], lacking=self.target.missing_here())
@@ -82,3 +81,16 @@ class CpuBackend:
                     f"its algorithm saves {100 * (1 - cost.flops / needed):.1f} % of the direct way's operations"
                 )
         return "\n".join([*lines, str(assembly_facts(k.assembly()))])
+
+
+def _code_of(s: Step) -> Any:
+    """What of a step decides the entry's code."""
+    match s:
+        case Launch():
+            return s.symbol, s.arguments
+        case Loop():
+            return "loop", s.length, s.reverse, s.count, list(map(_code_of, s.steps))
+        case Branch():
+            return "if", s.condition, list(map(_code_of, s.then)), list(map(_code_of, s.orelse))
+        case _:
+            return s

@@ -18,12 +18,11 @@ from ..ir.interp import evaluate, interpreted, python_source
 from ..ir.primfunc import PrimFunc
 from ..ir.printer import text
 from ..runtime.device.cpu import CpuDevice
-from ..runtime.program import TABLES, Argument, Copy, Program
+from ..runtime.program import Program
+from ..runtime.steps import StepRunner
 from ..target import Target
 from ..target.reference import ReferenceTarget
 from .scheduling import told
-
-_POINTER = ctypes.sizeof(ctypes.c_void_p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class ReferenceBackend:
 
 
 class InterpretedLibrary:
-    """A program whose steps the interpreter runs, on the very memory that native code would use (a `Library`)."""
+    """A program whose kernels the interpreter runs, on the very memory that native code would use (a `Library`)."""
 
     device = CpuDevice()
     lacking: tuple[str, ...] = ()
@@ -116,24 +115,18 @@ class InterpretedLibrary:
         self._functions = functions
 
     def entry(self) -> Callable[[int, Any, int, Any], None]:
-        kernels = {s.symbol: self.kernel(s.symbol, [a.kind for a in s.arguments]) for s in self._program.kernels}
+        program = self._program
+        kernels = {s.symbol: self.kernel(s.symbol, [a.kind for a in s.arguments]) for s in program.kernels}
+        num_arguments = len(program.inputs) + len(program.outputs)
 
         def run(args: int, consts: Any, arena: int, dims: Any) -> None:
-            tables = dict(zip(TABLES, (args, ctypes.addressof(consts), arena, ctypes.addressof(dims) if dims else 0)))
-
-            def value(a: Argument) -> int:
-                if a.kind == "arena":
-                    return tables["arena"] + a.index
-                kind = ctypes.c_int64 if a.kind == "dims" else ctypes.c_size_t
-                return kind.from_address(tables[a.kind] + a.index * _POINTER).value
-
-            for step in self._program.steps:
-                if isinstance(step, Copy):
-                    known = [value(Argument("dims", i)) for i in range(len(self._program.dims))]
-                    nbytes = step.nbytes if isinstance(step.nbytes, int) else step.nbytes.value(known)
-                    ctypes.memmove(value(step.target), value(step.source), nbytes)
-                else:
-                    kernels[step.symbol](*map(value, step.arguments))
+            addresses = {
+                "args": (ctypes.c_size_t * num_arguments).from_address(args),
+                "consts": (ctypes.c_size_t * len(program.constants)).from_address(ctypes.addressof(consts)),
+                "dims": list(dims or ()),
+            }
+            launch = lambda step, values: kernels[step.symbol](*values)
+            StepRunner(program, self.device, addresses, arena, launch).run()
 
         return run
 

@@ -30,7 +30,7 @@ from .expr import (
     Var,
     const,
 )
-from .graph import Binding, ConstRef, FuncCall, Function, OpCall, TensorType, Value
+from .graph import Binding, Cond, ConstRef, FuncCall, Function, OpCall, Scan, TensorType, Value
 from .module import IRModule
 from .primfunc import PrimFunc
 from .stmt import Allocate, Attrs, Block, For, If, IterVar, Let, Prefetch, Seq, Stmt, Store
@@ -52,6 +52,7 @@ __all__ = [
     "Call",
     "Cast",
     "CompareExpr",
+    "Cond",
     "Const",
     "ConstRef",
     "Div",
@@ -75,6 +76,7 @@ __all__ = [
     "Prefetch",
     "PrimFunc",
     "Ramp",
+    "Scan",
     "Select",
     "Seq",
     "Stmt",

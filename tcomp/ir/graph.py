@@ -40,6 +40,11 @@ class TensorType(Node):
         """Whether all extents are integers."""
         return all(isinstance(e, int) for e in self.shape)
 
+    @property
+    def row(self) -> TensorType:
+        """The type of a slice along the first axis."""
+        return TensorType(self.shape[1:], self.dtype)
+
     def at(self, sizes: Mapping[Var, int]) -> TensorType:
         """The type with numbers for symbolic extents."""
         if self.is_static or not sizes:
@@ -97,6 +102,75 @@ class FuncCall(Node):
 
 
 @identity_node
+class Scan(Node):
+    """A loop over rows: body(*carried, *rows, *captured) -> (*carried, *new rows), once a trip.
+
+    The first trip gets the initial carried tensors, each later one those that the trip before made. Rows are slices of the scanned
+    tensors along their first axis; new rows are stacked along the first axis of results. What all trips read is captured.
+
+    Attributes:
+        body: the name of a function of the module.
+        args: initial carried tensors, scanned ones, captured ones; with `has_count`, an int64 tensor without axes as the last.
+        length: the first extent of scanned and stacked tensors.
+        reverse: whether the first trip is at the last row.
+        has_count: whether the last argument tells how many rows, from the first, have a trip (as many as there are, at most): new rows
+            of the others are zeros.
+
+    Results: the carried tensors after the last trip, then the stacked rows.
+    """
+
+    body: str
+    args: tuple[Operand, ...] = atom()
+    num_carried: int
+    num_scanned: int
+    length: int | Expr
+    reverse: bool = False
+    has_count: bool = False
+
+    @property
+    def bodies(self) -> tuple[str, ...]:
+        return (self.body,)
+
+    @property
+    def inputs(self) -> tuple[Operand, ...]:
+        """The arguments that the body's parameters stand for."""
+        return self.args[:-1] if self.has_count else self.args
+
+    @property
+    def scanned(self) -> tuple[Operand, ...]:
+        return self.args[self.num_carried : self.num_carried + self.num_scanned]
+
+    @property
+    def captured(self) -> tuple[Operand, ...]:
+        return self.inputs[self.num_carried + self.num_scanned :]
+
+
+@identity_node
+class Cond(Node):
+    """One of two functions of the module, each of which takes all arguments but the first.
+
+    Attributes:
+        args: a bool tensor without axes, and what both functions take.
+    """
+
+    then: str
+    orelse: str
+    args: tuple[Operand, ...] = atom()
+
+    @property
+    def bodies(self) -> tuple[str, ...]:
+        return (self.then, self.orelse)
+
+    @property
+    def inputs(self) -> tuple[Operand, ...]:
+        return self.args[1:]
+
+
+Control = Scan | Cond
+"""Calls that run other graph functions."""
+
+
+@identity_node
 class Binding(Node):
     """results = call.
 
@@ -105,7 +179,7 @@ class Binding(Node):
     """
 
     results: tuple[Value, ...] = atom()
-    call: OpCall | FuncCall
+    call: OpCall | FuncCall | Scan | Cond
     origin: str = ""
 
     @property

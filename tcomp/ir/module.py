@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .expr import Const, Expr
-from .graph import Binding, FuncCall, Function, TensorType, Value
+from .graph import Binding, Cond, FuncCall, Function, Scan, TensorType, Value
 from .names import unique_name
 from .node import Node, atom, identity_node, with_fields
 from .primfunc import PrimFunc
@@ -39,6 +39,32 @@ class IRModule(Node):
     def kernels(self) -> dict[str, PrimFunc]:
         """The PrimFuncs by name."""
         return {name: f for name, f in self.functions.items() if isinstance(f, PrimFunc)}
+
+    @property
+    def graphs(self) -> tuple[Function, ...]:
+        """The entry function and those that its scans and conds run, each before the one that runs it."""
+        found: dict[str, Function] = {}
+
+        def visit(f: Function) -> None:
+            for b in f.bindings:
+                if isinstance(b.call, (Scan, Cond)):
+                    for name in b.call.bodies:
+                        if name not in found:
+                            visit(self.graph(name))
+            found[f.name] = f
+
+        visit(self.main)
+        return tuple(found.values())
+
+    def graph(self, name: str) -> Function:
+        """The graph function of a name."""
+        f = self.functions[name]
+        assert isinstance(f, Function)
+        return f
+
+    def entered_at(self, name: str) -> IRModule:
+        """The module with the function of another name as its entry."""
+        return self if name == self.entry else with_fields(self, entry=name)
 
     def with_main(self, main: Function, constants: Mapping[str, Any] | None = None) -> IRModule:
         """The module with another entry function (and, where given, other constants)."""

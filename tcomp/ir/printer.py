@@ -25,7 +25,7 @@ from .expr import (
     Sub,
     Var,
 )
-from .graph import Binding, ConstRef, FuncCall, Function, OpCall, Value
+from .graph import Binding, Cond, ConstRef, FuncCall, Function, OpCall, Scan, Value
 from .module import IRModule
 from .names import printable_name, unique_name
 from .node import Node
@@ -210,10 +210,23 @@ class Printer:
             args += [f"{k}={v!r}" if not hasattr(v, "lanes") else f"{k}={v}" for k, v in b.call.attrs.items()]
         if isinstance(b.call, FuncCall):
             args += [self.expr(e) for e in b.call.dims]
-        head = b.call.op if isinstance(b.call, OpCall) else f"@{b.call.callee}"
+        if isinstance(b.call, Scan):
+            args = self._scan_args(b.call)
         names = ", ".join(f"{self.name(r)}: {r.type}" for r in b.results)
         origin = f"  # {printable_name(b.origin)}" if b.origin else ""
-        self.emit(1, f"{names} = {head}({', '.join(args)}){origin}", b, *b.results)
+        self.emit(1, f"{names} = {_head(b.call)}({', '.join(args)}){origin}", b, *b.results)
+
+    def _scan_args(self, call: Scan) -> list[str]:
+        """The arguments of a scan, each group with its role."""
+        groups = {"": call.args[: call.num_carried], "over": call.scanned, "with": call.captured}
+        args = [
+            ", ".join(map(self._operand, group)) if not role else f"{role}=({', '.join(map(self._operand, group))})"
+            for role, group in groups.items()
+            if group
+        ]
+        count = [f"count={self._operand(call.args[-1])}"] if call.has_count else []
+        length = call.length if isinstance(call.length, int) else self.expr(call.length)
+        return [*args, f"length={length}", *count, *(["reverse=True"] if call.reverse else [])]
 
     def _operand(self, a: Value | ConstRef) -> str:
         return f"const {a.name}" if isinstance(a, ConstRef) else self.name(a)
@@ -240,8 +253,8 @@ class Printer:
                 self.binding(x)
             case Stmt():
                 self.stmt(x, 0)
-            case OpCall() | FuncCall():
-                self.emit(0, f"{getattr(x, 'op', None) or x.callee}({', '.join(self._operand(a) for a in x.args)})")
+            case OpCall() | FuncCall() | Scan() | Cond():
+                self.emit(0, f"{_head(x)}({', '.join(self._operand(a) for a in x.args)})")
             case Buffer():
                 self.emit(0, f"{printable_name(x.name)}: {self.buffer_type(x)}")
             case Value():
@@ -250,6 +263,19 @@ class Printer:
                 self.emit(0, self.expr(x))
             case _:
                 self.emit(0, repr(x))
+
+
+def _head(call: OpCall | FuncCall | Scan | Cond) -> str:
+    """What is called."""
+    match call:
+        case OpCall():
+            return call.op
+        case FuncCall():
+            return f"@{call.callee}"
+        case Scan():
+            return f"scan @{call.body}"
+        case Cond():
+            return f"cond @{call.then} else @{call.orelse}"
 
 
 def text(x: Node) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import VerifyError
 from .expr import Buffer, Expr, Load, Var
-from .graph import ConstRef, FuncCall, Function, Value
+from .graph import Binding, Cond, ConstRef, FuncCall, Function, Scan, Value
 from .module import IRModule
 from .node import walk
 from .primfunc import PrimFunc
@@ -60,6 +60,11 @@ def _verify_references(m: IRModule, f: Function) -> None:
     for b in f.bindings:
         if isinstance(b.call, FuncCall) and b.call.callee not in m.functions:
             raise VerifyError(f"no function {b.call.callee!r} in the module", excerpt=excerpt(f, {b: "called here"}))
+        if isinstance(b.call, (Scan, Cond)):
+            for body in b.call.bodies:
+                why = _misfit(m.functions.get(body), b)
+                if why:
+                    raise VerifyError(f"it cannot run {body!r}: {why}", excerpt=excerpt(f, {b: "here"}))
         for arg in b.call.args:
             if isinstance(arg, ConstRef):
                 array = m.constants.get(arg.name)
@@ -68,6 +73,33 @@ def _verify_references(m: IRModule, f: Function) -> None:
                     raise VerifyError(
                         f"constant {arg.name} should be {arg.type} but {have}", excerpt=excerpt(f, {b: "used here"})
                     )
+
+
+def _misfit(body: Function | PrimFunc | None, b: Binding) -> str:
+    """Why a graph function cannot be run by a scan or a cond; empty where it can."""
+    if not isinstance(body, Function):
+        return "the module has no such graph function"
+    call = b.call
+    assert isinstance(call, (Scan, Cond))
+    given = [a.type for a in call.inputs]
+    made = [r.type for r in b.results]
+    if isinstance(call, Scan):
+        end = call.num_carried + call.num_scanned
+        if len(given) < end or any(t.shape[:1] != (call.length,) for t in given[call.num_carried : end]):
+            return f"the scanned tensors do not have {call.length} rows"
+        given[call.num_carried : end] = [t.row for t in given[call.num_carried : end]]
+        if any(t.shape[:1] != (call.length,) for t in made[call.num_carried :]):
+            return f"the stacked results do not have {call.length} rows"
+        if made[: call.num_carried] != given[: call.num_carried]:
+            return "the carried tensors change their types"
+        made[call.num_carried :] = [t.row for t in made[call.num_carried :]]
+    for what, wanted, types in (
+        ("takes", [p.type for p in body.params], given),
+        ("makes", [r.type for r in body.results], made),
+    ):
+        if wanted != types:
+            return f"it {what} ({', '.join(map(str, wanted))}), not ({', '.join(map(str, types))})"
+    return ""
 
 
 class _PrimFuncVerifier:

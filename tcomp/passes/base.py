@@ -16,7 +16,8 @@ from ..ir.verify import verify
 
 
 class Pass(Protocol):
-    """A transformation of modules. Its fields are its options; it never changes its input.
+    """A transformation of a module's entry, and of what that calls. Its fields are its options; it never changes its input. A pipeline
+    runs it on the bodies of scans and conds first, each as the entry.
 
     Attributes:
         requires: facts that must hold before; ensures: facts that hold after.
@@ -62,7 +63,8 @@ class Pipeline:
         for p in self.passes:
             before, name = module, type(p).__name__
             try:
-                module = p.run(module)
+                for f in module.graphs:
+                    module = p.run(module.entered_at(f.name)).entered_at(before.entry)
                 if module is not before and settings.verify >= 1:
                     verify(module)
                 module = _with_facts(module, p.ensures)

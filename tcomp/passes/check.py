@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import InternalError
-from ..ir.graph import FuncCall, Function, Operand, TensorType, Value
+from ..ir.graph import Cond, FuncCall, Function, OpCall, Operand, Scan, TensorType, Value
 from ..ir.interp import run
 from ..ir.module import IRModule
 from ..ir.primfunc import PrimFunc
-from ..ops.reference import evaluate, evaluate_call
+from ..ops.reference import evaluate, evaluate_call, run_scan
 
 TOLERANCE = 1e-3
 
@@ -38,19 +38,30 @@ def relative_error(out: Any, ref: Any) -> float:
     return float(np.linalg.norm(a[finite] - b[finite])) / (scale or 1.0)
 
 
-def run_kernels(module: IRModule, inputs: list[Any], kernels: Mapping[str, PrimFunc] | None = None) -> list[np.ndarray]:
+def run_kernels(
+    module: IRModule,
+    inputs: Sequence[Any],
+    kernels: Mapping[str, PrimFunc] | None = None,
+    entry: str | None = None,
+) -> list[np.ndarray]:
     """The results of a lowered module, its kernels run by the interpreter."""
-    main = module.main
-    values: dict[Operand, Any] = dict(zip(main.params, inputs))
-    for b in main.bindings:
+    func = module.graph(entry or module.entry)
+    values: dict[Operand, Any] = dict(zip(func.params, inputs))
+    for b in func.bindings:
         args = [values[a] if isinstance(a, Value) else module.constants[a.name] for a in b.call.args]
-        if isinstance(b.call, FuncCall):
-            f = (kernels or {}).get(b.call.callee) or module.functions[b.call.callee]
-            assert isinstance(f, PrimFunc)
-            values.update(zip(b.results, run(f, args)))
-        else:
-            values.update(zip(b.results, evaluate_call(b.call, args)))
-    return [values[r] if isinstance(r, Value) else module.constants[r.name] for r in main.results]
+        match b.call:
+            case FuncCall():
+                f = (kernels or {}).get(b.call.callee) or module.functions[b.call.callee]
+                assert isinstance(f, PrimFunc)
+                results: Sequence[Any] = run(f, args)
+            case Scan():
+                results = run_scan(b, args, lambda xs, name=b.call.body: run_kernels(module, xs, kernels, name))
+            case Cond():
+                results = run_kernels(module, args[1:], kernels, b.call.then if args[0] else b.call.orelse)
+            case OpCall():
+                results = evaluate_call(b.call, args)
+        values.update(zip(b.results, results))
+    return [values[r] if isinstance(r, Value) else module.constants[r.name] for r in func.results]
 
 
 def check_equivalence(stages: Mapping[str, IRModule], lowered: IRModule, scheduled: Mapping[str, PrimFunc]) -> None:

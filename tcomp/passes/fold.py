@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..ir.graph import Binding, ConstRef, FuncCall, OpCall, Operand, TensorType, Value
+from ..ir.graph import Binding, ConstRef, OpCall, Operand, TensorType, Value
 from ..ir.module import IRModule
 from ..ir.node import with_fields
 from ..ops.reference import evaluate_call
@@ -68,7 +68,8 @@ class EliminateDeadCode:
 
 
 def _constants_of(f: Any) -> list[ConstRef]:
-    return [a for b in getattr(f, "bindings", ()) for a in b.call.args if isinstance(a, ConstRef)]
+    used = [a for b in getattr(f, "bindings", ()) for a in b.call.args]
+    return [a for a in (*used, *getattr(f, "results", ())) if isinstance(a, ConstRef)]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class EliminateCommonSubexpressions:
         kept: list[Binding] = []
         for b in main.bindings:
             args = tuple(mapping.get(a, a) for a in b.call.args)
-            if isinstance(b.call, FuncCall):
+            if not isinstance(b.call, OpCall):
                 kept.append(with_fields(b, call=with_fields(b.call, args=args)))
                 continue
             key = (b.call.op, args, b.call.attrs)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from ..dtype import DType, dtype
-from ..ir.graph import Binding, OpCall, Operand, Value, definitions
+from ..ir.graph import Binding, Cond, ConstRef, FuncCall, Function, OpCall, Operand, Scan, Value, definitions
 from ..ir.module import IRModule
 
 _SAME_ELEMENTS = {"reshape", "transpose", "broadcast_to", "concat", "slice", "flip", "after"}
@@ -76,12 +77,34 @@ def index_ranges(module: IRModule) -> tuple[IndexRange, ...]:
     Negative places count from the end, as in NumPy. Places that the graph itself computes are not listed: kernels move them to the
     nearest end, so that they never leave the tensor.
     """
-    defined = definitions(module.main)
-    found: dict[IndexRange, None] = {}
-    for b in module.main.bindings:
-        used = _read_by(b.call) if isinstance(b.call, OpCall) else None
-        if used is not None and isinstance(b.call, OpCall):
-            index, extent = used
-            for source in _sources(index, defined):
-                found[IndexRange(source, -extent, extent - 1, b.call.op)] = None
-    return tuple(found)
+    return tuple(dict.fromkeys(_ranges(module, module.main)))
+
+
+def _ranges(module: IRModule, func: Function) -> Iterator[IndexRange]:
+    """Those of a function's parameters, and of constants."""
+    defined = definitions(func)
+    for b in func.bindings:
+        match b.call:
+            case OpCall():
+                used = _read_by(b.call)
+                needs = [] if used is None else [(used[0], IndexRange(used[0], -used[1], used[1] - 1, b.call.op))]
+            case Scan() | Cond():
+                needs = [need for name in b.call.bodies for need in _of_body(module, module.graph(name), b.call)]
+            case FuncCall():
+                needs = []
+        for operand, need in needs:
+            yield from (replace(need, source=source) for source in _sources(operand, defined))
+
+
+def _of_body(module: IRModule, body: Function, call: Scan | Cond) -> Iterator[tuple[Operand, IndexRange]]:
+    """What the body of a scan demands of the arguments that reach it unchanged: rows, and what is captured. What is carried is computed,
+    and inputs need not fit what perhaps never runs."""
+    if isinstance(call, Cond) or call.has_count:
+        return
+    number = {p: i for i, p in enumerate(body.params)}
+    first = call.num_carried
+    for need in _ranges(module, body):
+        if isinstance(need.source, ConstRef):
+            yield need.source, need
+        elif number[need.source] >= first:
+            yield call.inputs[number[need.source]], need

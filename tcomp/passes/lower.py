@@ -48,8 +48,9 @@ class LowerToPrimFuncs:
     ensures: ClassVar[frozenset[str]] = frozenset({"lowered"})
 
     def run(self, module: IRModule) -> IRModule:
+        groups = {b.call.callee for b in module.main.bindings if isinstance(b.call, FuncCall)}
         functions = {
-            name: f if name == module.entry or isinstance(f, PrimFunc) else lower_function(f)
+            name: lower_function(f) if name in groups and isinstance(f, Function) else f
             for name, f in module.functions.items()
         }
         calls = tuple(self.passes_extents(b, module, functions) for b in module.main.bindings)

@@ -1,4 +1,4 @@
-"""Memory planning: where each tensor of a lowered entry function lives."""
+"""Memory planning: where each tensor of a lowered module lives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..ir.expr import Expr
-from ..ir.graph import ConstRef, Function, Operand, Value
+from ..ir.graph import Binding, Cond, ConstRef, Function, Operand, Scan, Value
+from ..ir.module import IRModule
 from .update import views
 
 ALIGN = 64
@@ -26,74 +27,143 @@ class Slot:
     space: Literal["device", "host"] = "device"
 
 
+Move = tuple[Slot, Slot, int | Expr]
+"""(source, target, bytes)."""
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Where everything lives.
+    """Where everything lives. The plan of a body counts from where its region of the arena begins; its inputs and outputs are the
+    arguments and results of the scan or cond that runs it.
 
     Attributes:
         slots: of each value and constant.
-        constants: names of the constants in use, in slot order.
+        constants: names of the constants in use, in slot order; those of bodies are among them.
         arena_bytes: size of the one workspace, the peak of what is alive at once.
         total_bytes: what all intermediate tensors would take, each on its own.
-        copies: (source, output number, bytes): results that are not computed in place.
+        before: inputs whose bytes a result takes, and which are results of their own, too: moved before anything runs.
+        after: results that are not computed in place.
+        regions: where the workspaces of bodies begin.
+        bodies: the plans of functions that scans and conds run.
     """
 
     slots: dict[Operand, Slot]
     constants: tuple[str, ...]
     arena_bytes: int
     total_bytes: int
-    copies: tuple[tuple[Slot, int, int | Expr], ...]
+    before: tuple[Move, ...]
+    after: tuple[Move, ...]
+    regions: dict[Binding, int]
+    bodies: dict[str, MemoryPlan]
 
 
-def plan_memory(main: Function) -> MemoryPlan:
+def plan_memory(module: IRModule) -> MemoryPlan:
     """Assign offsets so that tensors alive at the same time never overlap.
 
     A reshape shares its argument's bytes. Results are written in place, those that take the place of inputs where `PlaceUpdates`
     found that they may be. The rest is packed into one arena, largest first,
     each at the lowest offset that is free during its whole life (greedy by size: Y. Pisarchyk and J. Lee, Efficient Memory
-    Management for Deep Neural Net Inference, 2020). Symbolic extents count with their largest values.
+    Management for Deep Neural Net Inference, 2020). The workspace of a scan's or cond's body lives as long as its call. Symbolic
+    extents count with their largest values.
     """
-    source = views(main)
-    updates = {result: param for param, result in main.attrs.get("updates", ())}
-    slots: dict[Operand, Slot] = {p: Slot("input", i) for i, p in enumerate(main.params)}
-    constants: dict[str, int] = {}
+    return _plan(module, module.main, {})
 
-    def note(a: Operand) -> None:
+
+def _plan(module: IRModule, func: Function, constants: dict[str, int]) -> MemoryPlan:
+    bodies = {
+        name: _plan(module, module.graph(name), constants)
+        for b in func.bindings
+        if isinstance(b.call, (Scan, Cond))
+        for name in b.call.bodies
+    }
+    source = views(func)
+    slots: dict[Operand, Slot] = {p: Slot("input", i) for i, p in enumerate(func.params)}
+    for a in (*(a for b in func.bindings for a in b.call.args), *func.results):
         if isinstance(a, ConstRef):
             slots[a] = Slot("constant", constants.setdefault(a.name, len(constants)))
-
-    for b in main.bindings:
-        for a in b.call.args:
-            note(a)
-    for r in main.results:
-        note(r)
-    copies: list[tuple[Operand, int]] = []
-    for i, r in enumerate(main.results):
-        root = source.get(r, r)
-        may_write = i not in updates or i in main.attrs.get("direct", ())
-        if isinstance(root, Value) and root not in slots and may_write:
-            slots[root] = Slot("output", i)
-        elif i not in updates or root is not main.params[updates[i]]:
-            copies.append((r, i))
-    lifetimes = _lifetimes(main, source)
-    arena = {v: life for v, life in lifetimes.items() if v not in slots}
-    size = {v: _aligned(v.type.at(main.bounds).nbytes) for v in arena}
-    offsets, peak = _pack({v: (*life, size[v]) for v, life in arena.items()})
-    slots.update({v: Slot("arena", offset) for v, offset in offsets.items()})
+    copies = _place_results(func, source, slots)
+    lifetimes = _lifetimes(func, source)
+    arena: dict[Value | Binding, tuple[int, int, int]] = {}
+    for v, life in lifetimes.items():
+        if v not in slots:
+            arena[v] = (*life, _aligned(v.type.at(func.bounds).nbytes))
+    total = sum(size for _, _, size in arena.values())
+    for step, b in enumerate(func.bindings):
+        if isinstance(b.call, (Scan, Cond)):
+            inner = [bodies[name] for name in b.call.bodies]
+            arena[b] = (step, step, max(plan.arena_bytes for plan in inner))
+            total += sum(plan.total_bytes for plan in inner)
+    kept = {func.params[i]: func.params[i].type.at(func.bounds).nbytes for i in _lost(func, source, copies)}
+    arena.update({p: (-1, len(func.bindings), _aligned(size)) for p, size in kept.items()})
+    offsets, peak = _pack(arena)
+    slots.update({v: Slot("arena", at) for v, at in offsets.items() if isinstance(v, Value) and v not in slots})
     for v, root in source.items():
         slots[v] = slots[root]
-    done = tuple((slots[r], i, r.type.nbytes) for r, i in copies)
-    return MemoryPlan(slots, tuple(constants), peak, sum(size.values()), done)
+    before, after = _moves(func, source, slots, copies, {p: Slot("arena", offsets[p]) for p in kept})
+    regions = {b: at for b, at in offsets.items() if isinstance(b, Binding)}
+    return MemoryPlan(slots, tuple(constants), peak, total, before, after, regions, bodies)
+
+
+def _place_results(
+    func: Function, source: dict[Operand, Operand], slots: dict[Operand, Slot]
+) -> list[tuple[Operand, int]]:
+    """Give results that can be written in place their slots; the other ones, with their numbers."""
+    updates = {result: param for param, result in func.attrs.get("updates", ())}
+    copies: list[tuple[Operand, int]] = []
+    for i, r in enumerate(func.results):
+        root = source.get(r, r)
+        may_write = i not in updates or i in func.attrs.get("direct", ())
+        if isinstance(root, Value) and root not in slots and may_write:
+            slots[root] = Slot("output", i)
+        elif i not in updates or root is not func.params[updates[i]]:
+            copies.append((r, i))
+    return copies
+
+
+def _overwritten(func: Function) -> dict[Operand, int]:
+    """The inputs whose bytes a result takes, and which one."""
+    return {func.params[param]: result for param, result in func.attrs.get("updates", ())}
+
+
+def _lost(func: Function, source: dict[Operand, Operand], copies: list[tuple[Operand, int]]) -> list[int]:
+    """The numbers of inputs that are overwritten, and are results that overwrite other inputs: two that swap, for one."""
+    updated = _overwritten(func)
+    targets = set(updated.values())
+    lost = {source.get(r, r) for r, i in copies if i in targets} & updated.keys()
+    return [i for i, p in enumerate(func.params) if p in lost]
+
+
+def _moves(
+    func: Function,
+    source: dict[Operand, Operand],
+    slots: dict[Operand, Slot],
+    copies: list[tuple[Operand, int]],
+    kept: dict[Operand, Slot],
+) -> tuple[tuple[Move, ...], tuple[Move, ...]]:
+    """The copies of results, before anything runs and after everything: an input that is overwritten must be read before."""
+    updated = _overwritten(func)
+    targets = set(updated.values())
+    before = [(slots[p], slot, p.type.nbytes) for p, slot in kept.items()]
+    after = []
+    for r, i in copies:
+        root, nbytes = source.get(r, r), r.type.nbytes
+        if root in kept and i in targets:
+            after.append((kept[root], Slot("output", i), nbytes))
+        elif root in updated:
+            before.append((slots[r], Slot("output", i), nbytes))
+        else:
+            after.append((slots[r], Slot("output", i), nbytes))
+    return tuple(before), tuple(after)
 
 
 def _aligned(size: int) -> int:
     return max(-(-size // ALIGN) * ALIGN, ALIGN)
 
 
-def _lifetimes(main: Function, source: dict[Operand, Operand]) -> dict[Value, tuple[int, int]]:
+def _lifetimes(func: Function, source: dict[Operand, Operand]) -> dict[Value, tuple[int, int]]:
     """(first, last) step of each value that owns bytes."""
     lives: dict[Value, tuple[int, int]] = {}
-    for step, b in enumerate(main.bindings):
+    for step, b in enumerate(func.bindings):
         for r in b.results:
             if r not in source:
                 lives[r] = (step, step)
@@ -101,15 +171,15 @@ def _lifetimes(main: Function, source: dict[Operand, Operand]) -> dict[Value, tu
             root = source.get(a, a)
             if isinstance(root, Value) and root in lives:
                 lives[root] = (lives[root][0], step)
-    for r in main.results:
+    for r in func.results:
         root = source.get(r, r)
         if isinstance(root, Value) and root in lives:
-            lives[root] = (lives[root][0], len(main.bindings))
+            lives[root] = (lives[root][0], len(func.bindings))
     return lives
 
 
-def _pack(items: dict[Value, tuple[int, int, int]]) -> tuple[dict[Value, int], int]:
-    offsets: dict[Value, int] = {}
+def _pack(items: dict[Value | Binding, tuple[int, int, int]]) -> tuple[dict[Value | Binding, int], int]:
+    offsets: dict[Value | Binding, int] = {}
     peak = 0
     for v, (first, last, size) in sorted(items.items(), key=lambda item: (-item[1][2], item[1][0])):
         busy = sorted(

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..dtype import dtype as as_dtype
 from ..errors import InternalError
-from ..ir.graph import Binding, ConstRef, FuncCall, OpCall, Operand, TensorType, Value
+from ..ir.graph import Binding, ConstRef, OpCall, Operand, TensorType, Value
 from ..ir.module import IRModule
 from ..ir.names import unique_name
 from ..ir.node import with_fields
@@ -94,7 +94,7 @@ class Rewriter:
 
         for b in main.bindings:
             args = tuple(operand(a) for a in b.call.args)
-            if isinstance(b.call, FuncCall):
+            if not isinstance(b.call, OpCall):
                 self.bindings.append(with_fields(b, call=with_fields(b.call, args=args)))
                 continue
             self._origin = b.origin

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
 import numpy as np
 
 from .call import Runner
-from .program import Program
+from .program import Launch, Program
 from .report import Profile, ProfileRow, Timing
+from .steps import StepRunner
 
 
 def time_runs(
@@ -39,27 +41,38 @@ def profile_kernels(
     dims: Sequence[int],
     repeat: int,
 ) -> Profile:
-    """Time each kernel on its own, in the order of a run."""
+    """Time each kernel call on its own, in the order of a run; the trips of a loop add up."""
     runner.prepare()
     device = runner.library.device
     arena = device.allocate(program.arena_bytes)
-    start_of_arena = device.address(arena)
-    tables = {
+    addresses = {
         "args": [device.address(a) for a in (*arrays, *results)],
         "consts": [device.address(c) for c in runner.constants],
         "dims": list(dims),
     }
-    calls = []
-    for k in program.kernels:
-        values = [start_of_arena + a.index if a.kind == "arena" else tables[a.kind][a.index] for a in k.arguments]
-        calls.append((runner.library.kernel(k.symbol, [a.kind for a in k.arguments]), values))
-    seconds: list[list[float]] = [[] for _ in calls]
+    functions = {s.symbol: runner.library.kernel(s.symbol, [a.kind for a in s.arguments]) for s in program.kernels}
+    spent: dict[int, float] = {}
+    calls: Counter[int] = Counter()
+
+    def launch(step: Launch, values: list[int]) -> None:
+        function = functions[step.symbol]
+        start = time.perf_counter()
+        function(*values)
+        device.synchronize()
+        spent[id(step)] += time.perf_counter() - start
+        calls[id(step)] += 1
+
+    steps = StepRunner(program, device, addresses, device.address(arena), launch)
+    seconds: list[list[float]] = [[] for _ in program.kernels]
     for _ in range(max(repeat, 1)):
-        for (function, values), record in zip(calls, seconds):
-            start = time.perf_counter()
-            function(*values)
-            device.synchronize()
-            record.append(time.perf_counter() - start)
+        spent = {id(k): 0.0 for k in program.kernels}
+        calls.clear()
+        steps.run()
+        for k, record in zip(program.kernels, seconds):
+            record.append(spent[id(k)])
     return Profile(
-        tuple(ProfileRow(k.name, median(s), k.flops, k.nbytes, k.origin) for k, s in zip(program.kernels, seconds))
+        tuple(
+            ProfileRow(k.name, median(s), k.flops * calls[id(k)], k.nbytes * calls[id(k)], k.origin, calls[id(k)])
+            for k, s in zip(program.kernels, seconds)
+        )
     )

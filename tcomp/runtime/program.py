@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from .extents import Extent, checked_code
 
 ENTRY = "tcomp_main"
 """The symbol of a program's entry function."""
-VERSION = 1
+VERSION = 2
 """Of the JSON form."""
 TABLES = ("args", "consts", "arena", "dims")
+_DEEPEST = 60
+"""Loops and branches, one inside another, that are read from a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,12 @@ class Argument:
     Attributes:
         kind: "args" (inputs, then outputs) or "consts": pointer number `index` of a table; "arena": the byte offset `index` in the
             workspace; "dims": extent number `index`, an i64 by value.
+        strides: inside loops, (loop, bytes): how far each trip moves the address. Loops are numbered from the outermost one.
     """
 
     kind: str
     index: int
+    strides: tuple[tuple[int, int | Extent], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,53 @@ class Copy:
     nbytes: int | Extent
 
 
-Step = Launch | Copy
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Bytes that become zero."""
+
+    target: Argument
+    nbytes: int | Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Steps that run once for each of `length` rows.
+
+    Attributes:
+        reverse: from the last row to the first.
+        count: where an i64 lies that tells how many rows, from the first, are run at most; or None for all.
+    """
+
+    length: int | Extent
+    steps: tuple[Step, ...]
+    reverse: bool = False
+    count: Argument | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Steps that run where a byte is not zero, and those that run where it is."""
+
+    condition: Argument
+    then: tuple[Step, ...]
+    orelse: tuple[Step, ...]
+
+
+Step = Launch | Copy | Clear | Loop | Branch
+
+
+def launches(steps: Sequence[Step]) -> Iterator[Launch]:
+    """The kernel calls of steps and of those inside them, in order."""
+    for s in steps:
+        match s:
+            case Launch():
+                yield s
+            case Loop():
+                yield from launches(s.steps)
+            case Branch():
+                yield from launches((*s.then, *s.orelse))
+            case Copy() | Clear():
+                pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +147,8 @@ class Program:
 
     @property
     def kernels(self) -> tuple[Launch, ...]:
-        """The kernel calls, in the order of a run."""
-        return tuple(s for s in self.steps if isinstance(s, Launch))
+        """The kernel calls, in the order in which they stand; those of a loop once."""
+        return tuple(launches(self.steps))
 
     def to_json(self) -> str:
         """The program as JSON; of constants, shapes and dtypes only."""
@@ -144,16 +194,29 @@ def _spec_data(s: Spec) -> dict[str, Any]:
     return {"name": s.name, "shape": [_extent_data(e) for e in s.shape], "dtype": s.dtype}
 
 
+def _argument_data(a: Argument) -> list[Any]:
+    return [a.kind, a.index, *([loop, _extent_data(nbytes)] for loop, nbytes in a.strides)]
+
+
 def _step_data(s: Step) -> dict[str, Any]:
-    pair = lambda a: [a.kind, a.index]
+    place = _argument_data
     match s:
         case Launch():
             return {
-                "launch": s.name, "symbol": s.symbol, "arguments": [pair(a) for a in s.arguments],
+                "launch": s.name, "symbol": s.symbol, "arguments": [place(a) for a in s.arguments],
                 "flops": s.flops, "nbytes": s.nbytes, "origin": s.origin,
             }  # fmt: skip
         case Copy():
-            return {"copy": pair(s.source), "to": pair(s.target), "nbytes": _extent_data(s.nbytes)}
+            return {"copy": place(s.source), "to": place(s.target), "nbytes": _extent_data(s.nbytes)}
+        case Clear():
+            return {"clear": place(s.target), "nbytes": _extent_data(s.nbytes)}
+        case Loop():
+            count = None if s.count is None else place(s.count)
+            steps = [_step_data(x) for x in s.steps]
+            return {"loop": _extent_data(s.length), "steps": steps, "reverse": s.reverse, "count": count}
+        case Branch():
+            then, orelse = ([_step_data(x) for x in steps] for steps in (s.then, s.orelse))
+            return {"if": place(s.condition), "then": then, "else": orelse}
 
 
 class _Reader:
@@ -181,7 +244,7 @@ class _Reader:
             outputs,
             self.dims,
             tuple(constants),
-            tuple(self.step(s, sizes) for s in data["steps"]),
+            self.steps(data["steps"], sizes),
             arena,
             _count(data["total_bytes"]),
             _count(data["fused_from"]),
@@ -207,17 +270,29 @@ class _Reader:
     def open_extent(self, e: Mapping[str, Any]) -> Extent:
         return Extent(_is(str, e["text"]), checked_code(e["code"], len(self.dims)))
 
-    def step(self, s: Mapping[str, Any], sizes: Mapping[str, int]) -> Step:
-        def argument(pair: Any) -> Argument:
-            kind, index = pair
-            return Argument(kind, _below(index, sizes[kind]))
+    def steps(self, data: Sequence[Any], sizes: Mapping[str, int], depth: int = 0) -> tuple[Step, ...]:
+        if depth > _DEEPEST:
+            raise ValueError(f"steps stand more than {_DEEPEST} deep inside one another")
+        return tuple(self.step(s, sizes, depth) for s in data)
+
+    def step(self, s: Mapping[str, Any], sizes: Mapping[str, int], depth: int) -> Step:
+        def place(data: Any) -> Argument:
+            kind, index, *strides = data
+            moves = tuple((_below(loop, depth), self.extent(nbytes)) for loop, nbytes in strides)
+            return Argument(kind, _below(index, sizes[kind]), moves)
 
         if "copy" in s:
-            return Copy(argument(s["copy"]), argument(s["to"]), self.extent(s["nbytes"]))
+            return Copy(place(s["copy"]), place(s["to"]), self.extent(s["nbytes"]))
+        if "clear" in s:
+            return Clear(place(s["clear"]), self.extent(s["nbytes"]))
+        if "loop" in s:
+            count = None if s["count"] is None else place(s["count"])
+            inner = self.steps(s["steps"], sizes, depth + 1)
+            return Loop(self.extent(s["loop"]), inner, _is(bool, s["reverse"]), count)
+        if "if" in s:
+            return Branch(place(s["if"]), self.steps(s["then"], sizes, depth), self.steps(s["else"], sizes, depth))
         name, symbol, origin = (_is(str, s[key]) for key in ("launch", "symbol", "origin"))
-        return Launch(
-            name, symbol, tuple(map(argument, s["arguments"])), _count(s["flops"]), _count(s["nbytes"]), origin
-        )
+        return Launch(name, symbol, tuple(map(place, s["arguments"])), _count(s["flops"]), _count(s["nbytes"]), origin)
 
 
 def _is(kind: type, x: Any) -> Any:

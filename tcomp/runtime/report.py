@@ -52,23 +52,25 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
-    """One kernel call: median seconds, the least work that it must do, and the nodes of the source model that it computes."""
+    """One kernel call: median seconds, the least work that it must do, and the nodes of the source model that it computes. Where it
+    stands in a loop, that of all trips, and how many there are."""
 
     name: str
     seconds: float
     flops: int
     nbytes: int
     origin: str = ""
+    calls: int = 1
 
     @property
     def gflops(self) -> float:
         """Billions of operations a second."""
-        return self.flops / self.seconds / 1e9
+        return self.flops / self.seconds / 1e9 if self.seconds else 0.0
 
     @property
     def gbytes(self) -> float:
         """Billions of bytes a second."""
-        return self.nbytes / self.seconds / 1e9
+        return self.nbytes / self.seconds / 1e9 if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,11 @@ class Profile:
         return sum(r.seconds for r in self.rows)
 
     def __str__(self) -> str:
-        width = max([len(r.name) for r in self.rows] + [6])
+        names = [r.name if r.calls == 1 else f"{r.name} x {r.calls}" for r in self.rows]
+        width = max([*map(len, names), 6])
         lines = [f"{'kernel':<{width}}  {'us':>9}  {'%':>5}  {'GFLOP/s':>8}  {'GB/s':>7}"]
-        for r in self.rows:
+        for name, r in zip(names, self.rows):
             share = 100 * r.seconds / self.seconds if self.seconds else 0.0
             numbers = f"{1e6 * r.seconds:9.2f}  {share:5.1f}  {r.gflops:8.2f}  {r.gbytes:7.2f}"
-            lines.append(f"{r.name:<{width}}  {numbers}{f'  {r.origin}' if r.origin else ''}")
+            lines.append(f"{name:<{width}}  {numbers}{f'  {r.origin}' if r.origin else ''}")
         return "\n".join([*lines, f"{'total':<{width}}  {1e6 * self.seconds:9.2f}"])

@@ -200,7 +200,7 @@ def test_random_graphs_keep_their_meaning(seed: int) -> None:
 def test_memory_plan_never_overlaps_what_is_alive() -> None:
     lowered = LOWER.run(FUSE.run(GRAPH.run(cnn())))
     main = lowered.main
-    plan = plan_memory(main)
+    plan = plan_memory(lowered)
     assert 0 < plan.arena_bytes <= plan.total_bytes
     last = {a: i for i, b in enumerate(main.bindings) for a in b.call.args}
     alive: list[tuple[int, int, int, int]] = []

@@ -157,3 +157,22 @@ def test_a_new_value_that_another_result_reads_is_written_at_once() -> None:
     module = g.build(new, g.subtract(q, g.exp(new)), updates={p: 0, q: 1})
     assert tcomp.compile(module).num_kernels == 1
     assert set(run(module, arrays((8, 64), (8, 64), (8, 64)))) == {0, 1}
+
+
+def test_an_input_that_is_overwritten_and_a_result_too_keeps_its_old_values() -> None:
+    g = GraphBuilder()
+    x = g.input("x", (4,))
+    exe = tcomp.compile(g.build(g.relu(x), x, g.reshape(x, shape=(2, 2)), updates={x: 0}))
+    a = np.array([-1, 2, -3, 4], np.float32)
+    old = a.copy()
+    new, same, reshaped = exe(a)
+    assert new is a and (a == np.maximum(old, 0)).all() and (same == old).all() and (reshaped.reshape(-1) == old).all()
+
+
+def test_inputs_may_swap() -> None:
+    g = GraphBuilder()
+    x, y, z = (g.input(n, (3,)) for n in "xyz")
+    exe = tcomp.compile(g.build(y, z, x, g.add(x, y), updates={x: 0, y: 1, z: 2}))
+    arrays = [np.full(3, v, np.float32) for v in (1, 2, 4)]
+    *_, total = exe(*arrays)
+    assert [a[0] for a in arrays] == [2, 4, 1] and (total == 3).all()

@@ -51,7 +51,7 @@ def _broken(change: Any) -> str:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda d: d.update(version=2),
+        lambda d: d.update(version=1),
         lambda d: d.pop("steps"),
         lambda d: d.update(arena_bytes=-1),
         lambda d: d.update(arena_bytes=True),

@@ -2,69 +2,127 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from ...runtime.extents import Code, Extent
-from ...runtime.program import ENTRY, TABLES, Argument, Copy, Program
-from .types import I1, I32, I64, PTR
+from ...runtime.program import ENTRY, TABLES, Argument, Branch, Clear, Copy, Launch, Loop, Program, Step
+from .types import I1, I8, I32, I64, PTR
+
+_VOID = ir.VoidType()
 
 
 def entry_module(program: Program) -> str:
     """LLVM text of `void tcomp_main(ptr args, ptr consts, ptr arena, ptr dims)`, which runs the program's steps in order."""
-    module = ir.Module("entry")
-    f = ir.Function(module, ir.FunctionType(ir.VoidType(), [PTR] * 4), ENTRY)
-    tables = dict(zip(TABLES, f.args))
-    builder = ir.IRBuilder(f.append_basic_block("entry"))
+    writer = _EntryWriter()
+    writer.call("tcomp_begin_run", _VOID)
+    if program.flush_denormals:
+        mode = writer.call("tcomp_flush_denormals", I32)
+    writer.steps(program.steps)
+    if program.flush_denormals:
+        writer.call("tcomp_restore_mode", _VOID, mode)
+    writer.call("tcomp_end_run", _VOID)
+    writer.builder.ret_void()
+    return str(writer.module)
 
-    def pointer(a: Argument) -> ir.Value:
-        at = ir.Constant(I64, a.index)
+
+class _EntryWriter:
+    """Writes steps behind one another."""
+
+    def __init__(self) -> None:
+        self.module = ir.Module("entry")
+        self.function = ir.Function(self.module, ir.FunctionType(_VOID, [PTR] * 4), ENTRY)
+        self.tables = dict(zip(TABLES, self.function.args))
+        self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.trips: list[ir.Value] = []
+
+    def call(self, name: str, result: ir.Type, *values: ir.Value) -> ir.Value:
+        """A call of a function that is defined elsewhere."""
+        known = self.module.globals.get(name)
+        return self.builder.call(
+            known or ir.Function(self.module, ir.FunctionType(result, [v.type for v in values]), name), values
+        )
+
+    def steps(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            match step:
+                case Launch():
+                    self.call(step.symbol, _VOID, *map(self.pointer, step.arguments))
+                case Copy():
+                    values = [self.pointer(step.target), self.pointer(step.source), self.size(step.nbytes)]
+                    self.call("llvm.memcpy.p0.p0.i64", _VOID, *values, ir.Constant(I1, 0))
+                case Clear():
+                    values = [self.pointer(step.target), ir.Constant(I8, 0), self.size(step.nbytes)]
+                    self.call("llvm.memset.p0.i64", _VOID, *values, ir.Constant(I1, 0))
+                case Loop():
+                    self.loop(step)
+                case Branch():
+                    self.branch(step)
+
+    def loop(self, step: Loop) -> None:
+        """for i in range(rows): at = i, or rows - 1 - i."""
+        builder, one = self.builder, ir.Constant(I64, 1)
+        rows = self.size(step.length)
+        if step.count is not None:
+            asked = builder.load(self.pointer(step.count), typ=I64)
+            rows = builder.select(builder.icmp_signed("<", asked, rows), asked, rows)
+        before = builder.block
+        head, body, end = (self.function.append_basic_block(name) for name in ("loop", "body", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        i = builder.phi(I64)
+        i.add_incoming(ir.Constant(I64, 0), before)
+        builder.cbranch(builder.icmp_signed("<", i, rows), body, end)
+        builder.position_at_end(body)
+        self.trips.append(builder.sub(builder.sub(rows, one), i) if step.reverse else i)
+        self.steps(step.steps)
+        self.trips.pop()
+        i.add_incoming(builder.add(i, one), builder.block)
+        builder.branch(head)
+        builder.position_at_end(end)
+
+    def branch(self, step: Branch) -> None:
+        builder = self.builder
+        flag = builder.load(self.pointer(step.condition), typ=I8)
+        then, orelse, end = (self.function.append_basic_block(name) for name in ("then", "else", "after"))
+        builder.cbranch(builder.icmp_unsigned("!=", flag, ir.Constant(I8, 0)), then, orelse)
+        for block, steps in ((then, step.then), (orelse, step.orelse)):
+            builder.position_at_end(block)
+            self.steps(steps)
+            builder.branch(end)
+        builder.position_at_end(end)
+
+    def pointer(self, a: Argument) -> ir.Value:
+        """An address, or an extent's value."""
+        builder, at = self.builder, ir.Constant(I64, a.index)
         if a.kind == "arena":
-            return builder.gep(tables["arena"], [at], source_etype=ir.IntType(8))
-        element = I64 if a.kind == "dims" else PTR
-        return builder.load(builder.gep(tables[a.kind], [at], source_etype=element), typ=element)
+            base = builder.gep(self.tables["arena"], [at], source_etype=I8)
+        else:
+            element = I64 if a.kind == "dims" else PTR
+            base = builder.load(builder.gep(self.tables[a.kind], [at], source_etype=element), typ=element)
+        for loop, nbytes in a.strides:
+            moved = builder.mul(self.trips[loop], self.size(nbytes))
+            base = builder.gep(base, [moved], source_etype=I8)
+        return base
 
-    def size(nbytes: int | Extent) -> ir.Value:
-        return ir.Constant(I64, nbytes) if isinstance(nbytes, int) else _computed(builder, nbytes.code, tables["dims"])
+    def size(self, nbytes: int | Extent) -> ir.Value:
+        return ir.Constant(I64, nbytes) if isinstance(nbytes, int) else self.computed(nbytes.code)
 
-    def call(name: str) -> None:
-        builder.call(ir.Function(module, ir.FunctionType(ir.VoidType(), []), name), [])
-
-    call("tcomp_begin_run")
-    if program.flush_denormals:
-        flush = ir.Function(module, ir.FunctionType(I32, []), "tcomp_flush_denormals")
-        mode = builder.call(flush, [])
-    for step in program.steps:
-        if isinstance(step, Copy):
-            t = ir.FunctionType(ir.VoidType(), [PTR, PTR, I64, I1])
-            copy = module.globals.get("llvm.memcpy.p0.p0.i64") or ir.Function(module, t, "llvm.memcpy.p0.p0.i64")
-            arguments = [pointer(step.target), pointer(step.source), size(step.nbytes), ir.Constant(I1, 0)]
-            builder.call(copy, arguments)
-            continue
-        values = [pointer(a) for a in step.arguments]
-        t = ir.FunctionType(ir.VoidType(), [v.type for v in values])
-        kernel = module.globals.get(step.symbol) or ir.Function(module, t, step.symbol)
-        builder.call(kernel, values)
-    if program.flush_denormals:
-        restore = ir.Function(module, ir.FunctionType(ir.VoidType(), [I32]), "tcomp_restore_mode")
-        builder.call(restore, [mode])
-    call("tcomp_end_run")
-    builder.ret_void()
-    return str(module)
-
-
-def _computed(builder: ir.IRBuilder, code: Code, dims: ir.Value) -> ir.Value:
-    """The value of an extent, of numbers that are at least 0."""
-    if isinstance(code, int):
-        return ir.Constant(I64, code)
-    if code[0] == "dim":
-        return builder.load(builder.gep(dims, [ir.Constant(I64, code[1])], source_etype=I64), typ=I64)
-    a, b = (_computed(builder, c, dims) for c in code[1:])
-    match code[0]:
-        case "min" | "max":
-            return builder.select(builder.icmp_signed("<" if code[0] == "min" else ">", a, b), a, b)
-        case "//":
-            return builder.sdiv(a, b)
-        case "%":
-            return builder.srem(a, b)
-        case _:
-            return {"+": builder.add, "-": builder.sub, "*": builder.mul}[code[0]](a, b)
+    def computed(self, code: Code) -> ir.Value:
+        """The value of an extent, of numbers that are at least 0."""
+        builder, dims = self.builder, self.tables["dims"]
+        if isinstance(code, int):
+            return ir.Constant(I64, code)
+        if code[0] == "dim":
+            return builder.load(builder.gep(dims, [ir.Constant(I64, code[1])], source_etype=I64), typ=I64)
+        a, b = map(self.computed, code[1:])
+        match code[0]:
+            case "min" | "max":
+                return builder.select(builder.icmp_signed("<" if code[0] == "min" else ">", a, b), a, b)
+            case "//":
+                return builder.sdiv(a, b)
+            case "%":
+                return builder.srem(a, b)
+            case _:
+                return {"+": builder.add, "-": builder.sub, "*": builder.mul}[code[0]](a, b)

@@ -20,6 +20,15 @@ class Device(Protocol):
     def address(self, memory: Any) -> int:
         """Where memory begins."""
 
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Move bytes from one address to another."""
+
+    def clear(self, target: int, nbytes: int) -> None:
+        """Make bytes zero."""
+
+    def read(self, address: int, nbytes: int) -> bytes:
+        """Bytes of the device's memory, after all launches."""
+
     def prepare(self, num_threads: int | None) -> None:
         """Settings of this thread's next launches; None for the device's defaults."""
 

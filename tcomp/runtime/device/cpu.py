@@ -48,6 +48,15 @@ class CpuDevice:
     def address(self, memory: np.ndarray) -> int:
         return int(memory.ctypes.data)
 
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        ctypes.memmove(target, source, nbytes)
+
+    def clear(self, target: int, nbytes: int) -> None:
+        ctypes.memset(target, 0, nbytes)
+
+    def read(self, address: int, nbytes: int) -> bytes:
+        return ctypes.string_at(address, nbytes)
+
     def prepare(self, num_threads: int | None) -> None:
         pool = installed_pool()
         if pool is not None:
