@@ -6,7 +6,7 @@ A gradient is computed by the same operators as the values, so it is part of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,10 @@ class Op:
             return out
         return tuple(out) if isinstance(out, list) else (out,)
 
+    def infer(self, inputs: Sequence[Any]) -> Any:
+        """What is known of the result before it is computed (see `Value.known`); None where the meaning in graphs tells it."""
+        return None
+
     def lower(self, graph: Any, *args: Any, **_: Any) -> Any:
         """The same operation as calls on a `tcomp.GraphBuilder`."""
         raise NotImplementedError(f"{type(self).__name__} cannot be compiled")
@@ -87,7 +91,7 @@ class Value:
             for node in find_topo_sort([self]):
                 if node.cached_data is None:
                     assert node.op is not None
-                    node.cached_data = _compute(node.op, [x.cached_data for x in node.inputs])
+                    node.cached_data = compute_value(node.op, [x.cached_data for x in node.inputs])
         return self.cached_data
 
     @property
@@ -120,7 +124,7 @@ class Value:
         infer = TRACING.get()
         if infer is not None and not DETECTING.get():
             value._spec = infer(op, inputs)
-        data = None if value._spec is not None else _compute(op, [x.realize_cached_data() for x in inputs])
+        data = None if value._spec is not None else compute_value(op, [x.realize_cached_data() for x in inputs])
         is_kept = wanted or infer is not None
         value._init(op if is_kept else None, inputs if is_kept else (), data, wanted)
         return value
@@ -129,7 +133,12 @@ class Value:
         raise NotImplementedError
 
 
-def _compute(op: Op, arrays: Sequence[Any]) -> Any:
+def compute_value(op: Op, arrays: Sequence[Any]) -> Any:
+    """What an operator makes of arrays.
+
+    Raises:
+        AnomalyError: within `detect_anomaly`, it made NaN of numbers.
+    """
     result = op.compute(*arrays)
     result = result if isinstance(result, tuple) else np.asarray(result)
     if DETECTING.get() and _has_nan(result) and not any(map(_has_nan, arrays)):
@@ -407,7 +416,7 @@ def accumulate_gradients(
     Reverse-mode differentiation: A. Griewank and A. Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, chapter 3.
 
     Args:
-        wanted: nothing is computed but for these nodes; by default for all.
+        wanted: nothing is computed but for these nodes.
     """
     order = find_topo_sort(outputs)
     needed = {id(n) for n in order if n.requires_grad} if wanted is None else _between(order, wanted)
@@ -445,15 +454,27 @@ def _between(order: Sequence[Value], wanted: Sequence[Value]) -> set[int]:
 def _join(node: Value, members: dict[int, list[Tensor]]) -> TensorTuple:
     """The gradient of a tuple, from those of its tensors."""
     return ops.make_tuple(
-        *(
-            sum_node_list(members[i]) if i in members else Tensor.make_const(np.zeros(a.shape, a.dtype))
-            for i, a in enumerate(node.known)
-        )
+        *(sum_node_list(members[i]) if i in members else zeros_like(a) for i, a in enumerate(node.known))
     )
 
 
-def find_topo_sort(node_list: Sequence[Value]) -> list[Value]:
-    """The nodes that some nodes depend on, inputs before users (a post-order walk, without recursion)."""
+def zeros_like(x: Any) -> Tensor:
+    """Zeros of the shape and dtype of a tensor or array, which take no memory."""
+    return Tensor.make_const(np.broadcast_to(np.zeros((), x.dtype), x.shape))
+
+
+def is_zeros(x: Tensor) -> bool:
+    """Whether a tensor is known to be zeros: it was made by `zeros_like`."""
+    a = x.cached_data
+    return a is not None and a.size > 1 and not any(a.strides) and not a.reshape(-1)[0]
+
+
+def find_topo_sort(node_list: Sequence[Value], ends: Collection[int] = ()) -> list[Value]:
+    """The nodes that some nodes depend on, inputs before users (a post-order walk, without recursion).
+
+    Args:
+        ends: ids of nodes whose inputs are left out; so are those of nodes that have been computed, then.
+    """
     order: list[Value] = []
     visited: set[int] = set()
     stack: list[tuple[Value, bool]] = [(n, False) for n in reversed(node_list)]
@@ -464,7 +485,8 @@ def find_topo_sort(node_list: Sequence[Value]) -> list[Value]:
         elif id(node) not in visited:
             visited.add(id(node))
             stack.append((node, True))
-            stack.extend((x, False) for x in reversed(node.inputs) if id(x) not in visited)
+            if not ends or (id(node) not in ends and node.cached_data is None):
+                stack.extend((x, False) for x in reversed(node.inputs) if id(x) not in visited)
     return order
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .autograd import Tensor, TensorTuple, Value, accumulate_gradients, find_topo_sort, is_float
+from .autograd import Tensor, TensorTuple, Value, accumulate_gradients, find_topo_sort, is_float, zeros_like
 from .modes import enable_grad, no_grad
 from .registry import ops
 
@@ -33,15 +33,11 @@ def gradients(
     wanted = {id(x) for x in inputs}
     with enable_grad() if create_graph else no_grad():
         found = {id(n): g for n, g in accumulate_gradients(outs, seeds, inputs) if id(n) in wanted}
-    return [found[id(x)] if id(x) in found else _zeros_like(x) for x in inputs]
+    return [found[id(x)] if id(x) in found else zeros_like(x) for x in inputs]
 
 
 def _ones_like(x: Tensor) -> Tensor:
     return Tensor.make_const(np.ones(x.shape, x.dtype))
-
-
-def _zeros_like(x: Any) -> Tensor:
-    return Tensor.make_const(np.zeros(x.shape, x.dtype))
 
 
 def value_and_grad(f: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Tensor, Any]]:
@@ -110,7 +106,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
         for node in find_topo_sort(results):
             if id(node) not in moving and node.requires_grad and any(id(x) in moving for x in node.inputs):
                 moving[id(node)] = _push(node, moving)
-    ends = [moving[id(r)] if id(r) in moving else _zeros_like(r) for r in results]
+    ends = [moving[id(r)] if id(r) in moving else zeros_like(r) for r in results]
     return out, ends[0] if isinstance(out, Tensor) else type(out)(ends)
 
 
@@ -120,7 +116,7 @@ def _push(node: Value, moving: dict[int, Any]) -> Any:
     if isinstance(node.op, ops.TupleGetItem):
         return moving[id(node.inputs[0])][node.op.index]
     if isinstance(node.op, ops.MakeTensorTuple):
-        return ops.make_tuple(*(moving[id(x)] if id(x) in moving else _zeros_like(x) for x in node.inputs))
+        return ops.make_tuple(*(moving[id(x)] if id(x) in moving else zeros_like(x) for x in node.inputs))
     is_tuple = isinstance(node, TensorTuple)
     probes = [Tensor(np.zeros(a.shape, a.dtype)) for a in (node.known if is_tuple else (node.known,))]
     found = node.op.gradient_as_tuple(ops.make_tuple(*probes) if is_tuple else probes[0], node)

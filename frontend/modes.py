@@ -58,9 +58,9 @@ def assigned() -> Iterator[dict[int, Any]]:
         ASSIGNING.reset(token)
 
 
-def detect_anomaly() -> Any:
+def detect_anomaly(enabled: bool = True) -> Any:
     """Within, the first operator whose result holds NaN, while its inputs hold none, raises an AnomalyError."""
-    return _setting(DETECTING, True)
+    return _setting(DETECTING, enabled)
 
 
 _SHORT = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}

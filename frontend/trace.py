@@ -56,6 +56,9 @@ class Spec:
 
 def infer(op: Op, inputs: Sequence[Value]) -> Any:
     """What an operator's result is, by the type rules of the graph; None where those have no answer, so that computing it may."""
+    known = op.infer(inputs)
+    if known is not None:
+        return known
     graph = tcomp.GraphBuilder()
 
     def given(known: Any, name: str) -> Any:
@@ -100,7 +103,7 @@ def write_graph(
     named = {name: values[id(x)] for name, x in inputs}
     for node in find_topo_sort(results):
         if id(node) not in values:
-            values[id(node)] = _constant(graph, node) if node.op is None else _call(graph, node, node.op, values)
+            values[id(node)] = _constant(graph, node) if node.op is None else lower_node(graph, node, node.op, values)
     pairs = {named[name]: number for name, number in (updates or {}).items()}
     return graph.build(*(values[id(r)] for r in results), updates=pairs)
 
@@ -112,7 +115,12 @@ def _constant(graph: Any, node: Value) -> Any:
     return graph.constant(np.asarray(data), "weight" if node.requires_grad else "const")
 
 
-def _call(graph: Any, node: Value, op: Op, values: dict[int, Any]) -> Any:
+def lower_node(graph: Any, node: Value, op: Op, values: Mapping[int, Any]) -> Any:
+    """What a node means as calls on a `tcomp.GraphBuilder`, given what its inputs mean, by their ids.
+
+    Raises:
+        tcomp.UnsupportedError: its operator has no such meaning.
+    """
     if type(op).lower is Op.lower:
         raise tcomp.UnsupportedError(
             f"cannot compile the operation {type(op).__name__}",

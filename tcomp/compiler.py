@@ -135,8 +135,8 @@ def _refuse_unbounded(module: IRModule) -> None:
     """Raises UnsupportedError where an operator would have a symbolic extent without a bound: no workspace could be made for it."""
     if all(isinstance(b.call, FuncCall) for b in module.main.bindings):
         return
-    for f, b in [(f, b) for f in module.graphs for b in f.bindings]:
-        for v in (*b.call.args, *b.results):
+    for f in module.graphs:
+        for v in (v for b in f.bindings for v in (*b.call.args, *b.results)):
             unbounded = [e for s in v.type.shape if not isinstance(s, int) for e in free_vars(s) - f.bounds.keys()]
             if unbounded:
                 raise UnsupportedError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from .. import init, ops
@@ -200,12 +199,12 @@ class _Recurrent(Module):
 
     @staticmethod
     def _walk(cell: _Cell, x: Tensor, state: State, is_backward: bool) -> tuple[Tensor, State]:
-        steps: Sequence[Tensor] = list(ops.split(cell.project(x), 0))
-        outputs = []
-        for projected in reversed(steps) if is_backward else steps:
-            state = cell.step(projected, state)
-            outputs.append(state[0])
-        return ops.stack(outputs[::-1] if is_backward else outputs, 0), state
+        def step(state: State, projected: Tensor) -> tuple[State, Tensor]:
+            after = cell.step(projected, state)
+            return after, after[0]
+
+        state, outputs = ops.scan(step, state, cell.project(x), reverse=is_backward)
+        return outputs, state
 
 
 class RNN(_Recurrent):

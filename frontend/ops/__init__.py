@@ -33,6 +33,7 @@ from .comparison import (
     stop_gradient,
     where,
 )
+from .control import Cond, Scan, cond, scan
 from .convolution import Conv, ConvImage, ConvKernel, conv, conv_transpose
 from .einsum import einsum
 from .elementary import (
@@ -143,6 +144,7 @@ __all__ = [
     "Cast",
     "Ceil",
     "Concat",
+    "Cond",
     "Conv",
     "ConvImage",
     "ConvKernel",
@@ -191,6 +193,7 @@ __all__ = [
     "Recomputed",
     "Reshape",
     "Round",
+    "Scan",
     "SiLU",
     "Sigmoid",
     "Sign",
@@ -224,6 +227,7 @@ __all__ = [
     "ceil",
     "clip",
     "concat",
+    "cond",
     "conv",
     "conv_transpose",
     "cos",
@@ -276,6 +280,7 @@ __all__ = [
     "reshape",
     "rms_norm",
     "round",
+    "scan",
     "sigmoid",
     "sign",
     "silu",

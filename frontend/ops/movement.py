@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
+from ..autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp, zeros_like
 from .common import normal_axis
 
 
@@ -40,12 +40,7 @@ class TupleGetItem(TensorOp):
 
     def gradient(self, out_grad: Tensor, node: Tensor) -> TensorTuple:
         (source,) = node.inputs
-        return make_tuple(
-            *(
-                out_grad if i == self.index else Tensor.make_const(np.zeros(a.shape, a.dtype))
-                for i, a in enumerate(source.known)
-            )
-        )
+        return make_tuple(*(out_grad if i == self.index else zeros_like(a) for i, a in enumerate(source.known)))
 
     def lower(self, g: Any, a: tuple[Any, ...]) -> Any:
         return a[self.index]
