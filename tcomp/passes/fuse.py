@@ -209,9 +209,13 @@ def _dependences(groups: list[list[Binding]]) -> Any:
 
 
 def _pointwise_shape(members: list[Binding]) -> tuple[int | Expr, ...] | None:
-    """The shape of all results of elementwise calls; None where the group is anything else."""
-    if any(_kind(b) != "elementwise" for b in members):
-        return None
+    """The shape of all results of elementwise calls, and of such that move what comes from outside; None where the group is anything
+    else."""
+    made = {r for b in members for r in b.results}
+    for b in members:
+        kind = _kind(b)
+        if kind != "elementwise" and (kind != "injective" or not made.isdisjoint(b.call.args)):
+            return None
     shapes = {r.type.shape for b in members for r in b.results}
     return shapes.pop() if len(shapes) == 1 else None
 

@@ -8,16 +8,19 @@ from .fold import EliminateCommonSubexpressions, EliminateDeadCode, FoldConstant
 from .fuse import FuseOps, Store
 from .lower import LowerToPrimFuncs
 from .pack import LayoutPolicy, PackWeights
+from .scans import SimplifyScans
 from .simplify import Canonicalize, FoldScales, SimplifyAlgebra
 from .update import PlaceUpdates
 
 GRAPH = Pipeline(
     (
         ExpandComposites(),
+        SimplifyScans(),
         FoldConstants(),
         Canonicalize(),
         SimplifyAlgebra(),
         FoldScales(),
+        SimplifyScans(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
     )
