@@ -62,14 +62,9 @@ class AddAt(TensorOp):
         return take(out_grad, node.inputs[1], self.axis), None
 
     def lower(self, g: Any, a: Any, index: Any) -> Any:
-        """A product with unit vectors, one a place."""
-        shape, axis = a.type.shape, self.axis
-        before, after = shape[:axis], shape[axis + index.type.ndim :]
-        count = int(np.prod(index.type.shape))
-        n, m = int(np.prod(before)), int(np.prod(after))
-        units = _units(g, g.reshape(index, shape=(count, 1)), self.size, a.type.dtype.name)
-        found = g.matmul(g.transpose(units, axes=(1, 0)), g.reshape(a, shape=(n, count, m)))
-        return g.reshape(found, shape=(*before, self.size, *after))
+        shape = (*a.type.shape[: self.axis], self.size, *a.type.shape[self.axis + index.type.ndim :])
+        zeros = g.broadcast_to(g.constant(np.zeros((), a.type.dtype.numpy)), shape=shape)
+        return g.scatter_add(zeros, index, a, axis=self.axis)
 
 
 def add_at(a: Tensor, index: Tensor, size: int, axis: int = 0) -> Tensor:

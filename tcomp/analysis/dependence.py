@@ -24,6 +24,7 @@ from .regions import (
     accesses,
     blocks_under,
     box_of,
+    computes_places,
     is_dense,
     loop_env,
     loops_around,
@@ -83,6 +84,8 @@ def _flows_stay_inside(func: PrimFunc, group: Sequence[Access], loop: For) -> bo
     if first.is_reduction and first.init is None:
         return False
     for block in writers.values():
+        if computes_places(block):
+            return False
         if any(it.kind == "reduce" and loop.var in free_vars(it.binding) for it in block.iters):
             return False
     around = [*loops_around(func, loop), loop]
@@ -354,6 +357,19 @@ def _before(space: Space, loops: Sequence[For], first: dict[Var, int], second: d
     return result
 
 
+def _order_lost(block: Block, old: Sequence[For], new: Sequence[For]) -> Conflict | None:
+    """A conflict where a block that changes elements at computed places would run its points in another order."""
+    if not computes_places(block):
+        return None
+    used = [it.binding for it in block.iters if it.kind == "reduce"]
+    before, after = ([s.var for s in loops if any(s.var in free_vars(e) for e in used)] for loops in (old, new))
+    if before == after:
+        return None
+    buffer = next(a.buffer for a in accesses(block) if a.is_write)
+    text = f"block {block.name} changes elements of {buffer.name} at computed places: one that several points name is changed in their order"
+    return Conflict(block, block, buffer, text)
+
+
 def reversed_by(func: PrimFunc, old: Sequence[For], new: Sequence[For]) -> Conflict | None:
     """A conflict whose two instances change places when a chain of loops runs in another order.
 
@@ -363,7 +379,7 @@ def reversed_by(func: PrimFunc, old: Sequence[For], new: Sequence[For]) -> Confl
     body = old[-1].body
     blocks = blocks_under(body)
     if len(blocks) == 1:
-        return None  # one block: its points are independent but for its reduction, which commutes
+        return _order_lost(blocks[0], old, new)  # its points are independent but for its reduction, which commutes
     outer = loops_around(func, old[0])
     group_by_buffer: dict[Buffer, list[Access]] = {}
     for b in blocks:

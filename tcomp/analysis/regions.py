@@ -77,6 +77,12 @@ def _touched(block: Block) -> tuple[tuple[Buffer, ...], tuple[Buffer, ...]]:
     return tuple(dict.fromkeys(keep)), tuple(written)
 
 
+@lru_cache(maxsize=256)
+def computes_places(block: Block) -> bool:
+    """Whether a block stores at places that it reads from memory."""
+    return any(a.is_write and any(isinstance(x, Load) for i in a.indices for x in walk(i)) for a in accesses(block))
+
+
 def producers(func: PrimFunc, buffer: Buffer) -> list[Block]:
     """The blocks that write a buffer, in program order."""
     return list(_users(func.body)[1].get(buffer, ()))

@@ -345,9 +345,12 @@ def poisoned(func: PrimFunc, dims: Mapping[Var, int] | None = None) -> list[np.n
 
 
 def run(func: PrimFunc, inputs: Sequence[np.ndarray], dims: Mapping[Var, int] | None = None) -> list[np.ndarray]:
-    """The outputs of a kernel for some inputs; output buffers are made here, filled with poison."""
+    """The outputs of a kernel for some inputs; output buffers are made here, filled with poison, or where they lie in an input's place with
+    its elements."""
     sizes = dict(dims or {})
     outputs = poisoned(func, sizes)
+    for i, o in func.attrs.get("in_place", ()):
+        outputs[o - len(func.inputs)] = np.array(inputs[i], func.buffers[o].dtype.numpy)
     interpret(func, *inputs, *outputs, *(sizes[v] for v in func.dims))
     return outputs
 

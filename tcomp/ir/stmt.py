@@ -247,3 +247,15 @@ def own_binders(body: Stmt) -> Stmt:
 
 EMPTY = Seq(())
 """The statement that does nothing."""
+
+
+def without_block(root: Stmt, block: Block) -> Stmt:
+    """A statement without a block, and without the loops that this leaves empty."""
+
+    def visit(s: Stmt) -> Stmt:
+        if s is block:
+            return EMPTY
+        new = map_statements(s, visit)
+        return EMPTY if isinstance(new, For) and isinstance(new.body, Seq) and not new.body.stmts else new
+
+    return visit(root)

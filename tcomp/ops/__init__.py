@@ -13,6 +13,7 @@ from . import (
     packed,
     random,
     reduce,
+    scatter,
     transposed,
     winograd,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "packed",
     "random",
     "reduce",
+    "scatter",
     "transposed",
     "winograd",
 ]

@@ -360,6 +360,13 @@ register(
 )  # fmt: skip
 
 
+def place_along(index: Expr, extent: Expr) -> Expr:
+    """A place on an axis: a negative one counts from the end, one that is out of range is moved to the nearest end."""
+    chosen = te.cast(index, "int64")
+    place = te.select(chosen < 0, chosen + extent, chosen)
+    return te.maximum(te.minimum(place, extent - 1), 0)
+
+
 def _infer_take(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     x, index = args
     axis = normal_axis("take", attrs["axis"], x.ndim)
@@ -373,12 +380,10 @@ def _infer_take(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
 def _take(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     x, index = args
     axis = normal_axis("take", attrs["axis"], x.ndim)
-    last = x.shape[axis] - 1
 
     def at(*i: Expr) -> Expr:
-        chosen = te.cast(index[i[axis : axis + index.ndim]], "int64")
-        place = te.select(chosen < 0, chosen + x.shape[axis], chosen)
-        return x[(*i[:axis], te.maximum(te.minimum(place, last), 0), *i[axis + index.ndim :])]
+        place = place_along(index[i[axis : axis + index.ndim]], x.shape[axis])
+        return x[(*i[:axis], place, *i[axis + index.ndim :])]
 
     return te.compute(out.shape, at, name="take")
 

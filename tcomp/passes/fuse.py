@@ -27,7 +27,7 @@ _FOLLOWS = {
 }
 """Which kinds may join the kernel of a producer of each kind, in its write-back."""
 
-_HEAVY = ("anchor", "reduction", "rows", "source")
+_HEAVY = ("anchor", "reduction", "rows", "source", "scatter")
 
 
 class Store(Protocol):
@@ -143,12 +143,14 @@ class _Grouping:
         follows = _FOLLOWS.get(kind, set())
         if any(_kind(b) not in follows for b in path):
             return False
+        if kind == "scatter":
+            return False
         if kind in _HEAVY:
             if len(start.results) > 1:
                 return False  # it has no single write-back
             same = all(b.result.type.shape == start.result.type.shape for b in (*path, end))
             return end_kind == "elementwise" and same
-        if end_kind == "reduction":
+        if end_kind in ("reduction", "scatter"):
             return True
         if end_kind not in follows:
             return False

@@ -31,7 +31,7 @@ def _read_by(call: OpCall) -> tuple[Operand, int] | None:
     """The operand of a call that holds places, and how many there are to choose from."""
     extent: object
     match call.op:
-        case "take":
+        case "take" | "scatter" | "scatter_add":
             axis = call.attrs["axis"]
             extent = call.args[0].type.shape[axis]
         case "cross_entropy":

@@ -304,6 +304,44 @@ def _joined(g: Rewriter, parts: list[Operand], axis: int) -> Operand:
     return g.op("concat", *found, axis=axis)
 
 
+# sums of slices
+
+
+def _scattered(g: Rewriter, x: Operand) -> OpCall | None:
+    """The call that adds slices to zeros, and makes nothing but this operand of one use."""
+    call = g.definition(x, "scatter_add")
+    if call is None or not g.is_used_once(x):
+        return None
+    spread = g.definition(call.args[0], "broadcast_to")
+    start = g.array(spread.args[0] if spread is not None else call.args[0])
+    return call if start is not None and not np.any(start) else None
+
+
+@rule("multiply", "multiply_scalar", "divide_scalar", "negative")
+def scale_slices(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """A number times a sum of slices: the slices are multiplied, and so is nothing that none of them reaches."""
+    for i, x in enumerate(call.args):
+        sums = _scattered(g, x)
+        if sums is None or any(a.type.shape for a in call.args if a is not x):
+            continue
+        zeros, index, slices = sums.args
+        operands = [slices if j == i else a for j, a in enumerate(call.args)]
+        return g.again(sums, zeros, index, g.op(call.op, *operands, **call.attrs))
+    return None
+
+
+@rule("add", "subtract")
+def add_slices(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    """A tensor and a sum of slices: the slices are added to the tensor, most of which need not be touched."""
+    pairs = [call.args, call.args[::-1]] if call.op == "add" else [call.args]
+    for x, y in pairs:
+        sums = _scattered(g, y)
+        if sums is not None and x.type == type_:
+            _, index, slices = sums.args
+            return g.again(sums, x, index, slices if call.op == "add" else g.op("negative", slices))
+    return None
+
+
 # scales into weights
 
 
@@ -370,7 +408,7 @@ CANONICAL = (
     matmul_of_rows,
 )
 MOVEMENT = (simplify_movement, sink_transpose, sink_reshape, reduce_of_transpose)
-ARITHMETIC = (simplify_arithmetic, join_products)
+ARITHMETIC = (simplify_arithmetic, join_products, scale_slices, add_slices)
 SCALES = (fold_scale, merge_shifts)
 
 

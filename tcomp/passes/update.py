@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 from ..analysis.dataflow import nx
-from ..analysis.regions import accesses, writes
-from ..ir.expr import Buffer
+from ..analysis.regions import accesses, blocks_under, writes
+from ..ir.expr import Buffer, Const, Expr, Load
 from ..ir.graph import Binding, FuncCall, Function, OpCall, Operand, Value, definitions
 from ..ir.module import IRModule
 from ..ir.node import with_fields
 from ..ir.primfunc import PrimFunc
+from ..ir.stmt import Block, Store, without_block
 from ..ops.registry import get
 
 
@@ -23,7 +26,8 @@ class PlaceUpdates:
     The entry's attribute `updates` pairs inputs with the results that take their place. A kernel may write such a result at
     once where all other readers of the input run before it (they are moved there where the dataflow permits) and where it
     reads the input, if at all, only at the element that it writes. The other ones are computed elsewhere, and copied in
-    the end. The attribute `direct` names the former; a kernel's attribute `aliases` pairs its buffers of one address.
+    the end. The attribute `direct` names the former; a kernel's attribute `aliases` pairs its buffers of one address, and `in_place`
+    those of which the output's elements are the input's until they are changed.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
@@ -38,7 +42,7 @@ class PlaceUpdates:
         table = definitions(main)
         graph = _order(main)
         direct: list[int] = []
-        aliases: dict[str, set[tuple[int, int]]] = {}
+        aliases: dict[str, list[set[tuple[int, int]]]] = {}
         for number, result in updates:
             param, root = main.params[number], source.get(main.results[result], main.results[result])
             writer = table.get(root) if isinstance(root, Value) else None
@@ -52,11 +56,15 @@ class PlaceUpdates:
             graph.add_edges_from((b, writer) for b in others)
             direct.append(result)
             assert isinstance(writer.call, FuncCall)
-            aliases.setdefault(writer.call.callee, set()).update(pairs)
+            aliases.setdefault(writer.call.callee, []).append(pairs)
         place = {b: i for i, b in enumerate(main.bindings)}
         bindings = tuple(nx.lexicographical_topological_sort(graph, key=place.__getitem__))
         moved = with_fields(main, bindings=bindings, attrs=main.attrs.with_(direct=tuple(direct)))
-        functions = {name: _aliased(f, aliases.get(name)) for name, f in module.functions.items()}
+        calls = Counter(b.call.callee for f in module.graphs for b in f.bindings if isinstance(b.call, FuncCall))
+        functions = {
+            name: _aliased(f, aliases[name], calls[name]) if name in aliases else f
+            for name, f in module.functions.items()
+        }
         return with_fields(module, functions={**functions, module.entry: moved})
 
 
@@ -119,7 +127,47 @@ def _is_pointwise(func: PrimFunc, read: Buffer, written: Buffer) -> bool:
     return reached & set(func.outputs) <= {written}
 
 
-def _aliased(func: Function | PrimFunc, pairs: set[tuple[int, int]] | None) -> Function | PrimFunc:
-    if not pairs or not isinstance(func, PrimFunc):
+def _aliased(func: Function | PrimFunc, found: Sequence[set[tuple[int, int]]], calls: int) -> Function | PrimFunc:
+    """A kernel that knows which of its buffers may have one address, and copies none to itself.
+
+    Args:
+        found: those pairs, for each call that has such.
+    """
+    assert isinstance(func, PrimFunc)
+    every = set().union(*found)
+    if not every:
         return func
-    return with_fields(func, attrs=func.attrs.with_(aliases=tuple(sorted(pairs))))
+    func = with_fields(func, attrs=func.attrs.with_(aliases=tuple(sorted(every))))
+    always = sorted(set.intersection(*found)) if len(found) == calls else []
+    for i, o in always:
+        copy = next((b for b in func.blocks.values() if _copies(b, func.buffers[i], func.buffers[o])), None)
+        if copy is not None and len(func.blocks) > 1:
+            func = _without_copy(func, copy, (i, o))
+    return func
+
+
+def _copies(block: Block, source: Buffer, target: Buffer) -> bool:
+    """Whether a block does nothing but copy a buffer to another."""
+    own = tuple(it.var for it in block.iters)
+    body = block.body
+    if not isinstance(body, Store) or body.buffer is not target or body.indices != own or block.where is not None:
+        return False
+    return isinstance(body.value, Load) and body.value.buffer is source and body.value.indices == own
+
+
+def _without_copy(func: PrimFunc, copy: Block, pair: tuple[int, int]) -> PrimFunc:
+    """A kernel whose output begins with the input's elements, since both lie in one place."""
+    rest = {id(func.buffers[n]) for n in range(len(func.buffers)) if n not in pair}
+    body = without_block(func.body, copy)
+    changed = sum(points * func.buffers[pair[1]].dtype.itemsize for points in map(_points, blocks_under(body)))
+    moved = sum(prod(map(_size, b.shape)) * b.dtype.itemsize for b in func.buffers if id(b) in rest) + 2 * changed
+    in_place = (*func.attrs.get("in_place", ()), pair)
+    return with_fields(func, body=body, attrs=func.attrs.with_(in_place=in_place, bytes=moved))
+
+
+def _points(block: Block) -> int:
+    return prod(_size(it.extent) for it in block.iters)
+
+
+def _size(e: Expr) -> int:
+    return int(e.value) if isinstance(e, Const) else 1

@@ -29,6 +29,7 @@ from .functions import (
     sum,
     tanh,
 )
+from .scatter import scatter
 from .tensor import Tensor, compute, placeholder, reduce_axis, var
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "prod",
     "reduce_axis",
     "rsqrt",
+    "scatter",
     "select",
     "sigmoid",
     "sin",

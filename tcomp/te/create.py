@@ -15,7 +15,8 @@ from ..ir.printer import excerpt, text
 from ..ir.query import MAX_NEST, free_vars, is_const
 from ..ir.stmt import EMPTY, Attrs, Block, For, IterVar, Let, Stmt, Store, seq
 from .parts import name_parts
-from .tensor import Compute, Reduce, Tensor, TensorLoad
+from .scatter import Scatter
+from .tensor import Computation, Compute, Reduce, Tensor, TensorLoad
 
 
 def create_prim_func(tensors: Sequence[Tensor], name: str = "main", attrs: Attrs | None = None) -> PrimFunc:
@@ -54,7 +55,7 @@ def create_prim_func(tensors: Sequence[Tensor], name: str = "main", attrs: Attrs
 
 
 def _check_results(outputs: Sequence[Tensor], name: str) -> None:
-    seen: set[tuple[Compute | None, int]] = set()
+    seen: set[tuple[Computation | None, int]] = set()
     for t in outputs:
         if (t.op, t.index) in seen:
             raise ExprError(
@@ -96,11 +97,11 @@ def _loads(e: Expr) -> list[TensorLoad]:
     return [x for x in unique_nodes(e) if isinstance(x, TensorLoad)]
 
 
-def _stages(outputs: Sequence[Tensor]) -> list[tuple[Compute, list[Tensor]]]:
+def _stages(outputs: Sequence[Tensor]) -> list[tuple[Computation, list[Tensor]]]:
     """The computations behind the outputs, producers first, with the tensors that each defines."""
-    order: list[Compute] = []
-    tensors: dict[Compute, dict[int, Tensor]] = {}
-    done: set[Compute] = set()
+    order: list[Computation] = []
+    tensors: dict[Computation, dict[int, Tensor]] = {}
+    done: set[Computation] = set()
     stack: list[tuple[Tensor, bool]] = [(t, False) for t in reversed(outputs)]
     while stack:
         t, ready = stack.pop()
@@ -113,20 +114,18 @@ def _stages(outputs: Sequence[Tensor]) -> list[tuple[Compute, list[Tensor]]]:
                 order.append(t.op)
         elif t.op not in done:
             stack.append((t, True))
-            stack.extend((load.tensor, False) for body in t.op.bodies for load in reversed(_loads(body)))
+            stack.extend((load.tensor, False) for body in t.op.sources for load in reversed(_loads(body)))
     result = []
     for op in order:
         known = tensors[op]
-        suffix = lambda i, op=op: op.name if len(op.bodies) == 1 else f"{op.name}_{i}"
-        result.append(
-            (op, [known.get(i) or Tensor(suffix(i), op.shape, b.dtype, op, i) for i, b in enumerate(op.bodies)])
-        )
+        suffix = lambda i, op=op: op.name if len(op.dtypes) == 1 else f"{op.name}_{i}"
+        result.append((op, [known.get(i) or Tensor(suffix(i), op.shape, d, op, i) for i, d in enumerate(op.dtypes)]))
     return result
 
 
-def _check_inputs(stages: list[tuple[Compute, list[Tensor]]], buffers: dict[Tensor, Buffer], name: str) -> None:
+def _check_inputs(stages: list[tuple[Computation, list[Tensor]]], buffers: dict[Tensor, Buffer], name: str) -> None:
     for op, _ in stages:
-        for body in op.bodies:
+        for body in op.sources:
             for load in _loads(body):
                 if load.tensor not in buffers:
                     raise ExprError(
@@ -135,8 +134,11 @@ def _check_inputs(stages: list[tuple[Compute, list[Tensor]]], buffers: dict[Tens
                     )
 
 
-def _stage(op: Compute, out: list[Buffer], buffers: dict[Tensor, Buffer], names: set[str]) -> Stmt:
+def _stage(op: Computation, out: list[Buffer], buffers: dict[Tensor, Buffer], names: set[str]) -> Stmt:
     """The loop nest of one computation."""
+    if isinstance(op, Scatter):
+        return _scatter(op, out[0], buffers, names)
+    assert isinstance(op, Compute)
     spatial = [(axis, extent, "spatial") for axis, extent in zip(op.axes, op.shape)]
     is_empty = any(is_const(axis.extent, 0) for axis in op.reduce_axes)  # a sum of nothing is its first value
     axes = spatial + [(axis, axis.extent, "reduce") for axis in op.reduce_axes if not is_empty]
@@ -159,17 +161,48 @@ def _stage(op: Compute, out: list[Buffer], buffers: dict[Tensor, Buffer], names:
     else:
         named, bodies = name_parts(op.bodies, op.name)
         body = _with_names(named, lower, seq([Store(b, index, rewrite(e, lower)) for b, e in zip(out, bodies)]))
-    block = Block(
-        unique_name(op.name, names),
-        tuple(IterVar(v, extent, kind, loop) for v, (_, extent, kind), loop in zip(iters, axes, loops)),
-        body,
-        init,
-        annotations=op.annotations,
-    )
+    domain = tuple(IterVar(v, extent, kind, loop) for v, (_, extent, kind), loop in zip(iters, axes, loops))
+    return _nest(Block(unique_name(op.name, names), domain, body, init, annotations=op.annotations))
+
+
+def _nest(block: Block) -> Stmt:
+    """A block in its loops."""
     nest: Stmt = block
-    for loop, (_, extent, _) in reversed(list(zip(loops, axes))):
-        nest = For(loop, extent, nest)
+    for it in reversed(block.iters):
+        assert isinstance(it.binding, Var)
+        nest = For(it.binding, it.extent, nest)
     return nest
+
+
+def _scatter(op: Scatter, out: Buffer, buffers: dict[Tensor, Buffer], names: set[str]) -> Stmt:
+    """A copy of what it begins with, and the loops that change elements. An axis that is a place by itself leads each of its values to
+    elements of its own; others may lead to one element several times, as those of a reduction do."""
+    if len(op.axes) > MAX_NEST:
+        raise ExprError(f"{op.name}: {len(op.axes)} axes, where a kernel may have {MAX_NEST} loops one inside another")
+    point = tuple(Var(f"v{d}") for d in range(out.ndim))
+    loops = tuple(Var(f"i{d}") for d in range(out.ndim))
+    domain = tuple(IterVar(v, e, "spatial", loop) for v, e, loop in zip(point, out.shape, loops))
+    start = Store(out, point, Load(buffers[op.base], point))
+    copy = Block(unique_name(f"{op.name}_base", names), domain, start)
+    alone = {p for p in op.places if isinstance(p, Var) and sum(p in free_vars(q) for q in op.places) == 1}
+    own = {axis: Var(f"v{axis.name}") for axis in op.axes}
+
+    def lower(e: Any) -> Any:
+        if isinstance(e, TensorLoad):
+            return Load(buffers[e.tensor], e.indices)
+        return own.get(e, e) if isinstance(e, Var) else e
+
+    named, (value,) = name_parts((op.value,), op.name)
+    places = tuple(rewrite(p, lower) for p in op.places)
+    changed = rewrite(value, lower)
+    store = Store(out, places, Load(out, places) + changed if op.adds else changed)
+    iters = tuple(
+        IterVar(own[axis], extent, "spatial" if axis in alone else "reduce", Var(axis.name))
+        for axis, extent in zip(op.axes, op.domain)
+    )
+    body = _with_names(named, lower, store)
+    change = Block(unique_name(op.name, names), iters, body, annotations=op.annotations)
+    return seq([_nest(copy), _nest(change)])
 
 
 def _reduction(op: Compute, out: list[Buffer], index: tuple[Expr, ...], lower: Any) -> tuple[Stmt, Stmt]:

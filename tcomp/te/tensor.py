@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 from ..dtype import DType, dtype, float32
 from ..errors import ExprError
@@ -35,14 +35,14 @@ class Tensor:
     """An input, or one output of a computation. Index it to use an element in an expression.
 
     Attributes:
-        op: None for a placeholder, else the Compute that defines it.
-        index: which output of the Compute it is.
+        op: None for a placeholder, else the computation that defines it.
+        index: which output of that it is.
     """
 
     name: str
     shape: tuple[Expr, ...]
     dtype: DType
-    op: Compute | None = None
+    op: Computation | None = None
     index: int = 0
 
     @property
@@ -99,6 +99,26 @@ class Reduce(Expr):
         return f"{self.reducer.name}({', '.join(map(show, self.sources))}, over {axes})"
 
 
+class Computation(Protocol):
+    """What defines tensors: a `Compute` or a `Scatter`.
+
+    Attributes:
+        shape, dtypes: of its results; sources: the expressions in which it reads other tensors.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[Expr, ...]: ...
+
+    @property
+    def dtypes(self) -> tuple[DType, ...]: ...
+
+    @property
+    def sources(self) -> tuple[Expr, ...]: ...
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Compute:
     """A computation: at each point of `axes`, one value for each output tensor."""
@@ -114,8 +134,21 @@ class Compute:
         body = self.bodies[0]
         return body.axes if isinstance(body, Reduce) else ()
 
+    @property
+    def dtypes(self) -> tuple[DType, ...]:
+        return tuple(b.dtype for b in self.bodies)
 
-def _shape(shape: Any, where: str) -> tuple[Expr, ...]:
+    @property
+    def sources(self) -> tuple[Expr, ...]:
+        return self.bodies
+
+
+def shape_of(shape: Any, where: str) -> tuple[Expr, ...]:
+    """Extents as expressions.
+
+    Raises:
+        ExprError: one is negative or read from a tensor, or the shape has too many elements.
+    """
     extents = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     out = tuple(as_index(e) for e in extents)
     if prod(e.value for e in out if isinstance(e, Const)) >= 2**62:
@@ -142,7 +175,7 @@ def placeholder(shape: Any, dtype: Any = float32, name: str = "A") -> Tensor:
         shape: extents; ints or int64 expressions of symbolic Vars.
         dtype: element type.
     """
-    return Tensor(name, _shape(shape, f"placeholder {name}"), _dtype(dtype))
+    return Tensor(name, shape_of(shape, f"placeholder {name}"), _dtype(dtype))
 
 
 _dtype = dtype
@@ -154,7 +187,7 @@ def reduce_axis(extent: Any, name: str = "k") -> ReduceAxis:
     Raises:
         ExprError: a negative extent, or one read from a tensor.
     """
-    (e,) = _shape((extent,), f"reduce_axis {name}")
+    (e,) = shape_of((extent,), f"reduce_axis {name}")
     return ReduceAxis(name, extent=e)
 
 
@@ -176,23 +209,38 @@ def compute(
         ExprError: `f` takes another number of axes, a reduction stands inside a larger expression, or an annotation is no name with
             an integer or a text.
     """
-    extents = _shape(shape, f"compute {name}")
+    extents = shape_of(shape, f"compute {name}")
+    notes = check_annotations(annotations, name)
+    axes = axes_of(f, len(extents), name)
+    raw = f(*axes)
+    bodies = tuple(as_expr(b) for b in (raw if isinstance(raw, tuple) else (raw,)))
+    for body in bodies:
+        check_body(body, name)
+    if len({type(b) is Reduce and b.axes for b in bodies}) > 1:
+        raise ExprError(f"compute {name}: tensors computed together must share one reduction")
+    op = Compute(name, axes, extents, bodies, notes)
+    suffix = [""] if len(bodies) == 1 else [f"_{i}" for i in range(len(bodies))]
+    tensors = tuple(Tensor(name + s, extents, b.dtype, op, i) for i, (s, b) in enumerate(zip(suffix, bodies)))
+    return tensors if isinstance(raw, tuple) else tensors[0]
+
+
+def check_annotations(annotations: Mapping[str, int | str] | None, name: str) -> Attrs:
+    """Notes on a block.
+
+    Raises:
+        ExprError: one is no name with an integer or a text.
+    """
     for key, value in (annotations or {}).items():
         if not isinstance(key, str) or not isinstance(value, (int, str)):
             raise ExprError(
                 f"compute {name}: annotation {key!r}: {value!r}", hint="a name, and an integer or a text as its value"
             )
-    axes = tuple(Var(n) for n in _axis_names(f, len(extents), name))
-    raw = f(*axes)
-    bodies = tuple(as_expr(b) for b in (raw if isinstance(raw, tuple) else (raw,)))
-    for body in bodies:
-        _check_body(body, name)
-    if len({type(b) is Reduce and b.axes for b in bodies}) > 1:
-        raise ExprError(f"compute {name}: tensors computed together must share one reduction")
-    op = Compute(name, axes, extents, bodies, Attrs.of(annotations))
-    suffix = [""] if len(bodies) == 1 else [f"_{i}" for i in range(len(bodies))]
-    tensors = tuple(Tensor(name + s, extents, b.dtype, op, i) for i, (s, b) in enumerate(zip(suffix, bodies)))
-    return tensors if isinstance(raw, tuple) else tensors[0]
+    return Attrs.of(annotations)
+
+
+def axes_of(f: Callable[..., Any], ndim: int, name: str) -> tuple[Var, ...]:
+    """Variables named as a function's parameters."""
+    return tuple(Var(n) for n in _axis_names(f, ndim, name))
 
 
 def _axis_names(f: Callable[..., Any], ndim: int, name: str) -> Sequence[str]:
@@ -206,7 +254,8 @@ def _axis_names(f: Callable[..., Any], ndim: int, name: str) -> Sequence[str]:
     return [p.name for p in required]
 
 
-def _check_body(body: Expr, name: str) -> None:
+def check_body(body: Expr, name: str) -> None:
+    """Raises ExprError where an element is a vector, or a reduction stands inside of it."""
     for source in body.sources if isinstance(body, Reduce) else (body,):
         nodes = [e for e in unique_nodes(source) if isinstance(e, Expr)]
         vector = next((e.dtype for e in nodes if e.dtype.lanes > 1), None)

@@ -271,8 +271,29 @@ def _quantized(rng: _Random, d: DType) -> list[te.Tensor]:
     return [a, b, c]
 
 
+def _scatter(rng: _Random, d: DType) -> list[te.Tensor]:
+    """Elements of a computed tensor changed at places from memory, then used."""
+    n, m, count = _extent(rng) + 1, _extent(rng), _extent(rng)
+    a, b = te.placeholder((n, m), d, "A"), te.placeholder((count, m), d, "B")
+    index = te.placeholder((count,), rng.choice(("int64", "int32")), "I")
+    start = te.compute((n, m), lambda i, j: a[i, j] + const(1, d), name="start") if rng.random() < 0.5 else a
+    rows = te.compute((count, m), lambda i, j: _pointwise(rng, b[i, j], b[i, j]), name="rows")
+    axes = rng.random() < 0.7  # else the columns run outside
+
+    def place(i: Expr) -> Expr:
+        return te.maximum(te.minimum(te.cast(index[i], "int64"), n - 1), 0)
+
+    if axes:
+        s = te.scatter(start, (count, m), lambda i, j: ((place(i), j), rows[i, j]), rng.random() < 0.6, name="S")
+    else:
+        s = te.scatter(start, (m, count), lambda j, i: ((place(i), j), rows[i, j]), rng.random() < 0.6, name="S")
+    if rng.random() < 0.6:
+        return [a, b, index, s]
+    return [a, b, index, te.compute((n, m), lambda i, j: s[i, j] * s[i, j], name="out")]
+
+
 BUILDERS: tuple[_Build, ...] = (
-    _chain, _matmul, _matmul, _stencil, _conv, _rows, _argmax, _own_reducer, _move, _softmax, _two_products, _epilogue, _depthwise, _quantized, _quantized,
+    _chain, _matmul, _matmul, _stencil, _conv, _rows, _argmax, _own_reducer, _move, _softmax, _two_products, _epilogue, _depthwise, _quantized, _quantized, _scatter, _scatter,
 )  # fmt: skip
 
 

@@ -36,7 +36,20 @@ def conv(g: GraphBuilder, image: tuple, kernel: tuple, op: str = "conv2d", **att
 
 NHWC = {"layout": "NHWC", "kernel_layout": "HWIO"}
 
+
+def slices(g: GraphBuilder, start: float = 0.0) -> Any:
+    """Slices added to a constant tensor."""
+    begin = g.broadcast_to(g.constant(np.array(start, np.float32)), shape=(7, 4))
+    return g.scatter_add(begin, x(g, 6, dtype="int64"), x(g, 6, 4))
+
+
 TABLE: dict[str, tuple[Rule, Make, Make]] = {
+    "scale_slices": (
+        simplify.scale_slices,
+        lambda g: g.negative(g.multiply(x(g), slices(g))),
+        lambda g: g.multiply(slices(g), x(g, 7, 4)),
+    ),
+    "add_slices": (simplify.add_slices, lambda g: g.subtract(x(g, 7, 4), slices(g)), lambda g: g.subtract(slices(g), x(g, 7, 4))),
     "expand": (expand.expand, lambda g: g.mish(x(g, 3, 5)), lambda g: g.tanh(x(g, 3, 5))),
     "fold_constant": (fold.fold_constant, lambda g: g.add(g.exp(c(g, 3)), x(g, 3)), lambda g: g.add(x(g, 3), c(g, 3))),
     "linear_to_matmul": (

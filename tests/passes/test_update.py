@@ -176,3 +176,40 @@ def test_inputs_may_swap() -> None:
     arrays = [np.full(3, v, np.float32) for v in (1, 2, 4)]
     *_, total = exe(*arrays)
     assert [a[0] for a in arrays] == [2, 4, 1] and (total == 3).all()
+
+
+def test_slices_that_are_added_to_an_updated_input_touch_nothing_else() -> None:
+    g = GraphBuilder()
+    w, rate, places, slices = (
+        g.input("w", (50, 8)),
+        g.input("rate", ()),
+        g.input("p", (6,), "int64"),
+        g.input("s", (6, 8)),
+    )
+    zeros = g.broadcast_to(g.constant(np.zeros((), np.float32)), shape=(50, 8))
+    grad = g.scatter_add(zeros, places, slices)
+    module = g.build(g.subtract(w, g.multiply(grad, rate)), updates={w: 0})
+    before, at, rows = R.standard_normal((50, 8)).astype("float32"), np.array([3, 0, 3, 49, -1, 7]), arrays((6, 8))[0]
+    want = before.copy()
+    np.subtract.at(want, at, np.float32(0.5) * rows)
+    for target in ("cpu", "reference"):
+        exe = tcomp.compile(module, target=target)
+        given = before.copy()
+        exe(given, np.float32(0.5), at, rows)
+        np.testing.assert_allclose(given, want, rtol=1e-6, atol=1e-6)
+        (kernel,) = exe.program.kernels
+        assert kernel.nbytes < 3 * rows.nbytes + 100, "the other rows were moved, too"
+        assert "over 50" not in exe.ir("loops")
+
+
+def test_slices_are_added_to_a_copy_where_the_input_is_a_result_too() -> None:
+    g = GraphBuilder()
+    w, places, slices = g.input("w", (9, 4)), g.input("p", (5,), "int64"), g.input("s", (5, 4))
+    module = g.build(g.scatter_add(w, places, slices), w, g.exp(w), updates={w: 0})
+    before, at, rows = *arrays((9, 4)), np.array([0, 8, 0, 2, 2]), *arrays((5, 4))
+    given = before.copy()
+    new, old, e = tcomp.compile(module)(given, at, rows)
+    want = before.copy()
+    np.add.at(want, at, rows)
+    np.testing.assert_allclose(new, want, rtol=1e-6)
+    assert (old == before).all() and np.allclose(e, np.exp(before), rtol=1e-5)

@@ -17,7 +17,7 @@ from tcomp.errors import ScheduleError
 from tcomp.ir.primfunc import PrimFunc
 from tcomp.schedule import Schedule
 from tcomp.schedule.library import inline_elementwise
-from tcomp.schedule.rules.cpu import attention, elementwise, rows, streams, tiled_reduction, windows, winograd
+from tcomp.schedule.rules.cpu import attention, elementwise, rows, scatter, streams, tiled_reduction, windows, winograd
 from tcomp.schedule.rules.cpu.common import Work
 from tcomp.schedule.rules.cpu.layout import CpuLayout, open_problem
 from tcomp.schedule.rules.default import default_schedule
@@ -28,7 +28,7 @@ from tcomp.target.families import names
 from tcomp.tools.fuzz import agree, make_inputs
 
 RULES: dict[str, ModuleType] = {
-    r.NAME: r for r in (attention, elementwise, rows, streams, tiled_reduction, windows, winograd)
+    r.NAME: r for r in (attention, elementwise, rows, scatter, streams, tiled_reduction, windows, winograd)
 }
 TRIPLES = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
 CPUS = [(arch, name) for arch in TRIPLES for name in names(arch)]
@@ -58,6 +58,8 @@ def random_problem(rule: ModuleType, rng: np.random.Generator) -> Any:
             )
         case "elementwise":
             return elementwise.Problem(itemsize, work)
+        case "scatter":
+            return scatter.Problem(itemsize, n(5000), work, Work(n(10**9), 0, n(10**8)))
         case "rows":
             runs = tuple(rows.Run(n(10**5), bool(rng.integers(2))) for _ in range(rng.integers(1, 4)))
             return rows.Problem(itemsize, work, runs, n(10**7) if len(runs) == 1 and rng.integers(2) else 0)

@@ -120,8 +120,9 @@ def _lower(b: Block, env: Env) -> Stmt:
 
 def _guard(s: Stmt, env: Env) -> Stmt:
     if isinstance(s, Store):
-        value = guard_loads(s.value, env)
-        return s if value is s.value else with_fields(s, value=value)
+        value, indices = guard_loads(s.value, env), tuple(guard_loads(i, env) for i in s.indices)
+        is_same = value is s.value and all(i is j for i, j in zip(indices, s.indices))
+        return s if is_same else with_fields(s, value=value, indices=indices)
     if isinstance(s, Let):
         s = with_fields(s, value=guard_loads(s.value, env))
     if isinstance(s, For):

@@ -70,7 +70,7 @@ def flatten_buffers(func: PrimFunc) -> PrimFunc:
                 inner = extend(env, s)
                 return map_statements(s, lambda x: visit(x, inner))
             case Store():
-                index = offset(s.buffer, s.indices, env)
+                index = expr(offset(s.buffer, s.indices, env), env)
                 return with_fields(s, buffer=flat_of(s.buffer), indices=(index,), value=expr(s.value, env))
             case Let():
                 return with_fields(s, value=expr(s.value, env), body=visit(s.body, extend(env, s)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...analysis.dependence import carried
+from ...analysis.regions import computes_places
 from ...ir.primfunc import PrimFunc
 from . import (
     annotate,
@@ -41,6 +42,12 @@ _KEEP_ACCESSES = {
 }  # fmt: skip
 """Primitives that change no access, or check the loops around it themselves."""
 
+_KEEP_PLACES = {
+    "split", "fuse", "reorder", "add_unit_loop", "parallel", "vectorize", "unroll", "annotate", "unannotate", "pragma",
+    "compute_inline", *sampling.DRAW,
+}  # fmt: skip
+"""Primitives of kernels that store at computed places: no other knows which elements those are."""
+
 
 def refusal(func: PrimFunc, name: str, *args: Any) -> Refusal | None:
     """Why a primitive may not be applied, or None.
@@ -48,6 +55,12 @@ def refusal(func: PrimFunc, name: str, *args: Any) -> Refusal | None:
     Besides the primitive's own check: a loop whose iterations run side by side must stay free of dependences.
     """
     primitive = ALL[name]
+    scatter = next((b for b in func.blocks.values() if computes_places(b)), None)
+    if scatter is not None and name not in _KEEP_PLACES:
+        what, why = f"cannot {name.replace('_', ' ')} here", f"block {scatter.name} stores at computed places"
+        return Refusal(
+            what, why, {scatter: "here"}, f"one of {', '.join(sorted(_KEEP_PLACES))}; or a kernel of its own"
+        )
     found = primitive.check(func, *args)
     special = ("parallel", "vectorized", "bound")
     if found is not None or name in _KEEP_ACCESSES or not any(s.kind in special for s in func.loops.values()):

@@ -12,7 +12,7 @@ from ...ir.expr import Buffer, Expr, Var
 from ...ir.node import Node, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts
-from ...ir.stmt import EMPTY, Block, For, Let, Seq, Stmt, map_statements, replace_statements, seq
+from ...ir.stmt import Block, For, Let, Seq, Stmt, map_statements, replace_statements, seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +96,6 @@ def env_at(func: PrimFunc, target: Stmt, inclusive: bool = False) -> dict[Var, t
     path = path_to(func.body, target)
     loops = [s for s in (path if inclusive else path[:-1]) if isinstance(s, For)]
     return {**dims_env(func.dims), **loop_env(loops)}
-
-
-def remove_block(func: PrimFunc, block: Block) -> Stmt:
-    """The body without a block and without the loops that this leaves empty."""
-
-    def visit(s: Stmt) -> Stmt:
-        if s is block:
-            return EMPTY
-        new = map_statements(s, visit)
-        if isinstance(new, For) and isinstance(new.body, Seq) and not new.body.stmts:
-            return EMPTY
-        return new
-
-    return visit(func.body)
 
 
 def duplicate(s: Stmt, taken: set[str]) -> Stmt:

@@ -12,8 +12,8 @@ from ...ir.expr import Add, Buffer, Call, Expr, Load, Mul, Select, Sub, Var, con
 from ...ir.node import Node, rewrite, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import MAX_HEIGHT, height
-from ...ir.stmt import Block, Stmt, Store, replace_statements
-from .base import BlockRef, Primitive, Refusal, remove_block, replace, with_body
+from ...ir.stmt import Block, Stmt, Store, replace_statements, without_block
+from .base import BlockRef, Primitive, Refusal, replace, with_body
 from .patterns import movable_output, parts, pinned, spatial_index
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ def apply_compute_inline(func: PrimFunc, block: BlockRef) -> tuple[PrimFunc, Non
     def put(s: Stmt) -> Stmt:
         return _inlined(s, store.buffer, store.value, at)
 
-    body = remove_block(func, b)
+    body = without_block(func.body, b)
     changed = {}
     for c in consumers(func, store.buffer):
         changed[c] = with_fields(c, body=put(c.body), init=None if c.init is None else put(c.init))
@@ -194,7 +194,7 @@ def apply_reverse_compute_inline(func: PrimFunc, block: BlockRef) -> tuple[PrimF
 
     value = substitute(_inlined(use.value, buffer, store.value, lambda e: store.value), at)
     body = Store(use.buffer, tuple(substitute(i, at) for i in use.indices), value)
-    inside = with_body(func, remove_block(func, b), allocs=tuple(x for x in func.allocs if x is not buffer))
+    inside = with_body(func, without_block(func.body, b), allocs=tuple(x for x in func.allocs if x is not buffer))
     return replace(inside, producer, with_fields(producer, body=body)), None
 
 
@@ -274,7 +274,7 @@ def apply_fuse_reduction_epilogue(func: PrimFunc, block: BlockRef, epilogue: Blo
     target, index = e.body.buffer, tuple(substitute(i, at) for i in e.body.indices)
     update = Store(target, index, Add(Load(target, index), form.element))
     init = Store(target, index, substitute(first, at))
-    body = replace_statements(remove_block(func, e), {b: with_fields(b, body=update, init=init)})
+    body = replace_statements(without_block(func.body, e), {b: with_fields(b, body=update, init=init)})
     return with_body(func, body, allocs=tuple(x for x in func.allocs if x is not buffer)), None
 
 

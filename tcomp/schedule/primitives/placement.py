@@ -22,8 +22,8 @@ from ...ir.expr import Buffer, Const, Expr, Var, const
 from ...ir.node import Node, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, free_vars, is_const
-from ...ir.stmt import Block, For, IterVar, Seq, Stmt, seq
-from .base import BlockRef, Primitive, Refusal, env_at, remove_block, replace, with_body
+from ...ir.stmt import Block, For, IterVar, Seq, Stmt, seq, without_block
+from .base import BlockRef, Primitive, Refusal, env_at, replace, with_body
 from .patterns import movable_output, only_output, pinned, spatial_index
 
 
@@ -127,7 +127,7 @@ def apply_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[PrimFu
     ranges = {v: (box.mins[d], box.extents[d]) for d, v in place.items()}
     env = env_at(func, s, inclusive=True)
     moved = _rebuild_nest(func, b, ranges, env)
-    inside = with_body(func, remove_block(func, b))
+    inside = with_body(func, without_block(func.body, b))
     target = inside.loops[loop]
     body = _insert(target, moved, before=buffer)
     return replace(inside, target, with_fields(target, body=body)), None
@@ -306,7 +306,7 @@ def apply_reverse_compute_at(func: PrimFunc, block: BlockRef, loop: Var) -> tupl
                 }
             )
     nest = _rebuild_nest(func, b, ranges, env_at(func, s, inclusive=True))
-    inside = with_body(func, remove_block(func, b))
+    inside = with_body(func, without_block(func.body, b))
     target = inside.loops[loop]
     names = {p.name for x in reads(b) for p in producers(func, x) if p in under}
     stmts = _statements(target)

@@ -9,12 +9,12 @@ from ...target import CpuTarget
 from ..library import inline_elementwise, points
 from ..schedule import Schedule
 from ..source import Found
-from .cpu import attention, elementwise, rows, streams, tiled_reduction, windows, winograd
+from .cpu import attention, elementwise, rows, scatter, streams, tiled_reduction, windows, winograd
 from .plan import Rule
 
 WHOLE: tuple[Rule, ...] = (winograd, attention)
 """Rules for certain operators, which know their stages by name."""
-RULES: tuple[Rule, ...] = (elementwise, streams, windows, tiled_reduction, rows)
+RULES: tuple[Rule, ...] = (scatter, elementwise, streams, windows, tiled_reduction, rows)
 """Rules for kernels of any kind, elementwise stages inlined, in order of preference."""
 
 

@@ -71,9 +71,18 @@ def apply(sch: Schedule, plan: ElementwisePlan) -> None:
     inline_elementwise(sch)
     for group in _nests(sch, plan):
         for part in _parts(sch, group[0]) if len(group) == 1 else [group[0]]:
-            outer = _schedule(sch, [part, *group[1:]], plan)
-            if plan.parallel and outer is not None:
-                sch.parallel(outer)
+            _run(sch, [part, *group[1:]], plan)
+
+
+def run_block(sch: Schedule, name: str, lanes: int, parallel: bool) -> None:
+    """One block without reductions, in vectors of so many elements."""
+    _run(sch, [name], ElementwisePlan(lanes, VECTORS, 2 * lanes, TILE, parallel, False))
+
+
+def _run(sch: Schedule, names: list[str], plan: ElementwisePlan) -> None:
+    outer = _schedule(sch, names, plan)
+    if plan.parallel and outer is not None:
+        sch.parallel(outer)
 
 
 def _nests(sch: Schedule, plan: ElementwisePlan) -> list[list[str]]:
