@@ -22,7 +22,7 @@ def fold_constant(g: Rewriter, call: OpCall, type_: TensorType) -> Any:
     types = as_tuple(type_)
     if any(a is None for a in arrays) or sum(t.nbytes for t in types) > FoldConstants.max_bytes:
         return None
-    if call.op == "broadcast_to" and types[0].nbytes > FoldConstants.max_spread:
+    if call.op == "broadcast_to" and call.args[0].type.size == 1 and types[0].nbytes > FoldConstants.max_spread:
         return None
     with np.errstate(all="ignore"):
         values = [np.asarray(v).astype(t.dtype.numpy, copy=False) for v, t in zip(evaluate_call(call, arrays), types)]
@@ -35,13 +35,13 @@ class FoldConstants:
     """Compute what depends on constants alone.
 
     Attributes:
-        max_bytes: larger results are left to run time; max_spread: so are copies of a few elements, which kernels read where they are.
+        max_bytes: larger results are left to run time; max_spread: so are copies of one element, which kernels read where it is.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"typed"})
     ensures: ClassVar[frozenset[str]] = frozenset()
     max_bytes: ClassVar[int] = 1 << 30
-    max_spread: ClassVar[int] = 1 << 20
+    max_spread: ClassVar[int] = 1 << 12
 
     def run(self, module: IRModule) -> IRModule:
         return Rewriter(module, (fold_constant,)).run()

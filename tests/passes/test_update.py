@@ -195,7 +195,7 @@ def test_slices_that_are_added_to_an_updated_input_touch_nothing_else() -> None:
     for target in ("cpu", "reference"):
         exe = tcomp.compile(module, target=target)
         given = before.copy()
-        exe(given, np.float32(0.5), at, rows)
+        exe(given, np.array(0.5, np.float32), at, rows)
         np.testing.assert_allclose(given, want, rtol=1e-6, atol=1e-6)
         (kernel,) = exe.program.kernels
         assert kernel.nbytes < 3 * rows.nbytes + 100, "the other rows were moved, too"
