@@ -159,7 +159,8 @@ def _without_copy(func: PrimFunc, copy: Block, pair: tuple[int, int]) -> PrimFun
     """A kernel whose output begins with the input's elements, since both lie in one place."""
     rest = {id(func.buffers[n]) for n in range(len(func.buffers)) if n not in pair}
     body = without_block(func.body, copy)
-    changed = sum(points * func.buffers[pair[1]].dtype.itemsize for points in map(_points, blocks_under(body)))
+    output = func.buffers[pair[1]]
+    changed = sum(_points(b) * output.dtype.itemsize for b in blocks_under(body) if output in writes(b))
     moved = sum(prod(map(_size, b.shape)) * b.dtype.itemsize for b in func.buffers if id(b) in rest) + 2 * changed
     in_place = (*func.attrs.get("in_place", ()), pair)
     return with_fields(func, body=body, attrs=func.attrs.with_(in_place=in_place, bytes=moved))
