@@ -19,12 +19,13 @@ from .. import dtype as types
 from ..compiler import compile
 from ..dtype import DType
 from ..errors import ShapeError
-from ..ir.graph import OpCall, Operand
+from ..ir.graph import OpCall, Operand, Value
 from ..ir.module import IRModule
 from ..ops import GraphBuilder
 from ..ops.reference import evaluate, evaluate_call
 from ..passes.base import Pipeline
 from ..passes.pipeline import GRAPH
+from .graph_loops import MOST_ROWS, add_cond, add_scan, results_of_last
 from .guards import Guards
 
 CHUNK = 16
@@ -128,6 +129,25 @@ class Graph:
         made = Made(result, own, exact, op not in EXACT or any(a.rounds for a in args), eps)
         self.pool.append(made)
         return made
+
+    def bind(self, known: Sequence[Made], results: Sequence[Value]) -> None:
+        """Take up the results of the scan or cond that was bound last, where they can be judged.
+
+        Args:
+            known: its operands.
+        """
+        by_operand = {k.operand: k for k in known}
+        args = [by_operand.get(a) or self.known_constant(a) for a in self.g.bindings[-1].call.args]
+        own, exact = (results_of_last(self.g, [a.exact if e else a.own for a in args], e) for e in (False, True))
+        eps = 64 * max([EPS.get(r.type.dtype.name, 0.0) for r in results] + [a.coarsest for a in args])
+        if not all(self._is_judged(np.asarray(a), wide(b), eps) for a, b in zip(own, exact)):
+            self.g.bindings.pop()
+            return
+        self.pool += [Made(r, np.asarray(a), wide(b), True, eps) for r, a, b in zip(results, own, exact)]
+
+    def known_constant(self, a: Operand) -> Made:
+        array = self.g.constants[a.name]
+        return Made(a, array, wide(array))
 
     def _is_judged(self, own: np.ndarray, exact: np.ndarray, eps: float) -> bool:
         if own.size > 4096 or own.dtype.kind in "iub":
@@ -285,8 +305,38 @@ def _rows(m: Graph, x: Made) -> None:
             m.call("cross_entropy", x, labels)
 
 
+def _slices(m: Graph, x: Made) -> None:
+    """Slices added to a tensor, or put in their places."""
+    r, d = m.rng, x.dtype
+    if not x.shape or not x.shape[0] or d.is_bool:
+        return
+    count = r.randrange(1, 9)
+    places = [r.randrange(-x.shape[0], x.shape[0]) for _ in range(count)]
+    index = m.leaf((count,), r.choice((types.int64, types.int32)), values=places)
+    m.call(r.choice(("scatter_add", "scatter")), x, index, m.leaf((count, *x.shape[1:]), d))
+
+
+def _control(m: Graph, x: Made) -> None:
+    """A scan over an operand, or a cond."""
+    r, d = m.rng, x.dtype
+    if d.is_bool or x.own.size > 256:
+        return
+    if not x.shape or x.shape[0] > MOST_ROWS or r.random() < 0.3:
+        pred = m.leaf((), types.bool_)
+        operands = [x, m.leaf(x.shape, d)]
+        m.bind((pred, *operands), add_cond(m, pred.operand, [o.operand for o in operands]))
+        return
+    row = x.shape[1:]
+    carried = [m.leaf(row, d) for _ in range(r.randrange(1, 3))]
+    scanned = [x] + ([m.leaf(x.shape, d)] if r.random() < 0.4 else [])
+    others = [m.leaf((row[-1], r.choice((2, row[-1]))) if len(row) == 2 else row, d) for _ in range(r.randrange(2))]
+    groups = (carried, scanned, others)
+    results = add_scan(m, *([o.operand for o in group] for group in groups))
+    m.bind([*carried, *scanned, *others], results)
+
+
 STEPS: tuple[Callable[[Graph, Made], None], ...] = (_elementwise, _elementwise, _elementwise, _movement, _movement, _reduction,
-                                                    _product, _product, _image, _rows)  # fmt: skip
+                                                    _product, _product, _image, _rows, _slices, _control)  # fmt: skip
 
 
 def random_graph(seed: int) -> tuple[IRModule, list[np.ndarray], list[float]]:
