@@ -25,7 +25,7 @@ from ..ops import GraphBuilder
 from ..ops.reference import evaluate, evaluate_call
 from ..passes.base import Pipeline
 from ..passes.pipeline import GRAPH
-from .graph_loops import MOST_ROWS, add_cond, add_scan, results_of_last
+from .graph_loops import MOST_ROWS, add_cond, add_recurrence, add_scan, results_of_last
 from .guards import Guards
 
 CHUNK = 16
@@ -325,6 +325,11 @@ def _control(m: Graph, x: Made) -> None:
         pred = m.leaf((), types.bool_)
         operands = [x, m.leaf(x.shape, d)]
         m.bind((pred, *operands), add_cond(m, pred.operand, [o.operand for o in operands]))
+        return
+    if d.is_float and r.random() < 0.4:
+        trips, n, a, b = r.randrange(1, 5), r.randrange(1, 4), r.randrange(2, 7), r.randrange(2, 7)
+        leaves = [m.leaf(shape, d) for shape in ((n, b), (a, b), (b,), (trips, n, a), (a, b))]
+        m.bind(leaves, add_recurrence(m, *(leaf.operand for leaf in leaves)))
         return
     row = x.shape[1:]
     carried = [m.leaf(row, d) for _ in range(r.randrange(1, 3))]

@@ -99,6 +99,34 @@ def add_scan(
     return (*last, *stacked)
 
 
+def add_recurrence(
+    room: Room, held: Operand, sums: Operand, bias: Operand, rows: Operand, weight: Operand
+) -> tuple[Value, ...]:
+    """A recurrent layer with sums over its trips, as gradients are: its results.
+
+    Args:
+        held: (n, b); sums: (a, b); bias: (b,); rows: (trips, n, a); weight: (a, b).
+    """
+    rng = room.rng
+
+    def body(b: GraphBuilder, carried: tuple[Value, ...], row: tuple[Value, ...]) -> Any:
+        h, total, shift = carried
+        (x,) = row
+        new = b.tanh(b.add(h, b.multiply_scalar(b.matmul(x, weight), scalar=0.3)))
+        left = x if rng.random() < 0.7 else b.multiply_scalar(x, scalar=0.5)
+        product = b.matmul(b.transpose(left, axes=(1, 0)), new if rng.random() < 0.7 else h)
+        terms = [product, b.tanh(total)] if rng.random() < 0.2 else [product]
+        for term in terms:
+            total = b.add(total, term) if rng.random() < 0.5 else b.add(term, total)
+        keepdims = rng.random() < 0.3
+        column = b.sum(new, axes=(0,), keepdims=keepdims)
+        shift = b.add(shift, b.reshape(column, shape=shift.type.shape) if keepdims else column)
+        return (new, total, shift), (h, new)[: rng.randrange(3)]
+
+    last, stacked = room.g.scan(body, (held, sums, bias), (rows,), reverse=rng.random() < 0.5)
+    return (*last, *stacked)
+
+
 def add_cond(room: Room, pred: Operand, operands: Sequence[Operand]) -> tuple[Value, ...]:
     """A random cond: its results."""
     rng = room.rng
