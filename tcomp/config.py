@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cache
+from typing import overload
 
 from .errors import TcompError
 
@@ -35,6 +36,10 @@ class Config:
     spin: int = 1000
 
 
+@overload
+def _integer(name: str, default: int, low: int, high: int) -> int: ...
+@overload
+def _integer(name: str, default: None, low: int, high: int) -> int | None: ...
 def _integer(name: str, default: int | None, low: int, high: int) -> int | None:
     text = os.environ.get(name)
     if text is None or text == "":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _PYTHON = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
@@ -87,7 +88,7 @@ class InternalError(TcompError):
 
 def user_location() -> str:
     """`file:line` of the nearest caller outside this package, Python's library and what runs commands, or an empty string."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = os.path.abspath(frame.f_code.co_filename)
         is_library = name.startswith(_OURS) or (name.startswith(_PYTHON) and _INSTALLED not in name)

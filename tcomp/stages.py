@@ -44,6 +44,7 @@ class Stages:
 
     def _origins(self, k: Kernel) -> str:
         """The nodes of the source model that a kernel computes, a line for each call of it."""
-        calls = (b for b in self.modules["fused"].main.bindings if isinstance(b.call, FuncCall))
-        found = dict.fromkeys(b.origin for b in calls if b.call.callee == k.func.name and b.origin)
+        calls = (b for f in self.modules["fused"].graphs for b in f.bindings)
+        names = (b.origin for b in calls if isinstance(b.call, FuncCall) and b.call.callee == k.func.name)
+        found = dict.fromkeys(name for name in names if name)
         return "".join(f"\ncomputes {origin}" for origin in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ..ir.graph import Binding, Function, Value, definitions
 from ..lazy import lazy_module
@@ -13,7 +14,7 @@ SINK = "results"
 """The node that stands for whatever reads the function's results."""
 
 
-def dataflow(func: Function) -> object:
+def dataflow(func: Function) -> Any:
     """A directed graph of bindings: an edge leads from each definition to each use, and to SINK from each result."""
     graph = nx.DiGraph()
     table = definitions(func)
@@ -32,13 +33,13 @@ def dataflow(func: Function) -> object:
     return graph
 
 
-def post_dominators(func: Function, graph: object) -> dict[Binding, Binding | str]:
+def post_dominators(func: Function, graph: Any) -> dict[Binding, Binding | str]:
     """For each binding, the nearest place that everything computed from it passes through."""
     table = nx.immediate_dominators(graph.reverse(copy=False), SINK)
     return {b: d for b, d in table.items() if b != SINK and d is not None}
 
 
-def between(graph: object, start: Binding, end: Binding | str) -> set[Binding]:
+def between(graph: Any, start: Binding, end: Binding | str) -> set[Binding]:
     """The bindings on paths from one to another, both left out."""
     place = graph.nodes
     first, last = place[start]["place"], place[end]["place"]

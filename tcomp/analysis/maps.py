@@ -7,7 +7,7 @@ from typing import Any
 
 from ..ir.arith import dims_env, linear, simplify
 from ..ir.expr import Const, Expr, FloorDiv, FloorMod, Max, Var, binary, const
-from ..ir.query import free_vars
+from ..ir.query import as_int, free_vars
 from ..ir.stmt import Block, For
 from .regions import index_span, loop_env
 from .sets import NotAffineError, Space, isl
@@ -126,7 +126,7 @@ def _follow(low: Digits, high: Digits) -> bool:
 
 def _is_mixed_radix(exprs: Sequence[Expr], loops: Sequence[For]) -> bool:
     """Whether expressions write each loop into digits of their own: 12 * i + 3 * j + k for k < 3 and j < 4."""
-    extents = {s.var: getattr(s.extent, "value", None) for s in loops}
+    extents = {s.var: as_int(s.extent) for s in loops}
     seen: set[Var] = set()
     for e in exprs:
         digits = sorted(((abs(c), v) for v, c in linear(e).terms.items() if v in extents), key=lambda digit: digit[0])

@@ -101,30 +101,29 @@ def linear(e: Expr, env: Env | None = None) -> Linear:
 
 
 def _linear(e: Expr, env: Env, depth: int) -> Linear:
-    kind = type(e)
-    if kind is Const:
-        return Linear(None, e.value)
-    if kind is Var:
+    if isinstance(e, Const):
+        return Linear(None, int(e.value))
+    if isinstance(e, Var):
         bounds = env.get(e)
         if bounds is not None and is_const(bounds[0]) and bounds[0] == bounds[1]:
-            return Linear(None, bounds[0].value)
+            return Linear(None, int(bounds[0].value))
         return Linear({e: 1})
-    if kind is Add:
+    if isinstance(e, Add):
         return _linear(e.a, env, depth).add(_linear(e.b, env, depth))
-    if kind is Sub:
+    if isinstance(e, Sub):
         return _linear(e.a, env, depth).add(_linear(e.b, env, depth), -1)
-    if kind is Mul:
+    if isinstance(e, Mul):
         a, b = _linear(e.a, env, depth), _linear(e.b, env, depth)
         if b.is_constant:
             return a.scale(b.constant)
         if a.is_constant:
             return b.scale(a.constant)
         return Linear({Mul(*sorted((a.expr(), b.expr()), key=_order)): 1})
-    if kind in (FloorDiv, FloorMod):
-        return _divide(kind, _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
-    if kind in (Min, Max):
-        return _extremum(kind, _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
-    if kind is Call and e.op == "neg":
+    if isinstance(e, (FloorDiv, FloorMod)):
+        return _divide(type(e), _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
+    if isinstance(e, (Min, Max)):
+        return _extremum(type(e), _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
+    if isinstance(e, Call) and e.op == "neg":
         return _linear(e.args[0], env, depth).scale(-1)
     return Linear({map_children(e, lambda x: simplify(x, env)): 1})
 
@@ -238,38 +237,37 @@ def _lower(form: Linear, env: Env, depth: int) -> int | None:
 
 def _term_bound(term: Expr, lower: bool, env: Env, depth: int) -> int | None:
     """The constant lower (or upper) end of a term's range."""
-    kind = type(term)
-    if kind is Var:
+    if isinstance(term, Var):
         ends = env.get(term)
         end = None if ends is None else ends[0 if lower else 1]
         return int(end.value) if isinstance(end, Const) else None
     if depth > _MAX_DEPTH:
         return None
-    if kind is FloorMod and is_const(term.b) and term.b.value > 0:
+    if isinstance(term, FloorMod) and is_const(term.b) and term.b.value > 0:
         if lower:
             return 0
-        high = _range(_linear(term.a, env, depth), env, depth + 1)
-        inside = high[0] is not None and high[0] >= 0 and high[1] is not None and high[1] < term.b.value
-        return high[1] if inside else term.b.value - 1
-    if kind is FloorDiv and is_const(term.b) and term.b.value > 0:
-        ends = _range(_linear(term.a, env, depth), env, depth + 1)
-        end = ends[0 if lower else 1]
-        return None if end is None else end // term.b.value
-    if kind in (Min, Max):
+        divisor, (low, high) = int(term.b.value), _range(_linear(term.a, env, depth), env, depth + 1)
+        inside = low is not None and low >= 0 and high is not None and high < divisor
+        return high if inside else divisor - 1
+    if isinstance(term, FloorDiv) and is_const(term.b) and term.b.value > 0:
+        edge = _range(_linear(term.a, env, depth), env, depth + 1)[0 if lower else 1]
+        return None if edge is None else edge // int(term.b.value)
+    if isinstance(term, (Min, Max)):
         ends_ = [_range(_linear(x, env, depth), env, depth + 1)[0 if lower else 1] for x in (term.a, term.b)]
         known = [x for x in ends_ if x is not None]
-        pick = min if kind is Min else max
+        is_min = isinstance(term, Min)
+        pick = min if is_min else max
         if len(known) == 2:
             return pick(known)
-        loose = (kind is Min and not lower) or (kind is Max and lower)
+        loose = is_min != lower
         return known[0] if known and loose else None
-    if kind is Mul:
+    if isinstance(term, Mul):
         ends_a, ends_b = (_range(_linear(x, env, depth), env, depth + 1) for x in (term.a, term.b))
         if ends_a[0] is not None and ends_b[0] is not None and ends_a[0] >= 0 and ends_b[0] >= 0:
             if lower:
                 return ends_a[0] * ends_b[0]
             return None if ends_a[1] is None or ends_b[1] is None else ends_a[1] * ends_b[1]
-    if kind is Select:
+    if isinstance(term, Select):
         sides = (_range(_linear(x, env, depth), env, depth + 1) for x in (term.then, term.orelse))
         both = [x for x in (side[0 if lower else 1] for side in sides) if x is not None]
         return (min if lower else max)(both) if len(both) == 2 else None
@@ -277,15 +275,14 @@ def _term_bound(term: Expr, lower: bool, env: Env, depth: int) -> int | None:
 
 
 def _symbolic_bound(term: Expr, lower: bool, env: Env) -> Expr | None:
-    kind = type(term)
-    if kind is Var:
+    if isinstance(term, Var):
         ends = env.get(term)
         if ends is None:
             return None
         return ends[0 if lower else 1]
-    if kind is FloorMod and not is_const(term.b):
+    if isinstance(term, FloorMod) and not is_const(term.b):
         return const(0) if lower else Sub(term.b, const(1))
-    if kind in (Min, Max) and (kind is Min) != lower:
+    if isinstance(term, (Min, Max)) and isinstance(term, Min) != lower:
         return term.a if not is_const(term.a) else term.b
     return None
 
@@ -325,13 +322,13 @@ def _simplify_condition(e: Expr, env: Env) -> Expr:
             a, b = simplify(a, env), simplify(b, env)
             if is_const(a) or is_const(b):
                 fixed, other = (a, b) if is_const(a) else (b, a)
-                return other if fixed.value else FALSE
+                return FALSE if is_const(fixed, False) else other
             return a if a == b else And(a, b)
         case Or(a, b):
             a, b = simplify(a, env), simplify(b, env)
             if is_const(a) or is_const(b):
                 fixed, other = (a, b) if is_const(a) else (b, a)
-                return TRUE if fixed.value else other
+                return other if is_const(fixed, False) else TRUE
             return a if a == b else Or(a, b)
         case Not(a):
             a = simplify(a, env)
@@ -342,11 +339,10 @@ def _simplify_condition(e: Expr, env: Env) -> Expr:
             return map_children(e, lambda x: simplify(x, env) if isinstance(x, Expr) else x)
 
 
-def _simplify_comparison(e: Expr, env: Env) -> Expr:
+def _simplify_comparison(e: BinaryExpr, env: Env) -> Expr:
     a, b = simplify(e.a, env), simplify(e.b, env)
     form = _merge_quotients(_linear(b, env, 0).add(_linear(a, env, 0), -1), env)  # b - a
     low, high = _range(form, env)
-    assert isinstance(e, BinaryExpr)
     match e:
         case LT() | LE():
             edge = 1 if isinstance(e, LT) else 0
@@ -373,7 +369,7 @@ def _without_division(form: Linear, least: int, env: Env) -> Expr | None:
     ((term, c),) = found
     if not isinstance(term.b, Const) or term.b.value <= 0:
         return None
-    k = term.b.value
+    k = int(term.b.value)
     rest = form.without(term)
     if c == 1:  # x // k + rest >= least  where  x >= (least - rest) k
         low, x = rest.scale(-k).add(Linear(None, least * k)), _linear(term.a, env, 0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import Any, cast
 
 from ..dtype import DType
 from .arith import simplify
 from .expr import Const, Expr, Var, const
 from .node import Node, atom, identity_node, node, substitute
+from .query import int_of
 from .stmt import Attrs
 
 
@@ -27,9 +29,15 @@ class TensorType(Node):
         return len(self.shape)
 
     @property
+    def extents(self) -> tuple[int, ...]:
+        """The integers of a static shape."""
+        return tuple(map(int_of, self.shape))
+
+    @property
     def size(self) -> int:
         """Number of elements of a static shape."""
-        return prod(self.shape)
+        found: Any = prod(cast("tuple[int, ...]", self.shape))
+        return found
 
     @property
     def nbytes(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ExprError
 from .expr import Add, BinaryExpr, Const, Expr, FloorDiv, FloorMod, Mul, Sub, Var, as_index, binary, const
 from .node import Node, node, substitute, walk
+from .query import int_of
 
 _OPERATORS = {ast.Add: Add, ast.Sub: Sub, ast.Mult: Mul, ast.FloorDiv: FloorDiv, ast.Mod: FloorMod}
 
@@ -42,12 +43,12 @@ class IndexMap(Node):
         elif isinstance(source, IndexMap):
             result = source
         elif callable(source):
-            names = [
+            names: list[str | None] = [
                 p.name if p.kind is not p.VAR_POSITIONAL else None
                 for p in inspect.signature(source).parameters.values()
             ]
             if None in names:
-                names = [n for n in names if n] + [f"i{d}" for d in range(len(names) - 1, ndim or 0)]
+                names = [*(n for n in names if n), *(f"i{d}" for d in range(len(names) - 1, ndim or 0))]
             params = tuple(Var(n) for n in names if n)
             raw = source(*params)
             result = IndexMap(params, tuple(as_index(e) for e in (raw if isinstance(raw, (tuple, list)) else (raw,))))
@@ -74,7 +75,7 @@ class IndexMap(Node):
 def _show(e: Expr) -> str:
     if isinstance(e, BinaryExpr):
         return f"({_show(e.a)} {e.symbol} {_show(e.b)})"
-    return e.name if isinstance(e, Var) else str(e.value)
+    return e.name if isinstance(e, Var) else str(int_of(e))
 
 
 def _parse_text(text: str) -> IndexMap:

@@ -40,10 +40,12 @@ def identity_node(cls: type[T]) -> type[T]:
     return dataclass(frozen=True, slots=True, eq=False)(cls)
 
 
-@cache
-def child_fields(cls: type) -> tuple[str, ...]:
-    """The names of the fields that may hold children, in order."""
+def _child_fields(cls: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls) if not f.metadata.get("atom"))
+
+
+child_fields: Callable[[Any], tuple[str, ...]] = cache(_child_fields)
+"""The names of the fields of a node class that may hold children, in order."""
 
 
 def children(x: Node) -> Iterator[Node]:

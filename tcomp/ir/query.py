@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard, overload
 
 from .expr import EQ, NE, And, BinaryExpr, Broadcast, Call, Cast, Const, Expr, Load, Not, Ramp, Select, Var, binary
 from .node import Node, children, unique_nodes
@@ -46,9 +46,27 @@ def height(e: Node) -> int:
     return heights[id(e)]
 
 
-def is_const(e: Any, value: int | None = None) -> bool:
+def is_const(e: Any, value: int | None = None) -> TypeGuard[Const]:
     """Whether an expression is a literal (of that value)."""
     return isinstance(e, Const) and (value is None or e.value == value)
+
+
+@overload
+def as_int(e: int | Expr) -> int | None: ...
+@overload
+def as_int(e: int | Expr, default: int) -> int: ...
+def as_int(e: int | Expr, default: int | None = None) -> int | None:
+    """The value of an extent that is an integer or a literal; of a symbolic one the default."""
+    if isinstance(e, Const):
+        return int(e.value)
+    return e if isinstance(e, int) else default
+
+
+def int_of(e: int | Expr) -> int:
+    """The value of an extent that is known to be no symbolic one."""
+    value = as_int(e)
+    assert value is not None, e
+    return value
 
 
 def free_vars(e: Any) -> set[Var]:

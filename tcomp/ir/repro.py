@@ -9,7 +9,7 @@ import zlib
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..config import config
 from ..dtype import DType
@@ -64,7 +64,7 @@ class _Writer:
             case IRModule():
                 return self.module(x)
             case Node():
-                args = ", ".join(f"{f.name}={self.value(getattr(x, f.name))}" for f in fields(x) if f.init)
+                args = ", ".join(f"{f.name}={self.value(getattr(x, f.name))}" for f in fields(cast(Any, x)) if f.init)
                 code = f"ir.{type(x).__name__}({args})"
                 if isinstance(x, (*_SHARED, Stmt, Binding)):
                     return self.assign(x, type(x).__name__[0].lower(), code)

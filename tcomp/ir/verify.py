@@ -51,9 +51,9 @@ def _verify_graph(f: Function) -> None:
                 )
         for r in b.results:
             define(r, b)
-    for r in f.results:
-        if isinstance(r, Value) and r not in defined:
-            raise VerifyError(f"result {r.name} of {f.name} is never defined", excerpt=excerpt(f, {f: "here"}))
+    for out in f.results:
+        if isinstance(out, Value) and out not in defined:
+            raise VerifyError(f"result {out.name} of {f.name} is never defined", excerpt=excerpt(f, {f: "here"}))
 
 
 def _verify_references(m: IRModule, f: Function) -> None:

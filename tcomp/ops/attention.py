@@ -16,6 +16,7 @@ from .. import te
 from ..errors import ShapeError
 from ..ir.expr import Expr, as_expr, call
 from ..ir.graph import TensorType
+from ..ir.query import is_const
 from ..ir.stmt import Attrs
 from .common import broadcast_shape, element, float_only, plain, quotient, same_dtype, same_extent, widened
 from .registry import Operator, mismatch, register
@@ -61,7 +62,7 @@ def _shift(causal: bool | str, rows: Any, keys: Any) -> Any:
 def _at(t: te.Tensor, batch: Sequence[Expr], *rest: Expr) -> Expr:
     """An element of one matrix of a (broadcast) stack, given its place in the matrix (which may have more axes)."""
     own = t.ndim - len(rest)
-    zero = [e * 0 if getattr(s, "value", 0) == 1 else e for e, s in zip(batch[len(batch) - own :], t.shape)]
+    zero = [e * 0 if is_const(s, 1) else e for e, s in zip(batch[len(batch) - own :], t.shape)]
     return t[(*zero, *rest)]
 
 

@@ -137,7 +137,7 @@ def rounds_once(op: Operator, count: Callable[[Sequence[TensorType], Attrs], int
 
 
 def _static_type(t: Tensor) -> TensorType:
-    return TensorType(tuple(getattr(e, "value", e) for e in t.shape), t.dtype)
+    return TensorType(tuple(plain(e) for e in t.shape), t.dtype)
 
 
 def extents_of(t: TensorType, axes: Sequence[int]) -> int:

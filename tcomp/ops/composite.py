@@ -11,6 +11,7 @@ from ..errors import ShapeError
 from ..ir.graph import Operand, TensorType, Value
 from ..ir.stmt import Attrs
 from .builder import GraphBuilder
+from .common import plain
 from .reference import evaluate
 from .registry import Operator, as_tuple, get, register
 
@@ -51,7 +52,7 @@ def composite(body: Body) -> Body:
         return _one_or_all([r.type for r in built(args, attrs)[1]])
 
     def compute(args: Sequence[te.Tensor], attrs: Attrs, out: Any) -> Any:
-        g, results = built([TensorType(tuple(getattr(e, "value", e) for e in t.shape), t.dtype) for t in args], attrs)
+        g, results = built([TensorType(tuple(plain(e) for e in t.shape), t.dtype) for t in args], attrs)
         made: dict[Operand, Any] = dict(zip(g.params, args))
         for b in g.bindings:
             types = _one_or_all([r.type for r in b.results])

@@ -10,6 +10,7 @@ import numpy as np
 from .. import te
 from ..ir.expr import Expr
 from ..ir.graph import TensorType
+from ..ir.query import is_const
 from ..ir.stmt import Attrs
 from .common import broadcast_shape, element, factors, in_dtype, reference_product, same_extent
 from .packed import pack_tensor, packed_product
@@ -58,7 +59,7 @@ def _row(t: te.Tensor, batch: Sequence[Expr], i: Expr, j: Expr) -> Expr:
     if t.ndim == 2:
         return t[i, j]
     stack = batch[len(batch) - (t.ndim - 2) :]
-    zero = [e * 0 if getattr(s, "value", 0) == 1 else e for e, s in zip(stack, t.shape)]
+    zero = [e * 0 if is_const(s, 1) else e for e, s in zip(stack, t.shape)]
     return t[(*zero, i, j)]
 
 

@@ -13,6 +13,7 @@ from .. import te
 from ..dtype import dtype, int32, int64
 from ..ir.expr import Expr, Select, as_expr, call, const
 from ..ir.graph import TensorType
+from ..ir.query import as_int
 from ..ir.stmt import Attrs
 from .common import extents_of, float_only, in_dtype, mean_factor, normal_axes, normal_axis, rounds_once, summed_in
 from .registry import Operator, mismatch, register
@@ -172,7 +173,7 @@ def _register_arg(name: str, f: Callable[..., Any], reference: Callable[..., Any
         (x,) = args
         axis = normal_axis(name, attrs["axis"], x.ndim)
         best = reduce_tensor(x, (axis,), True, f, f"{name}_best")
-        extent = getattr(x.shape[axis], "value", None)
+        extent = as_int(x.shape[axis])
         narrow = int32 if extent is not None and extent <= int32.highest else int64
         none = const(narrow.highest, narrow)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,10 @@ TOLERANCE = 1e-3
 def random_array(t: TensorType, rng: np.random.Generator) -> np.ndarray:
     """A random array: normal numbers, small integers, random bools."""
     if t.dtype.is_float:
-        return np.asarray(rng.standard_normal(t.shape)).astype(t.dtype.numpy)
+        return np.asarray(rng.standard_normal(t.extents)).astype(t.dtype.numpy)
     if t.dtype.is_bool:
-        return rng.random(t.shape) < 0.5
-    return rng.integers(0, 5, t.shape).astype(t.dtype.numpy)
+        return rng.random(t.extents) < 0.5
+    return rng.integers(0, 5, t.extents).astype(t.dtype.numpy)
 
 
 def relative_error(out: Any, ref: Any) -> float:
@@ -55,7 +56,7 @@ def run_kernels(
                 assert isinstance(f, PrimFunc)
                 results: Sequence[Any] = run(f, args)
             case Scan():
-                results = run_scan(b, args, lambda xs, name=b.call.body: run_kernels(module, xs, kernels, name))
+                results = run_scan(b, args, partial(run_kernels, module, kernels=kernels, entry=b.call.body))
             case Cond():
                 results = run_kernels(module, args[1:], kernels, b.call.then if args[0] else b.call.orelse)
             case OpCall():

@@ -51,7 +51,7 @@ def transposed_conv_to_phases(g: Rewriter, call: OpCall, type_: TensorType) -> O
     if dilation != (1, 1) or not all(type_.shape):
         return None
     kernel = g.op("transpose", w, axes=(2, 3, 0, 1))  # (height, width, in, out)
-    n, *size, o = type_.shape
+    n, *size, o = type_.extents
     counts = [-(-(e + p) // s) for e, p, s in zip(size, padding, stride)]
     rows = []
     for a in range(stride[0]):
@@ -96,15 +96,15 @@ def _phase(
     g: Rewriter, x: Operand, kernel: Operand, phase: tuple[int, int], stride: tuple[int, int], counts: list[int]
 ) -> Operand:
     """What the taps of one phase add up to, as (n, rows, 1, columns, 1, channels)."""
-    n, *size, _ = x.type.shape
-    *window, c, o = kernel.type.shape
+    n, *size, _ = x.type.extents
+    *window, c, o = kernel.type.extents
     shape = (n, counts[0], 1, counts[1], 1, o)
     if any(a >= k for a, k in zip(phase, window)):
         zero = g.constant(np.zeros((1,) * 6, x.type.dtype.numpy), "zero")
         return g.op("broadcast_to", zero, shape=shape)
     taps = g.op("slice", kernel, begin=(*phase, 0, 0), end=(*window, c, o), strides=(*stride, 1, 1))
     taps = g.op("flip", taps, axes=(0, 1))
-    before = [k - 1 for k in taps.type.shape[:2]]
+    before = [k - 1 for k in taps.type.extents[:2]]
     after = [max(0, count - e) for count, e in zip(counts, size)]
     y = g.op("conv2d", x, taps, padding=(*before, *after), layout="NHWC", kernel_layout="HWIO")
     if y.type.shape[1:3] != tuple(counts):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from ..analysis.dataflow import SINK, between, dataflow, nx, post_dominators
+from ..analysis.dataflow import between, dataflow, nx, post_dominators
 from ..ir.equal import structural_hash
 from ..ir.expr import Expr, Var
 from ..ir.graph import Binding, FuncCall, Function, OpCall, Operand, Value
@@ -112,7 +112,7 @@ class _Grouping:
         for wanted in (_HEAVY, ("elementwise", "injective")):
             for b in self.func.bindings:
                 end = dominators.get(b)
-                if _kind(b) in wanted and end is not None and end != SINK:
+                if _kind(b) in wanted and isinstance(end, Binding):
                     self.try_fuse(b, end)
         found: dict[int, list[Binding]] = {}
         for b in self.func.bindings:
@@ -202,7 +202,7 @@ def _side_by_side(func: Function, groups: list[list[Binding]], limit: int) -> li
 
 def _dependences(groups: list[list[Binding]]) -> Any:
     """Which group must come before which, by number."""
-    home = {r: n for n, members in enumerate(groups) for b in members for r in b.results}
+    home: dict[Operand, int] = {r: n for n, members in enumerate(groups) for b in members for r in b.results}
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(groups)))
     for n, members in enumerate(groups):
@@ -256,7 +256,7 @@ def _outline(module: IRModule, groups: list[list[Binding]]) -> IRModule:
         f, args, results = _as_function(members, used_outside, main.bounds)
         key = structural_hash(with_fields(f, name=""))
         if key not in known:
-            known[key] = unique_name("_".join(b.call.op for b in members)[:48], taken)
+            known[key] = unique_name("_".join(b.call.op for b in members if isinstance(b.call, OpCall))[:48], taken)
             functions[known[key]] = with_fields(f, name=known[key])
         origins = ", ".join(dict.fromkeys(b.origin for b in members if b.origin))
         calls.append(Binding(results, FuncCall(known[key], args, f.dims), origins))
@@ -265,7 +265,7 @@ def _outline(module: IRModule, groups: list[list[Binding]]) -> IRModule:
 
 
 def _used_outside(main: Function, groups: list[list[Binding]]) -> set[Operand]:
-    home = {r: i for i, members in enumerate(groups) for b in members for r in b.results}
+    home: dict[Operand, int] = {r: i for i, members in enumerate(groups) for b in members for r in b.results}
     outside: set[Operand] = set(main.results)
     for i, members in enumerate(groups):
         for b in members:

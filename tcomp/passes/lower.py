@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import te
-from ..ir.graph import Binding, FuncCall, Function, OpCall, Value
+from ..ir.graph import Binding, FuncCall, Function, OpCall, Operand
 from ..ir.module import IRModule
 from ..ir.node import with_fields
 from ..ir.primfunc import PrimFunc
@@ -22,7 +22,7 @@ def lower_function(f: Function) -> PrimFunc:
     Its attributes tell the work: `flops`, `bytes` read and written at least once, and whether `flops` is `exact`: that of a product
     or a convolution, not a rough one of an elementwise operator. Symbolic extents count with their largest values.
     """
-    tensors: dict[Value, te.Tensor] = {p: te.placeholder(p.type.shape, p.type.dtype, p.name) for p in f.params}
+    tensors: dict[Operand, te.Tensor] = {p: te.placeholder(p.type.shape, p.type.dtype, p.name) for p in f.params}
     flops, exact, largest = 0, False, f.bounds
     for b in f.bindings:
         assert isinstance(b.call, OpCall)

@@ -89,7 +89,7 @@ class PackWeights:
     def pack_conv(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         """By Winograd's algorithm where that is faster, each group by itself then; else directly, all groups in one kernel."""
         (x, w), groups = call.args, call.attrs["groups"]
-        *size, depth, columns = w.type.shape
+        *size, depth, columns = w.type.extents
         if call.attrs["kernel_layout"] != "HWIO" or call.attrs["layout"] != "NHWC":
             return None
         if groups > 1 and (depth, columns) == (1, groups):
@@ -118,8 +118,8 @@ class PackWeights:
         Args:
             w: the weight, (..., in, out); rows: the same as (groups, ..., in, out of a group) where there are groups.
         """
-        lead, columns = 1 if rows is not w else 0, rows.type.shape[-1]
-        width = self.layout.panel((*extents(g, type_)[1:-1], columns), rows.type.shape[lead:], w.type.dtype)
+        lead, columns = 1 if rows is not w else 0, rows.type.extents[-1]
+        width = self.layout.panel((*extents(g, type_)[1:-1], columns), rows.type.extents[lead:], w.type.dtype)
         if not width:
             return None
         offset = None
@@ -174,13 +174,13 @@ class PackWeights:
 def extents(g: Rewriter, t: TensorType) -> tuple[int, ...]:
     """(elements, *extents) of a type, those that calls decide at their largest."""
     known = t.at(g.module.main.bounds)
-    return (known.size, *(int(e) for e in known.shape))
+    return (known.size, *known.extents)
 
 
 def split_groups(g: Rewriter, call: OpCall) -> Operand:
     """A convolution in groups as one convolution for each group, side by side."""
     groups, (x, w) = call.attrs["groups"], call.args
-    depth, columns = w.type.shape[2], w.type.shape[3] // groups
+    depth, columns = w.type.extents[2], w.type.extents[3] // groups
 
     def part(t: Operand, start: int, size: int) -> Operand:
         shape = t.type.shape

@@ -97,8 +97,7 @@ def _plan(module: IRModule, func: Function, constants: dict[str, int]) -> Memory
     arena.update({p: (-1, len(func.bindings), _aligned(size)) for p, size in kept.items()})
     offsets, peak = _pack(arena)
     slots.update({v: Slot("arena", at) for v, at in offsets.items() if isinstance(v, Value) and v not in slots})
-    for v, root in source.items():
-        slots[v] = slots[root]
+    slots.update({view: slots[root] for view, root in source.items()})
     before, after = _moves(func, source, slots, copies, {p: Slot("arena", offsets[p]) for p in kept})
     regions = {b: at for b, at in offsets.items() if isinstance(b, Binding)}
     return MemoryPlan(slots, tuple(constants), peak, total, before, after, regions, bodies)
@@ -171,8 +170,7 @@ def _lifetimes(func: Function, source: dict[Operand, Operand]) -> dict[Value, tu
             root = source.get(a, a)
             if isinstance(root, Value) and root in lives:
                 lives[root] = (lives[root][0], step)
-    for r in func.results:
-        root = source.get(r, r)
+    for root in (source.get(r, r) for r in func.results):
         if isinstance(root, Value) and root in lives:
             lives[root] = (lives[root][0], len(func.bindings))
     return lives

@@ -17,7 +17,7 @@ from ..ir.names import unique_name
 from ..ir.node import with_fields
 from ..ops.registry import as_tuple, get, infer
 
-Apply = Callable[["Rewriter", OpCall, TensorType], "Operand | None"]
+Apply = Callable[["Rewriter", OpCall, Any], Any]
 """(rewriter, call with new operands, result type) -> an operand of equal value, or None to keep the call. For a call of several results,
 the type and what is returned are tuples."""
 
@@ -45,7 +45,7 @@ class Rule:
     def looks_at(self, op: str) -> bool:
         return not (self.ops or self.kinds) or op in self.ops or get(op).kind in self.kinds
 
-    def __call__(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+    def __call__(self, g: Rewriter, call: OpCall, type_: Any) -> Any:
         if any(call.attrs.get(k) != v for k, v in self.attrs.items()):
             return None
         return self.apply(g, call, type_)
@@ -70,7 +70,7 @@ class Rewriter:
         self.fired: list[str] = []
         self._by_operator: dict[str, tuple[Rule, ...]] = {}
         self._calls: dict[Value, OpCall] = {}
-        self._uses: Counter[Value] = Counter()
+        self._uses: Counter[Operand] = Counter()
         self._active: list[str] = []
         self._origin = ""
 

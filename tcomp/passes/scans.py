@@ -106,8 +106,8 @@ class _Loop:
     length: Any
     is_whole: bool
     carried: list[_Carried]
-    scanned: dict[Value, Operand]
-    captured: dict[Value, Operand]
+    scanned: dict[Operand, Operand]
+    captured: dict[Operand, Operand]
     stacked: list[tuple[Operand, Value]]
     bindings: list[Binding]
     before: list[Binding] = field(default_factory=list)
@@ -170,7 +170,7 @@ class _Loop:
             self.carried.remove(c)
             self.captured[c.param] = c.init
             self.replaced[c.final] = c.init
-        first: dict[Operand, Value] = {}
+        first: dict[Operand, Operand] = {}
         for param, outer in list(self.captured.items()):
             if isinstance(outer, ConstRef):
                 known[param] = outer
@@ -330,8 +330,9 @@ class _Loop:
         if any(self.is_fixed(v) for v in new) or sum(2 * v.type.nbytes for v in new) > saved:
             return None
         for v in new:
-            known[v] = Value(f"{v.name}_rows", TensorType((self.length, *v.type.shape), v.type.dtype))
-            self.stacked.append((v, known[v]))
+            rows = Value(f"{v.name}_rows", TensorType((self.length, *v.type.shape), v.type.dtype))
+            known[v] = rows
+            self.stacked.append((v, rows))
         return [known[v] for v in values]
 
     # what nobody needs

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import InternalError
+from ..ir.expr import Expr
 from ..ir.graph import OpCall, Operand, TensorType
 from ..ir.module import IRModule
 from ..ops.common import pair
@@ -18,6 +19,7 @@ from .fold import EliminateDeadCode, fold_constant
 from .rewriter import Rewriter, Rule, rule
 
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+Shape = tuple[int | Expr, ...]
 MAX_ROUNDS = 8
 """Rounds of rewriting that every graph may take, besides one for each of its calls."""
 
@@ -52,8 +54,8 @@ def batch_norm_to_scale(g: Rewriter, call: OpCall, type_: TensorType) -> Operand
     """Batch normalisation with known statistics is a scale and a shift."""
     if not _keeps_precision(type_):
         return None
-    arrays = [g.array(a) for a in call.args[1:]]
-    if any(a is None for a in arrays):
+    arrays = [a for x in call.args[1:] if (a := g.array(x)) is not None]
+    if len(arrays) < 4:
         return None
     weight, bias, mean, var = (a.astype(np.float64) for a in arrays)
     scale = weight / np.sqrt(var + call.attrs["eps"])
@@ -156,8 +158,8 @@ def sink_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | No
             axes = axes or inner.attrs["axes"]
     if axes is None:
         return None
-    args = [_untransposed(g, a, axes, type_) for a in call.args]
-    if any(a is None for a in args):
+    args = [u for a in call.args if (u := _untransposed(g, a, axes, type_)) is not None]
+    if len(args) < len(call.args):
         return None
     return g.op("transpose", g.again(call, *args), axes=axes)
 
@@ -193,8 +195,8 @@ def sink_reshape(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None
         others = [b for b in call.args if b is not a and b.type.shape == type_.shape]
         if any(_pull(g, b, shape) >= _RANK[get(source.op).kind] for b in others):
             continue
-        args = [_reshaped(g, b, shape, type_) for b in call.args]
-        if all(b is not None for b in args):
+        args = [r for b in call.args if (r := _reshaped(g, b, shape, type_)) is not None]
+        if len(args) == len(call.args):
             return g.op("reshape", g.again(call, *args), shape=type_.shape)
     return None
 
@@ -202,7 +204,7 @@ def sink_reshape(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None
 _RANK = {"anchor": 2, "elementwise": 1}
 
 
-def _pull(g: Rewriter, a: Operand, shape: tuple[int, ...]) -> int:
+def _pull(g: Rewriter, a: Operand, shape: Shape) -> int:
     """How much is lost if an argument must have another shape."""
     inner = g.definition(a, "reshape")
     if inner is not None and inner.args[0].type.shape == shape:
@@ -211,7 +213,7 @@ def _pull(g: Rewriter, a: Operand, shape: tuple[int, ...]) -> int:
     return 0 if source is None else _RANK.get(get(source.op).kind, 0)
 
 
-def _reshaped(g: Rewriter, a: Operand, shape: tuple[int, ...], type_: TensorType) -> Operand | None:
+def _reshaped(g: Rewriter, a: Operand, shape: Shape, type_: TensorType) -> Operand | None:
     """An argument of an elementwise call as it is when the result has another shape; None where that takes a copy."""
     if a.type.shape == type_.shape:
         return g.op("reshape", a, shape=shape)
@@ -280,13 +282,13 @@ def join_products(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | Non
     time: the gradient of a weight that is used in every step of a sequence becomes one product."""
     if type_.ndim != 2:
         return None
-    products = [g.definition(a, "matmul") for a in call.args]
-    if any(p is None or p.args[0].type.ndim != 2 or p.attrs["panel"] or p.attrs["out_dtype"] for p in products):
+    products = [p for a in call.args if (p := g.definition(a, "matmul")) is not None]
+    if len(products) < 2 or any(p.args[0].type.ndim != 2 or p.attrs["panel"] or p.attrs["out_dtype"] for p in products):
         return None
     if any(a.type.shape != type_.shape or not g.is_used_once(a) for a in call.args):
         return None
-    rows, columns = type_.shape
-    if min(p.args[0].type.shape[1] for p in products) * (rows + columns) > rows * columns:
+    rows, columns = type_.extents
+    if min(p.args[0].type.extents[1] for p in products) * (rows + columns) > rows * columns:
         return None
     left, right = (_joined(g, [p.args[side] for p in products], 1 - side) for side in (0, 1))
     return g.op("matmul", left, right)
@@ -294,8 +296,8 @@ def join_products(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | Non
 
 def _joined(g: Rewriter, parts: list[Operand], axis: int) -> Operand:
     """Matrices side by side; transposed ones are turned afterwards, all at once."""
-    turned = [g.definition(p, "transpose") for p in parts]
-    if all(t is not None for t in turned):
+    turned = [t for p in parts if (t := g.definition(p, "transpose")) is not None]
+    if len(turned) == len(parts):
         return g.op("transpose", _joined(g, [t.args[0] for t in turned], 1 - axis), axes=(1, 0))
     found: list[Operand] = []
     for p in parts:

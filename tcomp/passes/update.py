@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..analysis.dataflow import nx
 from ..analysis.regions import accesses, blocks_under, writes
-from ..ir.expr import Buffer, Const, Expr, Load
+from ..ir.expr import Buffer, Load
 from ..ir.graph import Binding, FuncCall, Function, OpCall, Operand, Value, definitions
 from ..ir.module import IRModule
 from ..ir.node import with_fields
 from ..ir.primfunc import PrimFunc
+from ..ir.query import as_int
 from ..ir.stmt import Block, Store, without_block
 from ..ops.registry import get
 
@@ -82,7 +83,7 @@ def _is_view(b: Binding) -> bool:
     return isinstance(b.call, OpCall) and get(b.call.op).kind == "view"
 
 
-def _order(main: Function) -> object:
+def _order(main: Function) -> Any:
     """Which binding must run before which."""
     graph = nx.DiGraph()
     graph.add_nodes_from(main.bindings)
@@ -161,14 +162,12 @@ def _without_copy(func: PrimFunc, copy: Block, pair: tuple[int, int]) -> PrimFun
     body = without_block(func.body, copy)
     output = func.buffers[pair[1]]
     changed = sum(_points(b) * output.dtype.itemsize for b in blocks_under(body) if output in writes(b))
-    moved = sum(prod(map(_size, b.shape)) * b.dtype.itemsize for b in func.buffers if id(b) in rest) + 2 * changed
+    moved = (
+        sum(prod(as_int(e, 1) for e in b.shape) * b.dtype.itemsize for b in func.buffers if id(b) in rest) + 2 * changed
+    )
     in_place = (*func.attrs.get("in_place", ()), pair)
     return with_fields(func, body=body, attrs=func.attrs.with_(in_place=in_place, bytes=moved))
 
 
 def _points(block: Block) -> int:
-    return prod(_size(it.extent) for it in block.iters)
-
-
-def _size(e: Expr) -> int:
-    return int(e.value) if isinstance(e, Const) else 1
+    return prod(as_int(it.extent, 1) for it in block.iters)

@@ -13,7 +13,7 @@ from ..ir.expr import Var
 from ..ir.primfunc import PrimFunc
 from ..ir.printer import Printer, text
 from ..ir.query import free_vars
-from ..target import Target
+from ..target import CpuTarget, Target
 from .primitives import refusal
 
 _QUESTIONS = {"parallel": (), "vectorize": (), "unroll": (), "bind": ("threadIdx.x",)}
@@ -56,8 +56,10 @@ def estimate(func: PrimFunc, target: Target, sizes: Mapping[str, int]) -> Estima
         sizes: values of symbolic extents, by name.
 
     Raises:
-        ScheduleError: a symbolic extent has no value.
+        ScheduleError: a symbolic extent has no value, or the target is no CPU.
     """
+    if not isinstance(target, CpuTarget):
+        raise ScheduleError(f"cannot estimate {func.name} for {target}", hint="the estimate is of a CPU's caches")
     missing = [v.name for v in func.dims if v.name not in sizes]
     if missing:
         raise ScheduleError(

@@ -16,7 +16,7 @@ from ..ir.arith import dims_env, linear, simplify
 from ..ir.expr import Add, Buffer, Call, Expr, Max, Min, Var, const
 from ..ir.node import walk
 from ..ir.primfunc import PrimFunc
-from ..ir.query import free_vars, is_const
+from ..ir.query import as_int, free_vars, is_const
 from ..ir.stmt import Block, Store
 from ..ir.tensor_intrin import across
 from .primitives import BlockRef
@@ -193,7 +193,7 @@ def points(block: Block) -> int | None:
     """Number of points of a block's domain; None where an extent is symbolic."""
     total = 1
     for it in block.iters:
-        extent = getattr(it.extent, "value", None)
+        extent = as_int(it.extent)
         if extent is None:
             return None
         total *= extent

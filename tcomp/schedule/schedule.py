@@ -17,7 +17,7 @@ from ..ir.expr import Buffer, Var
 from ..ir.index_map import IndexMap
 from ..ir.primfunc import PrimFunc
 from ..ir.printer import excerpt, text
-from ..ir.query import MAX_NEST
+from ..ir.query import MAX_NEST, as_int
 from ..ir.stmt import nest_depth
 from ..ir.verify import verify
 from ..lazy import lazy_module
@@ -156,7 +156,8 @@ class Schedule(Steps):
     def get_extent(self, loop: Var) -> Any:
         """A loop's extent: an int, or an expression of symbolic extents."""
         extent = self.func.loops[self._loop(loop)].extent
-        return getattr(extent, "value", extent)
+        value = as_int(extent)
+        return extent if value is None else value
 
     # machinery
 
@@ -191,10 +192,8 @@ class Schedule(Steps):
         step = self.trace.record(name, args, results)
         self.func = func
         self.history.append((step, before))
-        for gone in before.loops.keys() - func.loops.keys():
-            self._consumed[gone] = step.as_python()
-        for gone in before.blocks.keys() - func.blocks.keys():
-            self._consumed[gone] = step.as_python()
+        gone = (before.loops.keys() - func.loops.keys(), before.blocks.keys() - func.blocks.keys())
+        self._consumed.update(dict.fromkeys((handle for handles in gone for handle in handles), step.as_python()))
         return results
 
     def _draw(self, name: str, decision: Any, *args: Any) -> Any:
@@ -251,7 +250,7 @@ class Schedule(Steps):
 
     def _block(self, block: Any) -> BlockRef:
         name = block if isinstance(block, str) else getattr(block, "name", None)
-        if name not in self.func.blocks:
+        if not isinstance(name, str) or name not in self.func.blocks:
             step = self._consumed.get(name)
             why = f"it was consumed by: {step}" if step else f"the blocks are {', '.join(self.func.blocks)}"
             raise self._error(f"no block {name!r}", why)

@@ -28,6 +28,7 @@ class Steps:
     _buffer: Callable[..., Buffer]
     _map: Callable[..., IndexMap]
     _together: Callable[..., Any]
+    _several: Callable[..., Any]
 
     # loops
 

@@ -10,6 +10,7 @@ from ..analysis.regions import loops_around, reads, writes
 from ..ir.expr import Const, Select, Var
 from ..ir.index_map import IndexMap
 from ..ir.primfunc import PrimFunc
+from ..ir.query import as_int
 from ..ir.stmt import Block, For, Seq, walk_statements
 from ..ir.tensor_intrin import tensor_intrins
 from ..schedule.primitives import ALL, BlockRef
@@ -269,7 +270,7 @@ def _wider(p: _Picker) -> tuple[Any, ...]:
 
 
 def _tile(p: _Picker) -> tuple[Any, ...]:
-    extent = getattr(p.func.loops[p.loop].extent, "value", 1)
+    extent = as_int(p.func.loops[p.loop].extent, 1)
     inner = next(f for f in (8, 4, 3, 2, 1) if extent % f == 0)
     return p.loop, 2, 16, (extent // inner, inner) if p.n[2] % 4 else (2, 2)
 

@@ -12,7 +12,7 @@ from ...ir.arith import simplify
 from ...ir.expr import Call, Const, Var, const
 from ...ir.node import walk, with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.query import free_vars
+from ...ir.query import as_int, free_vars
 from ...ir.stmt import Attrs, For, LoopKind, walk_statements
 from .base import BlockRef, Primitive, Refusal, replace, top_statement
 from .patterns import own_chain, starts_neutral
@@ -121,7 +121,7 @@ def _too_much_code(func: PrimFunc, loop: For, kind: str, what: str) -> Refusal |
         copies = lanes = 1
         around = loops_around(func, b)
         for s in around:
-            size = s.extent.value if isinstance(s.extent, Const) else 1
+            size = as_int(s.extent, 1)
             made = kind if s is loop else s.kind
             copies *= size if made == "unrolled" else 1
             lanes *= size if made == "vectorized" else 1
@@ -189,7 +189,7 @@ def _launch(func: PrimFunc, s: For, thread: str, what: str) -> Refusal | None:
             return Refusal(what, f"loop {x.var.name} of another extent has that index too", {x: thread, s: "this loop"})
         if isinstance(x, For) and x.thread.startswith("threadIdx"):
             threads[x.thread] = x.extent
-    count = prod(getattr(e, "value", 1) for e in threads.values())
+    count = prod(as_int(e, 1) for e in threads.values())
     if count > MAX_THREADS:
         return Refusal(
             what, f"{count} threads in a block are more than {MAX_THREADS}", {s: "this loop"}, "split it first"

@@ -9,7 +9,7 @@ from typing import Any
 from ...analysis.regions import loop_env, path_to
 from ...ir.arith import dims_env, simplify
 from ...ir.expr import Buffer, Expr, Var
-from ...ir.node import Node, substitute, with_fields
+from ...ir.node import substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts
 from ...ir.stmt import Block, For, Let, Seq, Stmt, map_statements, replace_statements, seq
@@ -28,7 +28,7 @@ class Refusal:
 
     what: str
     why: str
-    marks: Mapping[Node, str] = field(default_factory=dict)
+    marks: Mapping[Any, str] = field(default_factory=dict)
     hint: str = ""
 
 

@@ -96,7 +96,8 @@ def apply_compute_inline(func: PrimFunc, block: BlockRef) -> tuple[PrimFunc, Non
     """
     b = func.blocks[block.name]
     store = b.body
-    where = spatial_index(b, store.indices)
+    assert isinstance(store, Store)
+    where = spatial_index(b, store.indices) or {}
 
     def at(e: Load) -> Expr:
         return substitute(store.value, {v: e.indices[d] for d, v in where.items()})
@@ -105,7 +106,7 @@ def apply_compute_inline(func: PrimFunc, block: BlockRef) -> tuple[PrimFunc, Non
         return _inlined(s, store.buffer, store.value, at)
 
     body = without_block(func.body, b)
-    changed = {}
+    changed: dict[Stmt, Stmt] = {}
     for c in consumers(func, store.buffer):
         changed[c] = with_fields(c, body=put(c.body), init=None if c.init is None else put(c.init))
     body = replace_statements(body, changed)
@@ -269,6 +270,7 @@ def apply_fuse_reduction_epilogue(func: PrimFunc, block: BlockRef, epilogue: Blo
     assert form is not None and isinstance(e.body, Store)
     buffer = form.target
     first = _addend(e, buffer)
+    assert first is not None
     read = next(a for a in accesses(e) if a.buffer is buffer)
     at: dict[Var, Expr] = {v: form.index[d] for d, v in (spatial_index(e, read.indices) or {}).items()}
     target, index = e.body.buffer, tuple(substitute(i, at) for i in e.body.indices)

@@ -43,15 +43,15 @@ def check_split(
     if any(f is not None and (isinstance(f, bool) or not isinstance(f, int) or f < 1) for f in factors):
         return Refusal(what, "factors are positive integers", mark)
     extent = func.loops[loop].extent
-    covered = prod(f for f in factors if f is not None)
+    given = [f for f in factors if f is not None]
+    covered = prod(given)
     if covered > MAX_ITERATIONS and (not isinstance(extent, Const) or covered >= 2 * extent.value):
         return Refusal(what, f"the parts would run {covered} times, most of them past the end", mark, "smaller factors")
-    if None not in factors and not can_prove(extent <= prod(factors), dims_env(func.dims)):
+    if None not in factors and not can_prove(extent <= covered, dims_env(func.dims)):
         shown = extent.value if isinstance(extent, Const) else "the extent"
-        return Refusal(what, f"the factors cover {prod(factors)} iterations, not {shown}", mark, "None for one factor")
-    known = prod(f for f in factors if f is not None)
+        return Refusal(what, f"the factors cover {covered} iterations, not {shown}", mark, "None for one factor")
     if disable_predication and _guard(func, loop, factors) is not None:
-        why = f"without a condition it would run past the end: {known} is not known to divide the extent"
+        why = f"without a condition it would run past the end: {covered} is not known to divide the extent"
         return Refusal(what + " without predication", why, mark, "leave disable_predication off")
     return _bound(func, [loop], what)
 
@@ -171,7 +171,8 @@ def apply_fuse(func: PrimFunc, *loops: Var) -> tuple[PrimFunc, Var]:
     extent: Expr = const(1)
     for s in nest:
         extent = simplify(extent * s.extent, dims)
-    mapping, rest = {}, fused
+    mapping: dict[Var, Expr] = {}
+    rest: Expr = fused
     env = env_at(func, nest[0]) | {fused: loop_range(extent)}
     for position, s in reversed(list(enumerate(nest))):
         mapping[s.var] = simplify(rest % s.extent if position else rest, env)

@@ -123,11 +123,13 @@ def apply_pad_einsum(func: PrimFunc, block: BlockRef, padding: Sequence[int]) ->
     refs: list[BlockRef] = []
     exchange: dict[Buffer, Buffer] = {}
     target = writes(b)[0]
-    index = parts(b).index
+    form = parts(b)
+    assert form is not None
+    index = form.index
     for buffer, indices in [*_operands(b), (target, index)]:
         if not grown.keys() & set(indices) or buffer in exchange:
             continue
-        shape = tuple(grown.get(v, e) for v, e in zip(indices, buffer.shape))
+        shape = tuple(grown.get(v, e) if isinstance(v, Var) else e for v, e in zip(indices, buffer.shape))
         padded = fresh_buffer(func, Buffer(buffer.name, shape, buffer.dtype), "pad")
         name = fresh_name(padded.name, {*func.blocks, *(r.name for r in refs)})
         refs.append(BlockRef(name))

@@ -252,8 +252,8 @@ def _check_sources(func: PrimFunc, b: Block, s: For, what: str, mark: dict) -> R
                     if ranges.setdefault(v, piece) != piece or simplify(extent - x.shape[d]) != Const(0, extent.dtype):
                         return Refusal(what, f"its producers cover different parts of axis {v.name}", mark)
     for it in b.iters:
-        piece = ranges.get(it.var)
-        if it.kind == "reduce" and piece is not None and piece.mins + piece.extents != (const(0), it.extent):
+        known = ranges.get(it.var)
+        if it.kind == "reduce" and known is not None and known.mins + known.extents != (const(0), it.extent):
             why = f"an iteration of the loop completes only a part of its reduce axis {it.var.name}"
             return Refusal(what, why, mark, "a loop further out, or rfactor")
     used = {v for box in ranges.values() for e in (*box.mins, *box.extents) for v in free_vars(e)}

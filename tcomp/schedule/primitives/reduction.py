@@ -148,8 +148,8 @@ def check_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
     if outside:
         return Refusal(what, f"loop {outside[0].var.name} around other blocks reduces too", {outside[0]: "reduces"})
     has_tail = any(free_vars(c) & reduce_vars for c in conjuncts(b.where))
-    why = broken_law(form, has_tail)
-    return None if why is None else Refusal(what, why, {b: "the block"})
+    broken = broken_law(form, has_tail)
+    return None if broken is None else Refusal(what, broken, {b: "the block"})
 
 
 def apply_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> tuple[PrimFunc, BlockRef]:

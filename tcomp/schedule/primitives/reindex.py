@@ -119,7 +119,7 @@ def _reindexed(
     assert extents is not None
     cache = fresh_buffer(func, Buffer(buffer.name, extents, buffer.dtype, scope), suffix)
     iters = [it for it in b.iters if it.var in used]
-    own: dict[Var, Expr] = {it.var: Var(it.var.name) for it in iters}
+    own = {it.var: Var(it.var.name) for it in iters}
     gone = {it.var: const(0) for it in b.iters if it.var not in used}  # of extent 1, as far as the index goes
     new_iters = tuple(IterVar(own[it.var], it.extent, "spatial", const(0)) for it in iters)
     outside, inside = (tuple(substitute(e, {**own, **gone}) for e in part) for part in (index, target))
@@ -282,7 +282,7 @@ def apply_cache_index(func: PrimFunc, block: BlockRef, scope: str) -> tuple[Prim
     allocs = list(func.allocs)
     for e in _computed_indices(b):
         iters = [it for it in b.iters if it.var in free_vars(e)]
-        own: dict[Var, Expr] = {it.var: Var(it.var.name) for it in iters}
+        own = {it.var: Var(it.var.name) for it in iters}
         grown = with_fields(func, allocs=tuple(allocs))
         cache = fresh_buffer(grown, Buffer(b.name, tuple(it.extent for it in iters), int64, scope), "index")
         allocs.append(cache)

@@ -14,6 +14,7 @@ from typing import Any
 from ...analysis.regions import consumers, loops_around, writes
 from ...ir.expr import Const, Var
 from ...ir.primfunc import PrimFunc
+from ...ir.query import as_int
 from .base import BlockRef, Primitive, Refusal
 from .placement import check_compute_at
 
@@ -76,7 +77,7 @@ def apply_sample_perfect_tile(
 
 def draw_perfect_tile(func: PrimFunc, rng: Random, loop: Var, n: int, max_innermost_factor: int) -> list[int]:
     """Random factors of a loop's extent."""
-    rest = getattr(func.loops[loop].extent, "value", 1)
+    rest = as_int(func.loops[loop].extent, 1)
     factors: list[int] = []
     if isinstance(n, bool) or not isinstance(n, int) or not 2 <= n <= MAX_FACTORS:
         return factors  # which the check refuses
@@ -122,7 +123,7 @@ def draw_partitioned_tile(
     func: PrimFunc, rng: Random, loop: Var, n: int, partition_pos: int, innerpart_factor: int
 ) -> list[int]:
     """Random factors, the inner ones a multiple of a number."""
-    extent = getattr(func.loops[loop].extent, "value", 1)
+    extent = as_int(func.loops[loop].extent, 1)
     factors = [1] * n
     if extent % innerpart_factor or not 0 < partition_pos < n:
         return [extent, *factors[1:]]  # the check says what is wrong

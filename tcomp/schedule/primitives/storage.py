@@ -111,7 +111,7 @@ def _window(func: PrimFunc, b: Block, buffer: Buffer, what: str) -> _Window | Re
         if not isinstance(size, Const) or size.value <= step:
             why = f"the windows of consecutive iterations of loop {loop.var.name} do not overlap"
             return Refusal(what, why, {loop: "moves the window"}, "compute_at alone does it")
-        return _Window(loop, moving[0], first, size.value, step)
+        return _Window(loop, moving[0], first, int(size.value), step)
     return Refusal(what, "no loop around the block and all readers moves the region", {b: "this block"}, "compute_at")
 
 

@@ -9,6 +9,7 @@ from math import ceil, prod
 from ....analysis.regions import writes
 from ....ir.expr import Var
 from ....ir.primfunc import PrimFunc
+from ....ir.query import int_of
 from ....target import CpuTarget
 from ...library import (
     accumulate_tile,
@@ -82,10 +83,10 @@ def problem_of(func: PrimFunc) -> Problem:
     """The facts of an attention kernel."""
 
     def extents(block: str) -> list[int]:
-        return [e.value for e in writes(func.blocks[block])[0].shape]
+        return [int_of(e) for e in writes(func.blocks[block])[0].shape]
 
     *batch, rows, features = extents(RESULT)
-    depth = next(it.extent.value for it in func.blocks[PRODUCT].iters if it.kind == "reduce")
+    depth = next(int_of(it.extent) for it in func.blocks[PRODUCT].iters if it.kind == "reduce")
     panel = extents(KEYS)[-1] if KEYS in func.blocks else 0
     itemsize = writes(func.blocks[SCORES])[0].dtype.itemsize
     return Problem(prod(batch), rows, extents(SCORES)[-1], depth, features, panel, itemsize, Work.of(func))

@@ -8,6 +8,7 @@ from math import prod
 from ....analysis.regions import consumers, writes
 from ....ir.expr import Buffer
 from ....ir.primfunc import PrimFunc
+from ....ir.query import as_int
 from ....target import CpuTarget
 from ...library import is_costly, is_output, points
 from ...schedule import Schedule
@@ -49,7 +50,7 @@ class Work:
 
 def nbytes(b: Buffer) -> int:
     """Bytes of a buffer; unknown extents count as large."""
-    extents = [getattr(e, "value", 1 << 10) for e in b.shape]
+    extents = [as_int(e, 1 << 10) for e in b.shape]
     return prod(extents) * b.dtype.itemsize
 
 

@@ -134,7 +134,7 @@ def _parts(sch: Schedule, name: str) -> list[str]:
     for loop in sch.get_loops(name):
         own = next((it.var for it in block.iters if it.binding is loop), None)
         extent = sch.get_extent(loop)
-        cuts = {e.cond.b.value for e in walk(block.body) if isinstance(e, Select) and _is_joint(e, own)}
+        cuts = {c for e in walk(block.body) if isinstance(e, Select) and (c := _joint(e, own)) is not None}
         if not cuts or not isinstance(extent, int) or len(cuts) >= MAX_PARTS:
             continue
         ends = sorted({c for c in cuts if 0 < c < extent} | {extent})
@@ -151,11 +151,12 @@ def _parts(sch: Schedule, name: str) -> list[str]:
     return [name]
 
 
-def _is_joint(e: Select, axis: Var | None) -> bool:
-    """Whether it takes one buffer's elements before some place of an axis, and another's from there on."""
+def _joint(e: Select, axis: Var | None) -> int | None:
+    """The place on an axis before which it takes one buffer's elements, and another's from there on; None where there is none."""
     if not isinstance(e.cond, LT) or e.cond.a is not axis or not isinstance(e.cond.b, Const):
-        return False
-    return all(any(isinstance(x, Load) for x in walk(side)) for side in (e.then, e.orelse))
+        return None
+    takes_two = all(any(isinstance(x, Load) for x in walk(side)) for side in (e.then, e.orelse))
+    return int(e.cond.b.value) if takes_two else None
 
 
 def _vectors(sch: Schedule, loop: Var, plan: ElementwisePlan) -> Var:

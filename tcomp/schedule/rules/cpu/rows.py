@@ -9,6 +9,7 @@ from math import ceil
 
 from ....ir.expr import Var
 from ....ir.primfunc import PrimFunc
+from ....ir.query import is_const
 from ....target import CpuTarget
 from ...library import (
     combine_lanes,
@@ -88,7 +89,7 @@ def _single(func: PrimFunc, name: str) -> int:
     sch = Schedule(func)
     loops = sch.get_loops(name)
     spatial = [it for it in func.blocks[name].iters if it.kind == "spatial"]
-    if any(getattr(it.extent, "value", 0) != 1 for it in spatial) or not loops:
+    if any(not is_const(it.extent, 1) for it in spatial) or not loops:
         return 0
     if len(loops) > 1 and sch.refusal("fuse", *loops) is not None:
         return 0

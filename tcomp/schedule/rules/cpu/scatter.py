@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ....analysis.regions import computes_places
-from ....ir.expr import Const
 from ....ir.primfunc import PrimFunc
+from ....ir.query import as_int
 from ....target import CpuTarget
 from ...library import fuse_all, inline_elementwise, points, reduce_loops, spatial_loops
 from ...schedule import Schedule
@@ -49,7 +49,7 @@ def problem_of(func: PrimFunc) -> Problem:
         changed += count
         last = b.iters[-1] if b.iters else None
         if last is not None and last.kind == "spatial":
-            columns = last.extent.value if isinstance(last.extent, Const) else 1 << 10
+            columns = as_int(last.extent, 1 << 10)
     works = (Work(n, 0, streams * n * itemsize) for n, streams in ((changed, 3), (copied, 2)))
     return Problem(itemsize, columns, *works)
 

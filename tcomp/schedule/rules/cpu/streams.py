@@ -13,7 +13,7 @@ from ....analysis.regions import writes
 from ....ir.expr import Const, Var
 from ....ir.index_map import IndexMap
 from ....ir.primfunc import PrimFunc
-from ....ir.query import free_vars
+from ....ir.query import free_vars, int_of
 from ....ir.stmt import Block
 from ....target import CpuTarget
 from ...library import (
@@ -45,7 +45,7 @@ def applies(func: PrimFunc, target: CpuTarget) -> bool:
     if not is_tiled_reduction(func, target) or len(func.blocks) > 2:
         return False
     block = func.blocks[reductions(func)[0]]
-    rows = prod(it.extent.value for it in block.iters if it.kind == "spatial" and it.var is not _columns(block))
+    rows = prod(int_of(it.extent) for it in block.iters if it.kind == "spatial" and it.var is not _columns(block))
     return rows <= MAX_ROWS and _matrix_bytes(block) > target.l1_bytes
 
 
@@ -77,7 +77,7 @@ class Problem:
 def problem_of(func: PrimFunc) -> Problem:
     """The facts of a kernel to which the rule applies."""
     block = func.blocks[reductions(func)[0]]
-    *rows, columns = [it.extent.value for it in block.iters if it.kind == "spatial"]
+    *rows, columns = [int_of(it.extent) for it in block.iters if it.kind == "spatial"]
     return Problem(prod(rows), columns, max(b.dtype.itemsize for b in writes(block)), Work.of(func))
 
 
@@ -122,7 +122,7 @@ def apply(sch: Schedule, plan: StreamPlan) -> None:
     inline_elementwise(sch)
     acc = reductions(sch.func)[0]
     block = sch.func.blocks[acc]
-    rows = [it.extent.value for it in block.iters if it.kind == "spatial"][:-1]
+    rows = [int_of(it.extent) for it in block.iters if it.kind == "spatial"][:-1]
     factors = [b.name for b, i in loaded(block) if not any(_columns(block) in free_vars(e) for e in i)]
     epilogue = keep_local(sch, acc)
     outer, inner = tile_write_back(sch, epilogue, rows, plan.run, plan.lanes)

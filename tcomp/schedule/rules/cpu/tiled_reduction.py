@@ -17,7 +17,7 @@ from ....ir.arith import linear, loop_range, simplify
 from ....ir.expr import Buffer, Const, Expr, Var
 from ....ir.index_map import IndexMap
 from ....ir.primfunc import PrimFunc
-from ....ir.query import free_vars
+from ....ir.query import as_int, free_vars, int_of
 from ....ir.stmt import Block
 from ....ir.tensor_intrin import dot_shape, tensor_intrin, tensor_intrins
 from ....target import CpuTarget
@@ -201,13 +201,13 @@ def problem_of(func: PrimFunc) -> Problem:
     panels, groups, last = panels_of(block), _groups(func, block), _spatial(block)[-1]
     packing = [name for name in made if panels and _fills_panels(func, acc, name)]
     padded = [n for n in made if n not in packing and n not in [b.name for b in follows]]
-    columns = next(it.extent.value for it in block.iters if it.var is last)
-    reduced = [it.extent.value for it in block.iters if it.kind == "reduce"]
+    columns = next(int_of(it.extent) for it in block.iters if it.var is last)
+    reduced = [int_of(it.extent) for it in block.iters if it.kind == "reduce"]
     result = writes(block)[0]
     own = [b.iters[-1].var for b in follows if b.iters]
     read = [(i, v) for b, v in zip(follows, own) for buffer, i in loaded(b) if buffer is result]
     return Problem(
-        extents=tuple(it.extent.value for it in block.iters if it.kind == "spatial")[1 if groups else 0 :],
+        extents=tuple(int_of(it.extent) for it in block.iters if it.kind == "spatial")[1 if groups else 0 :],
         depth=prod(reduced),
         itemsize=max(b.dtype.itemsize for b in writes(block)),
         weight_bytes=_weight_bytes(block),
@@ -219,7 +219,7 @@ def problem_of(func: PrimFunc) -> Problem:
         makes_panels=bool(packing),
         is_padded=bool(padded),
         packable=tuple(
-            (buffer.name, prod(getattr(e, "value", 0) for e in buffer.shape[:-1]), columns * buffer.dtype.itemsize)
+            (buffer.name, prod(as_int(e, 0) for e in buffer.shape[:-1]), columns * buffer.dtype.itemsize)
             for buffer, indices in loaded(block)
             if indices and indices[-1] is last
         ),
@@ -234,6 +234,9 @@ def _follows_last(indices: Sequence[Expr], v: Var) -> bool:
 
 
 Order = Literal["rows first", "columns first", "panel by panel", "image rows"]
+
+
+WhenPacked = Literal["", "panel by panel", "beforehand", "beforehand, in parallel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +257,7 @@ class TilePlan:
     pack: str = decision(
         "the operand copied into contiguous panels meanwhile", lambda p, t: ("", *(name for name, _, _ in p.packable))
     )
-    panels: Literal["", "panel by panel", "beforehand", "beforehand, in parallel"] = decision(
+    panels: WhenPacked = decision(
         "when the kernel packs an operand that varies",
         lambda p, t: ("panel by panel", "beforehand", "beforehand, in parallel") if p.makes_panels else ("",),
     )
@@ -323,7 +326,9 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
     packed_here = bool(pack) or (p.makes_panels and not whole_rows)
     dot = _dots(p, target) if p.whole_columns and p.extents[-1] >= tile.vectors * tile.lanes else ()
     unroll = UNROLL if not dot and p.last_depth > UNROLL and p.last_depth % UNROLL == 0 else 1
-    panels = "panel by panel" if packed_here else "beforehand" if fits or not parallel else "beforehand, in parallel"
+    panels: WhenPacked = (
+        "panel by panel" if packed_here else "beforehand" if fits or not parallel else "beforehand, in parallel"
+    )
     return TilePlan(
         tile.rows, tile.vectors, tile.lanes,
         order=_order(p, at_once, packed_here, whole_rows), parallel=parallel,
@@ -438,7 +443,7 @@ def _groups_outside(sch: Schedule, write: str, groups: int) -> list[Var]:
     """Give a write-back an axis over the groups of its channels, outermost."""
     iters = sch.func.blocks[write].iters
     *others, channel = [Var(it.var.name) for it in iters]
-    per_group = iters[-1].extent.value // groups
+    per_group = int_of(iters[-1].extent) // groups
     split = IndexMap((*others, channel), (channel // per_group, *others, channel % per_group))
     return sch.transform_block_layout(write, split)[:1]
 
@@ -471,4 +476,4 @@ def _weight_bytes(block: Block) -> int:
     """Bytes of the operands that vary along the last axis."""
     last = _spatial(block)[-1]
     weights = {b for b, indices in loaded(block) if any(last in free_vars(i) for i in indices)}
-    return sum(prod(getattr(e, "value", 0) for e in b.shape) * b.dtype.itemsize for b in weights)
+    return sum(prod(as_int(e, 0) for e in b.shape) * b.dtype.itemsize for b in weights)

@@ -10,6 +10,7 @@ from ....analysis.regions import writes
 from ....dtype import DType, float32
 from ....ir.expr import Var
 from ....ir.primfunc import PrimFunc
+from ....ir.query import int_of
 from ....target import CpuTarget
 from ...library import accumulate_tile, fuse_all, tile_write_back, unroll_and_vectorize
 from ...schedule import Schedule
@@ -95,12 +96,12 @@ class Problem:
 def problem_of(func: PrimFunc) -> Problem:
     """The facts of a Winograd convolution."""
     product = func.blocks[PRODUCT]
-    (size, _, _, columns), depth = [it.extent.value for it in product.iters[:4]], product.iters[4].extent.value
+    (size, _, _, columns), depth = [int_of(it.extent) for it in product.iters[:4]], int_of(product.iters[4].extent)
     m = size - 2
-    n, y, x = (it.extent.value for it in func.blocks[RESULT].iters[:3])
+    n, y, x = (int_of(it.extent) for it in func.blocks[RESULT].iters[:3])
     return Problem(
         m, n * ceil(y / m), ceil(x / m), depth, columns,
-        width=next(a.shape[-1].value for a in func.inputs if len(a.shape) == 5),
+        width=next(int_of(a.shape[-1]) for a in func.inputs if len(a.shape) == 5),
         itemsize=writes(product)[0].dtype.itemsize, work=Work.of(func),
     )  # fmt: skip
 
