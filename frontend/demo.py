@@ -34,7 +34,7 @@ def train_digits(
     step = train.compile_step(model.train(), nn.SoftmaxLoss(), optimizer, next(loader.batches(0)), seed=seed)
     seconds = time.perf_counter() - start
     rate = optim.cosine(epochs * len(loader), warmup=len(loader))
-    train.fit(step, loader, epochs, schedule=rate, quiet=quiet)
+    train.fit(step, loader, epochs, lr_scheduler=rate, quiet=quiet)
     model.eval()
     return step, seconds
 

@@ -394,7 +394,7 @@ def clip_grad_value(params: Sequence[Tensor], max_value: float) -> None:
 # learning-rate schedules
 
 
-class Schedule:
+class LRScheduler:
     """Sets an optimizer's learning rate: lr_at(step) times the rate that it had at first.
 
     Args:

@@ -201,7 +201,7 @@ class TrainStep:
         needed: dict[int | None, int] = {}
         for every in (None, *range(1, longest)):
             segment_layers(self.model, every)
-            needed[every] = tcomp.workspace(self.trace(arrays)[0], target=self._options["target"])
+            needed[every] = tcomp.workspace_bytes(self.trace(arrays)[0], target=self._options["target"])
             if every is None and needed[every] <= limit:
                 return
         best = min(needed, key=lambda k: (needed[k], k or 0))
@@ -430,8 +430,8 @@ def fit(
     epochs: int,
     *,
     checkpoint: str | os.PathLike[str] | None = None,
-    every: int = 100,
-    schedule: Callable[[int], float] | None = None,
+    checkpoint_every: int = 100,
+    lr_scheduler: Callable[[int], float] | None = None,
     on_step: Callable[[TrainStep, float], None] | None = None,
     quiet: bool = False,
 ) -> list[float]:
@@ -439,8 +439,8 @@ def fit(
 
     Args:
         loader: gives batches as `step` takes them. With a `seed` of its own a resumed run sees what it would have seen.
-        checkpoint: a file that is written every so many steps and in the end, and from which training goes on if it is there.
-        schedule: from the number of a step (from 0) to a factor of the learning rate (see `optim.cosine`).
+        checkpoint: a file that is written every `checkpoint_every` steps and in the end, and from which training goes on if it is there.
+        lr_scheduler: from the number of a step (from 0) to a factor of the learning rate (see `optim.cosine`).
         on_step: called with the step and its loss after each.
         quiet: no progress bar.
 
@@ -459,8 +459,8 @@ def fit(
         while step.steps < total:
             epoch, done = divmod(step.steps, len(loader))
             for batch in loader.batches(epoch, done):
-                if schedule is not None:
-                    step.optimizer.lr = rate * schedule(step.steps)
+                if lr_scheduler is not None:
+                    step.optimizer.lr = rate * lr_scheduler(step.steps)
                 loss = step(*batch)
                 loss = loss[0] if isinstance(loss, tuple) else loss
                 if np.isnan(loss):
@@ -470,7 +470,7 @@ def fit(
                 bar.update(task, completed=step.steps, shown=f"loss {loss:.4f}")
                 if on_step is not None:
                     on_step(step, loss)
-                if checkpoint is not None and (step.steps % every == 0 or step.steps == total):
+                if checkpoint is not None and (step.steps % checkpoint_every == 0 or step.steps == total):
                     step.save(checkpoint)
     step.optimizer.lr = rate
     return losses

@@ -12,7 +12,7 @@ from .version import __version__
 
 _PUBLIC = {
     "compile": ".compiler",
-    "workspace": ".compiler",
+    "workspace_bytes": ".compiler",
     "Executable": ".runtime.executable",
     "GraphBuilder": ".ops",
     "IRModule": ".ir",

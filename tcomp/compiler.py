@@ -85,7 +85,7 @@ def compile(
     return Executable(program, library, num_threads, Stages(seen, kernels, backend.views))
 
 
-def workspace(model: Any, inputs: Any = None, target: str | Target = "cpu", *, winograd: bool = True) -> int:
+def workspace_bytes(model: Any, inputs: Any = None, target: str | Target = "cpu", *, winograd: bool = True) -> int:
     """The bytes of the workspace that a compiled model will need, without generating its code; arguments as for `compile`."""
     module, _ = _as_module(model, inputs)
     lowered = _lower(module, backend_of(Target.parse(target)), winograd, ObjectCache())[1]

@@ -74,7 +74,7 @@ print(program.memory)
 
 # %%
 start = time.perf_counter()
-losses = train.fit(step, loader, EPOCHS, schedule=optim.cosine(EPOCHS * len(loader), len(loader)))
+losses = train.fit(step, loader, EPOCHS, lr_scheduler=optim.cosine(EPOCHS * len(loader), len(loader)))
 seconds = time.perf_counter() - start
 print(f"{len(losses)} steps in {seconds:.1f} s, loss {np.mean(losses[:10]):.3f} -> {np.mean(losses[-10:]):.4f}")
 

@@ -126,7 +126,7 @@ from .movement import (
 )
 from .normalization import BatchNormInference, LayerNorm, RMSNorm, batch_norm, layer_norm, rms_norm
 from .pooling import AvgPool2d, MaxPool2d, SpreadWindows, avg_pool2d, max_pool2d
-from .recompute import After, Recomputed, recompute
+from .recompute import OptimizationBarrier, Recomputed, recompute
 from .reduction import ArgMax, ArgMin, Max, Min, Prod, Summation, argmax, argmin, max, mean, min, prod, summation, var
 from .shape import BroadcastTo, Reshape, Transpose, broadcast_to, expand_dims, permute, reshape, squeeze, transpose
 
@@ -134,7 +134,7 @@ __all__ = [
     "Abs",
     "AddAt",
     "AddScalar",
-    "After",
+    "OptimizationBarrier",
     "ArgMax",
     "ArgMin",
     "Attention",

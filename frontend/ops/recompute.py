@@ -13,7 +13,7 @@ from ..differentiate import gradients
 from ..modes import PRECISION, assigned, enable_grad, no_grad
 
 
-class After(TensorOp):
+class OptimizationBarrier(TensorOp):
     """The first tensor, no earlier than the second: so that what is computed again is not taken for what was computed before."""
 
     is_differentiable = False
@@ -22,7 +22,7 @@ class After(TensorOp):
         return a
 
     def lower(self, g: Any, a: Any, token: Any) -> Any:
-        return g.after(a, token)
+        return g.optimization_barrier(a, token)
 
 
 class Recomputed(TensorOp):
@@ -43,10 +43,10 @@ class Recomputed(TensorOp):
         inputs, params = given[: self.count], given[self.count :]
         again = []
         for x in inputs:
-            copy = After()(x.detach(), out_grad.detach())
+            copy = OptimizationBarrier()(x.detach(), out_grad.detach())
             copy.requires_grad = x.requires_grad
             again.append(copy)
-        replay = random.Generator(After()(self.generator.key, out_grad.detach()))
+        replay = random.Generator(OptimizationBarrier()(self.generator.key, out_grad.detach()))
         replay.stream = self.stream
         with enable_grad(), random.using(replay), assigned():  # the same random numbers; no buffer changes twice
             result = self.f(*again)

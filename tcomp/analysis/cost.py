@@ -133,7 +133,7 @@ def tile_registers(func: PrimFunc, vector_bytes: int) -> int:
     most = 0
     for b in func.blocks.values():
         loops = loops_around(func, b)
-        summed = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
+        summed = {v for it in b.reduce for v in free_vars(it.binding)}
         tile = [s for s in loops if s.kind in ("unrolled", "vectorized") and s.var not in summed]
         lanes = {s.var for s in tile if s.kind == "vectorized"}
         if not lanes or not b.is_reduction:

@@ -361,7 +361,7 @@ def _order_lost(block: Block, old: Sequence[For], new: Sequence[For]) -> Conflic
     """A conflict where a block that changes elements at computed places would run its points in another order."""
     if not computes_places(block):
         return None
-    used = [it.binding for it in block.iters if it.kind == "reduce"]
+    used = [it.binding for it in block.reduce]
     before, after = ([s.var for s in loops if any(s.var in free_vars(e) for e in used)] for loops in (old, new))
     if before == after:
         return None

@@ -295,7 +295,7 @@ class Emitter:
         for it in s.iters:
             self.emit(depth, f"{self.name(it.var)} = {self.expr(it.binding)}")
         if s.init is not None:
-            first = " and ".join(f"{self.name(it.var)} == 0" for it in s.iters if it.kind == "reduce")
+            first = " and ".join(f"{self.name(it.var)} == 0" for it in s.reduce)
             self.emit(depth, f"if {first}:")
             self.stmt(s.init, depth + 1)
         self.stmt(s.body, depth)

@@ -20,8 +20,8 @@ def init_nest(b: Block, inside: Sequence[For], name: str) -> Stmt:
         name: of the new block.
     """
     assert b.init is not None
-    spatial = [it for it in b.iters if it.kind == "spatial"]
-    reducing = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)} & {x.var for x in inside}
+    spatial = b.spatial
+    reducing = {v for it in b.reduce for v in free_vars(it.binding)} & {x.var for x in inside}
     fresh = {x.var: Var(x.var.name) for x in inside if x.var not in reducing}
     renamed = {it.var: Var(it.var.name) for it in spatial}
     bindings: dict[Var, Expr] = {it.var: substitute(it.binding, fresh) for it in spatial}
@@ -52,13 +52,13 @@ def start_empty(func: PrimFunc) -> PrimFunc:
     """
     starts: dict[Stmt, list[Stmt]] = {}
     for b, around in _loops_around_blocks(func.body):
-        unknown = [it for it in b.iters if it.kind == "reduce" and not isinstance(it.extent, Const)]
+        unknown = [it for it in b.reduce if not isinstance(it.extent, Const)]
         if b.init is None or not unknown:
             continue
         empty: Expr = LT(unknown[0].extent, const(1))
         for it in unknown[1:]:
             empty = Or(empty, LT(it.extent, const(1)))
-        reducing = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
+        reducing = {v for it in b.reduce for v in free_vars(it.binding)}
         outermost = next((n for n, x in enumerate(around) if x.var in reducing), len(around))
         nest = init_nest(b, around[outermost:], f"{b.name}_empty")
         starts.setdefault(around[outermost] if outermost < len(around) else b, []).append(If(empty, nest))

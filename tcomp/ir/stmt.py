@@ -150,6 +150,16 @@ class Block(Stmt):
     annotations: Attrs = Attrs()
 
     @property
+    def spatial(self) -> tuple[IterVar, ...]:
+        """The iterators whose values lead to elements of their own."""
+        return tuple(it for it in self.iters if it.kind == "spatial")
+
+    @property
+    def reduce(self) -> tuple[IterVar, ...]:
+        """The iterators that a reduction runs over."""
+        return tuple(it for it in self.iters if it.kind == "reduce")
+
+    @property
     def is_reduction(self) -> bool:
         return any(it.kind == "reduce" for it in self.iters)
 

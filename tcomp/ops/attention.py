@@ -165,4 +165,4 @@ def _flops(args: Sequence[TensorType], out: TensorType, attrs: Attrs) -> int:
     return out.size // max(int(v.shape[-1]), 1) * per_row
 
 
-register(Operator("attention", _infer, _attention, _reference, "rows", None, _DEFAULTS, _flops))
+register(Operator("attention", _infer, _attention, _reference, "row_reduction", None, _DEFAULTS, _flops))

@@ -79,7 +79,7 @@ register(
 
 
 register(
-    Operator("after", lambda args, attrs: args[0], lambda args, attrs, out: te.compute(out.shape, lambda *i: args[0][i], name="after"),
+    Operator("optimization_barrier", lambda args, attrs: args[0], lambda args, attrs, out: te.compute(out.shape, lambda *i: args[0][i], name="optimization_barrier"),
              lambda x, token: x, "view", 2, {}, lambda args, out, attrs: 0)
 )  # fmt: skip
 """The first argument, once the second is there: keeps what is computed again from being merged with what was computed before."""

@@ -88,7 +88,7 @@ for _name, _compute, _reference in (
     ("softmax", _softmax, _softmax_reference),
     ("log_softmax", _log_softmax, _log_softmax_reference),
 ):
-    _op = Operator(_name, _infer_rows(_name), _compute, _reference, "rows", 1, {"axis": -1}, _five)
+    _op = Operator(_name, _infer_rows(_name), _compute, _reference, "row_reduction", 1, {"axis": -1}, _five)
     register(rounds_once(_op, _along_axis))
 
 
@@ -130,7 +130,7 @@ def _layer_norm_reference(x: Any, weight: Any, bias: Any, eps: float) -> Any:
 
 register(
     rounds_once(
-        Operator("layer_norm", _infer_layer_norm, _layer_norm, _layer_norm_reference, "rows", 3, {"eps": 1e-5},
+        Operator("layer_norm", _infer_layer_norm, _layer_norm, _layer_norm_reference, "row_reduction", 3, {"eps": 1e-5},
                  lambda args, out, attrs: 8 * out.size),
         _last_axis,
     )
@@ -166,7 +166,7 @@ def _rms_norm_reference(x: Any, weight: Any, eps: float) -> Any:
 
 register(
     rounds_once(
-        Operator("rms_norm", _infer_rms_norm, _rms_norm, _rms_norm_reference, "rows", 2, {"eps": 1e-6},
+        Operator("rms_norm", _infer_rms_norm, _rms_norm, _rms_norm_reference, "row_reduction", 2, {"eps": 1e-6},
                  lambda args, out, attrs: 4 * out.size),
         _last_axis,
     )
@@ -258,7 +258,7 @@ def _cross_entropy_reference(logits: Any, labels: Any) -> Any:
 
 register(
     rounds_once(
-        Operator("cross_entropy", _infer_cross_entropy, _cross_entropy, _cross_entropy_reference, "rows", 2, {},
+        Operator("cross_entropy", _infer_cross_entropy, _cross_entropy, _cross_entropy_reference, "row_reduction", 2, {},
                  lambda args, out, attrs: 5 * args[0].size),
         lambda types, attrs: max(extents_of(types[0], (0,)), extents_of(types[0], (1,))),
     )

@@ -189,7 +189,7 @@ def _register_arg(name: str, f: Callable[..., Any], reference: Callable[..., Any
         return np.asarray(reference(x, axis=axis, keepdims=keepdims)).astype(np.int64)
 
     defaults = {"axis": -1, "keepdims": False}
-    register(Operator(name, infer, compute, apply, "rows", 1, defaults, lambda args, out, attrs: args[0].size))
+    register(Operator(name, infer, compute, apply, "row_reduction", 1, defaults, lambda args, out, attrs: args[0].size))
 
 
 _register_arg("argmax", te.max, np.argmax)

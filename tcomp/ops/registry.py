@@ -13,13 +13,13 @@ from ..ir.stmt import Attrs
 from ..te import Tensor
 
 FusionKind = Literal[
-    "elementwise", "injective", "reduction", "anchor", "rows", "source", "view", "composite", "scatter"
+    "elementwise", "injective", "reduction", "anchor", "row_reduction", "source", "view", "composite", "scatter"
 ]
 """How an operator fuses.
 
 elementwise: each output element needs the elements at its own (broadcast) position; injective: it needs one element of
 each input, somewhere; reduction: a sum or the like over axes; anchor: matmul, convolution, pooling: keeps elementwise
-followers in its write-back; rows: several reductions over the same rows (softmax, layer norm); source: made of
+followers in its write-back; row_reduction: several reductions over the same rows (softmax, layer norm); source: made of
 next to nothing, at a price (random numbers): joins elementwise calls, but no product or reduction; view: the same bytes
 under another shape, never a kernel; composite: made of other operators, expanded before all else; scatter: stores at computed places:
 elementwise and injective calls that lead to it join it, none that follows.

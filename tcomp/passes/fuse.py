@@ -22,12 +22,12 @@ _FOLLOWS = {
     "injective": {"elementwise", "injective"},
     "reduction": {"elementwise"},
     "anchor": {"elementwise"},
-    "rows": {"elementwise"},
+    "row_reduction": {"elementwise"},
     "source": {"elementwise"},
 }
 """Which kinds may join the kernel of a producer of each kind, in its write-back."""
 
-_HEAVY = ("anchor", "reduction", "rows", "source", "scatter")
+_HEAVY = ("anchor", "reduction", "row_reduction", "source", "scatter")
 
 
 class Store(Protocol):

@@ -9,7 +9,7 @@ from ..dtype import DType, dtype
 from ..ir.graph import Binding, Cond, ConstRef, FuncCall, Function, OpCall, Operand, Scan, Value, definitions
 from ..ir.module import IRModule
 
-_SAME_ELEMENTS = {"reshape", "transpose", "broadcast_to", "concat", "slice", "flip", "after"}
+_SAME_ELEMENTS = {"reshape", "transpose", "broadcast_to", "concat", "slice", "flip", "optimization_barrier"}
 """Operators whose result holds elements of their arguments and nothing else."""
 
 
@@ -57,7 +57,7 @@ def _sources(x: Operand, defined: dict[Value, Binding]) -> list[Operand]:
             call = b.call
             widens = call.op == "cast" and call.args[0].type.dtype.is_int and _holds(call)
             if call.op in _SAME_ELEMENTS or widens:
-                stack.extend(call.args[:1] if call.op == "after" else call.args)
+                stack.extend(call.args[:1] if call.op == "optimization_barrier" else call.args)
     return found
 
 

@@ -12,7 +12,7 @@ from ..ir.node import with_fields
 from ..ir.stmt import Attrs
 from ..ops.registry import get, infer
 
-_COMPUTES = ("anchor", "reduction", "rows")
+_COMPUTES = ("anchor", "reduction", "row_reduction")
 """Kinds of operators that are moved out of a loop whatever the size of their result."""
 
 

@@ -14,7 +14,7 @@ from ..ir.primfunc import PrimFunc
 from ..ir.printer import Printer, text
 from ..ir.query import free_vars
 from ..target import CpuTarget, Target
-from .primitives import refusal
+from .primitives import why_not
 
 _QUESTIONS = {"parallel": (), "vectorize": (), "unroll": (), "bind": ("threadIdx.x",)}
 
@@ -87,7 +87,7 @@ def explain(func: PrimFunc, loop: Var) -> str:
         along = [f"{it.kind} iterator {it.var.name}" for it in b.iters if loop in free_vars(it.binding)]
         lines.append(f"  block {b.name}: {', '.join(along) or 'does not depend on it, and is repeated'}")
     for name, args in _QUESTIONS.items():
-        refused = refusal(func, name, loop, *args)
+        refused = why_not(func, name, loop, *args)
         verdict = "yes" if refused is None else f"no: {refused.why}"
         if refused is not None and refused.hint:
             verdict += f" (try: {refused.hint})"

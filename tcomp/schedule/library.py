@@ -85,7 +85,7 @@ def vectorize_run(sch: Schedule, block: BlockRef | str, lanes: int, depth: int =
     pixel and those of its neighbours lie side by side."""
     loops = sch.get_loops(block)[depth:]
     extent = sch.get_extent(loops[-1]) if loops else None
-    if len(loops) > 1 and isinstance(extent, int) and extent < lanes and sch.refusal("fuse", *loops[-2:]) is None:
+    if len(loops) > 1 and isinstance(extent, int) and extent < lanes and sch.why_not("fuse", *loops[-2:]) is None:
         sch.fuse(*loops[-2:])
     return vectorize_innermost(sch, block, lanes, depth)
 
@@ -138,7 +138,7 @@ def multi_level_tile(
 def spatial_loops(sch: Schedule, block: BlockRef | str) -> list[Var]:
     """The loops that run over no reduce axis of a block, outermost first."""
     known = sch.func.blocks[name_of(block)]
-    reduce = {v for it in known.iters if it.kind == "reduce" for v in free_vars(it.binding)}
+    reduce = {v for it in known.reduce for v in free_vars(it.binding)}
     return [v for v in sch.get_loops(block) if v not in reduce]
 
 
@@ -171,7 +171,7 @@ def inline_elementwise(sch: Schedule) -> None:
         if (
             block.is_reduction
             or is_output(sch.func, block)
-            or sch.refusal("compute_inline", BlockRef(name)) is not None
+            or sch.why_not("compute_inline", BlockRef(name)) is not None
         ):
             continue
         users = [c for b in writes(block) for c in consumers(sch.func, b)]
@@ -189,7 +189,7 @@ def _as_many_points(a: Block, b: Block) -> bool:
     return is_const(simplify(counts[0] - counts[1]), 0)
 
 
-def points(block: Block) -> int | None:
+def domain_size(block: Block) -> int | None:
     """Number of points of a block's domain; None where an extent is symbolic."""
     total = 1
     for it in block.iters:
@@ -211,7 +211,7 @@ def overlap_tiles(sch: Schedule, block: BlockRef | str, i_factor: int, j_factor:
     while pending:
         name = pending.pop(0)
         before = [r.name for r in sch.get_producers(name)]
-        if sch.refusal("compute_at", BlockRef(name), loops[1]) is None:
+        if sch.why_not("compute_at", BlockRef(name), loops[1]) is None:
             sch.compute_at(name, loops[1])
             pending += [n for n in before if n not in pending]
     return loops
@@ -367,7 +367,7 @@ def combine_lanes(sch: Schedule, block: BlockRef | str, lanes: int) -> tuple[Blo
     store = sch.func.blocks[final.name].body
     if isinstance(store, Store) and isinstance(store.value, (Add, Max, Min)):
         intrin = across(type(store.value), store.buffer.dtype, lanes)
-        if sch.refusal("tensorize", loop, intrin) is None:
+        if sch.why_not("tensorize", loop, intrin) is None:
             final = sch.tensorize(loop, intrin)
     return final, vectors
 
@@ -375,7 +375,7 @@ def combine_lanes(sch: Schedule, block: BlockRef | str, lanes: int) -> tuple[Blo
 def vectorize_partial(sch: Schedule, block: BlockRef | str) -> None:
     """Run the partial results of `rfactor_lanes` in vectors, the rest of the reduction around them."""
     known = sch.func.blocks[name_of(block)]
-    lane = [it for it in known.iters if it.kind == "spatial"][-1].binding
+    lane = known.spatial[-1].binding
     loops = [v for v in sch.get_loops(block) if v in set(reduce_loops(sch, block))]
     if not loops or lane not in sch.get_loops(block):
         return

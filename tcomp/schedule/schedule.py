@@ -23,7 +23,7 @@ from ..ir.verify import verify
 from ..lazy import lazy_module
 from ..target import Target
 from .inspection import Estimate, difference, estimate, explain
-from .primitives import ALL, BlockRef, Refusal, refusal
+from .primitives import ALL, BlockRef, Refusal, why_not
 from .primitives.sampling import DRAW
 from .steps import Steps
 from .trace import Step, Trace
@@ -161,17 +161,17 @@ class Schedule(Steps):
 
     # machinery
 
-    def refusal(self, primitive: str, *args: Any) -> Refusal | None:
+    def why_not(self, primitive: str, *args: Any) -> Refusal | None:
         """Why a step would be refused, without raising and without doing it; None where it is legal.
 
         Args:
             primitive: the method's name; args: resolved handles, as the primitive's check takes them.
         """
-        return refusal(self.func, primitive, *args)
+        return why_not(self.func, primitive, *args)
 
     def _run(self, name: str, *args: Any) -> Any:
         try:
-            refused = refusal(self.func, name, *args)
+            refused = why_not(self.func, name, *args)
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             if isinstance(error, TcompError):
                 raise

@@ -111,7 +111,7 @@ def apply_choices(
         for name, args in proposals(sch, choice):
             if any(_gone(sch, v) for v in args):
                 continue  # an earlier step of a recipe was refused, or consumed the handle
-            refusal = sch.refusal(name, *args)
+            refusal = sch.why_not(name, *args)
             if refusal is not None:
                 outcome.refused.append((name, refusal.why))
                 if on_refusal is not None:

@@ -37,7 +37,7 @@ STEEP = {"layer_norm": 300.0, "rms_norm": 300.0}
 LARGEST = 500.0
 """Values beyond it are not built upon: 16-bit floats are near their end, or have no fraction left."""
 EXACT = {"reshape", "transpose", "broadcast_to", "concat", "slice", "pad", "flip", "dilate", "relu", "abs", "negative",
-         "maximum", "minimum", "where", "take", "max", "min", "max_pool2d", "maximum_scalar", "minimum_scalar", "after"}  # fmt: skip
+         "maximum", "minimum", "where", "take", "max", "min", "max_pool2d", "maximum_scalar", "minimum_scalar", "optimization_barrier"}  # fmt: skip
 """Operators that round nothing: results of others never reach one that jumps (a comparison, floor, a cast to an integer)."""
 JUMPS = {"floor", "ceil", "round", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "argmax", "argmin",
          "logical_not"}  # fmt: skip

@@ -130,7 +130,7 @@ def test_schedules() -> None:
     p = nn.Parameter(np.zeros(1))
 
     def rates(factor: Callable[[int], float], steps: int) -> list[float]:
-        schedule = optim.Schedule(optim.GradientDescent([p], 2.0), factor)
+        schedule = optim.LRScheduler(optim.GradientDescent([p], 2.0), factor)
         first = schedule.optimizer.lr
         return [first, *(schedule.step() for _ in range(steps))]
 

@@ -317,14 +317,14 @@ def stop(step, loss):
     print(step.steps, repr(loss), flush=True)
     if step.steps == int(sys.argv[1]):
         os.kill(os.getpid(), 9)
-train.fit(step, loader, 3, checkpoint={path!r}, every=int(sys.argv[2]), schedule=lambda n: 0.9**n, on_step=stop, quiet=True)
+train.fit(step, loader, 3, checkpoint={path!r}, checkpoint_every=int(sys.argv[2]), lr_scheduler=lambda n: 0.9**n, on_step=stop, quiet=True)
 """
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     step, loader = training()
-    whole = train.fit(step, loader, 3, schedule=lambda n: 0.9**n, quiet=True)
+    whole = train.fit(step, loader, 3, lr_scheduler=lambda n: 0.9**n, quiet=True)
     assert len(whole) == step.steps == 12
     script = SCRIPT.format(tests=str(Path(__file__).parent), path=str(path))
     root = Path(__file__).resolve().parents[2]

@@ -64,9 +64,9 @@ def test_every_step_is_checked_for_races_afterwards(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(module.ALL, "annotate_less", Primitive("annotate_less", lambda func: None, careless))
     sch = Schedule(add())
-    assert sch.refusal("annotate_less") is None
+    assert sch.why_not("annotate_less") is None
     sch.parallel(sch.get_loops("B")[0])
-    refused = sch.refusal("annotate_less")
+    refused = sch.why_not("annotate_less")
     assert refused is not None and "loop i is parallel, and then block B at i=0 writes" in refused.why
 
 
@@ -207,7 +207,7 @@ def test_padding_of_unknown_sizes_is_decomposed(size: int) -> None:
         te.create_prim_func([a, b, te.compute((n, 3), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="C")])
     )
     for block in sch.pad_einsum("C", [3, 2, 1]):
-        if sch.refusal("decompose_padding", block, sch.get_loops(block)[0]) is None:
+        if sch.why_not("decompose_padding", block, sch.get_loops(block)[0]) is None:
             sch.decompose_padding(block, sch.get_loops(block)[0])
     assert "C_pad_pad" not in sch.func.blocks and "A_pad_pad" in sch.func.blocks
     rng = np.random.default_rng(0)

@@ -103,7 +103,7 @@ def _lower(b: Block, env: Env) -> Stmt:
     if "tensor_intrin" in b.annotations:
         body = with_fields(body, annotations=b.annotations)  # of the outermost loop in the block
     if b.init is not None:
-        first = [EQ(bindings[it.var], const(0)) for it in b.iters if it.kind == "reduce"]
+        first = [EQ(bindings[it.var], const(0)) for it in b.reduce]
         condition = simplify(all_of(first), env)
         init = _guard(substitute(b.init, bindings), env)
         if not is_const(condition, False):

@@ -49,7 +49,7 @@ _KEEP_PLACES = {
 """Primitives of kernels that store at computed places: no other knows which elements those are."""
 
 
-def refusal(func: PrimFunc, name: str, *args: Any) -> Refusal | None:
+def why_not(func: PrimFunc, name: str, *args: Any) -> Refusal | None:
     """Why a primitive may not be applied, or None.
 
     Besides the primitive's own check: a loop whose iterations run side by side must stay free of dependences.
@@ -78,4 +78,4 @@ def refusal(func: PrimFunc, name: str, *args: Any) -> Refusal | None:
     return None
 
 
-__all__ = ["ALL", "BlockRef", "Primitive", "Refusal", "refusal"]
+__all__ = ["ALL", "BlockRef", "Primitive", "Refusal", "why_not"]

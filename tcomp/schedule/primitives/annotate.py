@@ -203,7 +203,7 @@ def crosses_threads(func: PrimFunc, s: For) -> bool:
     if len(blocks) != 1 or not starts_neutral(blocks[0]):
         return False
     b = blocks[0]
-    spatial = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}
+    spatial = {v for it in b.spatial for v in free_vars(it.binding)}
     return s in own_chain(func, b) and s.var not in spatial and _reduction_of(s) is not None
 
 

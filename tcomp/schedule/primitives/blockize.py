@@ -135,7 +135,7 @@ def apply_blockize(func: PrimFunc, loop: Var) -> tuple[PrimFunc, BlockRef]:
     if b.init is not None:
         init = map_children(substitute(b.init, init_values), lambda e: simplify(e, env))
         for x in reversed(inside):
-            if any(x.var in free_vars(it.binding) for it in b.iters if it.kind == "spatial"):
+            if any(x.var in free_vars(it.binding) for it in b.spatial):
                 init = For(fresh[x.var], x.extent, init)
     name = fresh_name(f"{b.name}_o", func.blocks)
     return replace(func, s, Block(name, tuple(iters), body, init, b.where, b.annotations)), BlockRef(name)

@@ -222,8 +222,8 @@ def _init_comes_late(old: Sequence[For], new: Sequence[For], what: str) -> Refus
     for block in blocks_under(old[-1].body):
         if block.init is None:
             continue
-        reduce_vars = {v for it in block.iters if it.kind == "reduce" for v in free_vars(it.binding)}
-        spatial_vars = {v for it in block.iters if it.kind == "spatial" for v in free_vars(it.binding)}
+        reduce_vars = {v for it in block.reduce for v in free_vars(it.binding)}
+        spatial_vars = {v for it in block.spatial for v in free_vars(it.binding)}
         mixed = next((s for s in old if s.var in reduce_vars & spatial_vars), None)
         if mixed is not None:
             why = f"loop {mixed.var.name} runs over spatial and reduce axes of block {block.name} at once"

@@ -43,8 +43,8 @@ def check_decompose_reduction(func: PrimFunc, block: BlockRef, loop: Var) -> Ref
         if it.kind == "reduce" and not is_const(simplify(substitute(it.binding, begin)), 0):
             why = f"{it.var.name} does not begin at 0 there: the accumulators hold what was summed up before"
             return Refusal(what, why, {s: "the loop", b: "the block"})
-    spatial_vars = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}
-    reduce_vars = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
+    spatial_vars = {v for it in b.spatial for v in free_vars(it.binding)}
+    reduce_vars = {v for it in b.reduce for v in free_vars(it.binding)}
     for x in around[around.index(s) :]:
         if x.var in spatial_vars and x.var in reduce_vars:
             why = f"loop {x.var.name} runs over spatial and reduce axes at once"
@@ -124,8 +124,8 @@ def check_rfactor(func: PrimFunc, block: BlockRef, loop: Var) -> Refusal | None:
     chain = own_chain(func, b)
     if s not in chain:
         return Refusal(what, "the loop is not around the block alone", marks, "reorder it next to the block")
-    reduce_vars = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
-    spatial_vars = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}
+    reduce_vars = {v for it in b.reduce for v in free_vars(it.binding)}
+    spatial_vars = {v for it in b.spatial for v in free_vars(it.binding)}
     if loop not in reduce_vars or loop in spatial_vars:
         return Refusal(
             what, f"loop {loop.name} does not run over reduce axes alone", marks, "a loop over a reduce axis"
@@ -214,13 +214,13 @@ def _partial_block(
     Conditions on the reduce loops (the tail of a split) become part of the elements: where they fail, the first values.
     """
     factored = IterVar(Var(f"v{s.var.name}"), s.extent, "spatial", s.var)
-    reduce_vars = {v for it in b.iters if it.kind == "reduce" for v in free_vars(it.binding)}
+    reduce_vars = {v for it in b.reduce for v in free_vars(it.binding)}
     others = [
         IterVar(Var(f"v{x.var.name}"), x.extent, "reduce", x.var) for x in chain if x.var in reduce_vars and x is not s
     ]
     loops = {s.var: factored.var} | {it.binding: it.var for it in others}
     values = {it.var: substitute(it.binding, loops) for it in b.iters if it.kind == "reduce"}
-    spatial = tuple(it for it in b.iters if it.kind == "spatial")
+    spatial = b.spatial
     index = (*form.index, factored.var)
     inside = form.at(values)
     conditions = conjuncts(b.where)
@@ -238,7 +238,7 @@ def _partial_block(
 def _final_nest(b: Block, partial: Sequence[Buffer], form: Combination, chain: list[For], s: For) -> Stmt:
     """The reduction of the partial results."""
     assert b.init is not None
-    spatial_vars = {v for it in b.iters if it.kind == "spatial" for v in free_vars(it.binding)}
+    spatial_vars = {v for it in b.spatial for v in free_vars(it.binding)}
     loops = [x for x in chain if x.var in spatial_vars]
     fresh: dict[Var, Var] = {x.var: Var(x.var.name) for x in (*loops, s)}
     renamed = {it.var: Var(it.var.name) for it in b.iters if it.kind == "spatial"}

@@ -154,7 +154,7 @@ def _without_init(s: Stmt, env: dict) -> Stmt:
     """Drop the init of reductions that an earlier part has begun: it would never run."""
     changed: dict[Stmt, Stmt] = {}
     for b in blocks_under(s):
-        reduce = [it for it in b.iters if it.kind == "reduce"]
+        reduce = b.reduce
         inner = {**env, **_ranges(s)}
         if b.init is not None and any(can_prove(it.binding >= 1, inner) for it in reduce):
             changed[b] = with_fields(b, init=None)

@@ -6,7 +6,7 @@ from ...errors import ScheduleError
 from ...ir.largest import at_largest
 from ...ir.primfunc import PrimFunc
 from ...target import CpuTarget
-from ..library import inline_elementwise, points
+from ..library import domain_size, inline_elementwise
 from ..schedule import Schedule
 from ..source import Found
 from .cpu import attention, elementwise, rows, scatter, streams, tiled_reduction, windows, winograd
@@ -25,7 +25,7 @@ def default_schedule(func: PrimFunc, target: CpuTarget) -> Found:
     Should a rule meet a step that is refused, the next one that applies is tried, and at last the plain loops stay: slow,
     and the name says so.
     """
-    if any(points(b) == 0 for b in func.blocks.values()):
+    if any(domain_size(b) == 0 for b in func.blocks.values()):
         return Found(Schedule(func), "nothing to do", None)
     refused, inlined = "", None
     whole = at_largest(func)

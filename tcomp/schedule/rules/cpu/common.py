@@ -10,7 +10,7 @@ from ....ir.expr import Buffer
 from ....ir.primfunc import PrimFunc
 from ....ir.query import as_int
 from ....target import CpuTarget
-from ...library import is_costly, is_output, points
+from ...library import domain_size, is_costly, is_output
 from ...schedule import Schedule
 
 
@@ -31,7 +31,7 @@ class Work:
         """The work of a kernel."""
         total = functions = 0
         for b in func.blocks.values():
-            known = points(b)
+            known = domain_size(b)
             count = 1 << 20 if known is None else known
             total += count
             functions += count if is_costly(b) else 0

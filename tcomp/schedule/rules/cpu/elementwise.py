@@ -99,7 +99,7 @@ def _nests(sch: Schedule, plan: ElementwisePlan) -> list[list[str]]:
         nests = [[whole] for loops in nests if (whole := fuse_all(sch, loops)) is not None]
     trial = Schedule(sch.func)
     for level in zip(*nests):
-        if trial.refusal("merge", *level) is not None:
+        if trial.why_not("merge", *level) is not None:
             return apart
         trial.merge(*level)
     for level in zip(*nests):

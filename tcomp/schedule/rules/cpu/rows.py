@@ -81,7 +81,7 @@ def run_of(func: PrimFunc, name: str) -> Run:
     extent = sch.get_extent(last)
     if not isinstance(extent, int) or 1 not in steps_along(sch, name, last).values():
         return Run()
-    return Run(extent if sch.refusal("rfactor", BlockRef(name), last) is None else 0, len(run) == len(loops))
+    return Run(extent if sch.why_not("rfactor", BlockRef(name), last) is None else 0, len(run) == len(loops))
 
 
 def _single(func: PrimFunc, name: str) -> int:
@@ -91,12 +91,12 @@ def _single(func: PrimFunc, name: str) -> int:
     spatial = [it for it in func.blocks[name].iters if it.kind == "spatial"]
     if any(not is_const(it.extent, 1) for it in spatial) or not loops:
         return 0
-    if len(loops) > 1 and sch.refusal("fuse", *loops) is not None:
+    if len(loops) > 1 and sch.why_not("fuse", *loops) is not None:
         return 0
     whole = fuse_all(sch, loops)
     assert whole is not None
     extent = sch.get_extent(whole)
-    if not isinstance(extent, int) or sch.refusal("rfactor", BlockRef(name), whole) is not None:
+    if not isinstance(extent, int) or sch.why_not("rfactor", BlockRef(name), whole) is not None:
         return 0
     return extent
 
@@ -154,7 +154,7 @@ def apply(sch: Schedule, plan: RowsPlan) -> None:
     site = _rows_of(sch, last)
     if site is not None:
         for name in reversed([b for b in sch.func.blocks if b != last]):
-            if sch.refusal("compute_at", BlockRef(name), site) is None:
+            if sch.why_not("compute_at", BlockRef(name), site) is None:
                 sch.compute_at(name, site)
     for name in list(sch.func.blocks):
         inner = sch.get_loops(name)
@@ -164,14 +164,14 @@ def apply(sch: Schedule, plan: RowsPlan) -> None:
             vectorize_innermost(sch, name, plan.lanes, 1)
     if plan.parallel:
         for loop in dict.fromkeys(loops[0] for b in sch.func.blocks if (loops := sch.get_loops(b))):
-            if sch.get_extent(loop) != 1 and sch.refusal("parallel", loop) is None:
+            if sch.get_extent(loop) != 1 and sch.why_not("parallel", loop) is None:
                 sch.parallel(loop)
 
 
 def _rows_of(sch: Schedule, final: str) -> Var | None:
     """One loop over the rows of the last block; None where it has no rows."""
     block = sch.func.blocks[final]
-    spatial = [it for it in block.iters if it.kind == "spatial"]
+    spatial = block.spatial
     return fuse_all(sch, sch.get_loops(final)[: len(spatial) - (0 if block.is_reduction else 1)])
 
 
@@ -193,7 +193,7 @@ def _contiguous(sch: Schedule, name: str, loops: Sequence[Var]) -> list[Var]:
         goes_on = isinstance(extent, int) and all(
             step is not None and steps[outer][buffer] == step * extent for buffer, step in steps[inner].items()
         )
-        if not goes_on or sch.refusal("fuse", outer, *run) is not None:
+        if not goes_on or sch.why_not("fuse", outer, *run) is not None:
             break
         run.insert(0, outer)
     return run

@@ -8,7 +8,7 @@ from ....analysis.regions import computes_places
 from ....ir.primfunc import PrimFunc
 from ....ir.query import as_int
 from ....target import CpuTarget
-from ...library import fuse_all, inline_elementwise, points, reduce_loops, spatial_loops
+from ...library import domain_size, fuse_all, inline_elementwise, reduce_loops, spatial_loops
 from ...schedule import Schedule
 from ..plan import decision, yes_or_no
 from . import elementwise
@@ -41,7 +41,7 @@ def problem_of(func: PrimFunc) -> Problem:
     itemsize = widest_itemsize(func)
     columns, changed, copied = 1, 0, 0
     for b in func.blocks.values():
-        known = points(b)
+        known = domain_size(b)
         count = 1 << 20 if known is None else known
         if not computes_places(b):
             copied += count

@@ -45,18 +45,18 @@ def applies(func: PrimFunc, target: CpuTarget) -> bool:
     if not is_tiled_reduction(func, target) or len(func.blocks) > 2:
         return False
     block = func.blocks[reductions(func)[0]]
-    rows = prod(int_of(it.extent) for it in block.iters if it.kind == "spatial" and it.var is not _columns(block))
+    rows = prod(int_of(it.extent) for it in block.spatial if it.var is not _columns(block))
     return rows <= MAX_ROWS and _matrix_bytes(block) > target.l1_bytes
 
 
 def _columns(block: Block) -> Var:
-    return [it.var for it in block.iters if it.kind == "spatial"][-1]
+    return [it.var for it in block.spatial][-1]
 
 
 def _matrix_bytes(block: Block) -> int:
     """Size of the one operand that varies along the columns, where it is a matrix of the reduced rows; else 0."""
     columns = _columns(block)
-    reduced = [it.var for it in block.iters if it.kind == "reduce"]
+    reduced = [it.var for it in block.reduce]
     matrices = [(b, i) for b, i in loaded(block) if any(columns in free_vars(e) for e in i)]
     if len(matrices) != 1 or len(reduced) != 1 or matrices[0][1] != (reduced[0], columns):
         return 0
@@ -77,7 +77,7 @@ class Problem:
 def problem_of(func: PrimFunc) -> Problem:
     """The facts of a kernel to which the rule applies."""
     block = func.blocks[reductions(func)[0]]
-    *rows, columns = [int_of(it.extent) for it in block.iters if it.kind == "spatial"]
+    *rows, columns = [int_of(it.extent) for it in block.spatial]
     return Problem(prod(rows), columns, max(b.dtype.itemsize for b in writes(block)), Work.of(func))
 
 
@@ -122,7 +122,7 @@ def apply(sch: Schedule, plan: StreamPlan) -> None:
     inline_elementwise(sch)
     acc = reductions(sch.func)[0]
     block = sch.func.blocks[acc]
-    rows = [int_of(it.extent) for it in block.iters if it.kind == "spatial"][:-1]
+    rows = [int_of(it.extent) for it in block.spatial][:-1]
     factors = [b.name for b, i in loaded(block) if not any(_columns(block) in free_vars(e) for e in i)]
     epilogue = keep_local(sch, acc)
     outer, inner = tile_write_back(sch, epilogue, rows, plan.run, plan.lanes)

@@ -24,12 +24,12 @@ from ....target import CpuTarget
 from ...library import (
     accumulate_dots,
     accumulate_tile,
+    domain_size,
     fuse_all,
     inline_elementwise,
     is_output,
     loaded,
     pack_operand,
-    points,
     spatial_loops,
     steps_along,
     tile_write_back,
@@ -62,11 +62,16 @@ def applies(func: PrimFunc, target: CpuTarget) -> bool:
     if len(names) != 1:
         return False
     block = func.blocks[names[0]]
-    return points(block) is not None and len(writes(block)) == 1 and _vectorizes(block) and _epilogue_fits(func, block)
+    return (
+        domain_size(block) is not None
+        and len(writes(block)) == 1
+        and _vectorizes(block)
+        and _epilogue_fits(func, block)
+    )
 
 
 def _spatial(block: Block) -> list[Var]:
-    return [it.var for it in block.iters if it.kind == "spatial"]
+    return [it.var for it in block.spatial]
 
 
 def _vectorizes(block: Block) -> bool:
@@ -202,12 +207,12 @@ def problem_of(func: PrimFunc) -> Problem:
     packing = [name for name in made if panels and _fills_panels(func, acc, name)]
     padded = [n for n in made if n not in packing and n not in [b.name for b in follows]]
     columns = next(int_of(it.extent) for it in block.iters if it.var is last)
-    reduced = [int_of(it.extent) for it in block.iters if it.kind == "reduce"]
+    reduced = [int_of(it.extent) for it in block.reduce]
     result = writes(block)[0]
     own = [b.iters[-1].var for b in follows if b.iters]
     read = [(i, v) for b, v in zip(follows, own) for buffer, i in loaded(b) if buffer is result]
     return Problem(
-        extents=tuple(int_of(it.extent) for it in block.iters if it.kind == "spatial")[1 if groups else 0 :],
+        extents=tuple(int_of(it.extent) for it in block.spatial)[1 if groups else 0 :],
         depth=prod(reduced),
         itemsize=max(b.dtype.itemsize for b in writes(block)),
         weight_bytes=_weight_bytes(block),
@@ -314,15 +319,15 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
     """
     lanes = target.lanes(p.itemsize)
     columns = p.extents[-1] if p.panel is not None else ceil(p.extents[-1] / lanes) * lanes
-    is_far = p.weight_bytes // max(p.groups, 1) > target.l2_bytes_per_core // 2
+    beyond_l2 = p.weight_bytes // max(p.groups, 1) > target.l2_bytes_per_core // 2
     most = min((rows_within(b, target) for b in p.row_bytes), default=64)
-    tile = choose_tile([*p.extents[:-1], columns], lanes, target, _vectors(p, target), most, p.depth, is_far)
+    tile = choose_tile([*p.extents[:-1], columns], lanes, target, _vectors(p, target), most, p.depth, beyond_l2)
     parallel = p.work.is_worth_threads(target)
-    at_once = p.is_padded and is_far
+    at_once = p.is_padded and beyond_l2
     pack = "" if p.panel or (p.is_padded and not at_once) else _panel_to_pack(p, tile, target)
     fits = p.weight_bytes <= target.l1_bytes // 2
     result_bytes = prod(p.extents) * target.vector_bytes // lanes
-    whole_rows = fits or (not is_far and result_bytes > target.l2_bytes_per_core // 2)
+    whole_rows = fits or (not beyond_l2 and result_bytes > target.l2_bytes_per_core // 2)
     packed_here = bool(pack) or (p.makes_panels and not whole_rows)
     dot = _dots(p, target) if p.whole_columns and p.extents[-1] >= tile.vectors * tile.lanes else ()
     unroll = UNROLL if not dot and p.last_depth > UNROLL and p.last_depth % UNROLL == 0 else 1
@@ -334,7 +339,7 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
         order=_order(p, at_once, packed_here, whole_rows), parallel=parallel,
         copy="" if not p.is_padded else "at once" if at_once else "row by row",
         pack=pack, panels=panels if p.makes_panels else "", dot=next(iter(dot), ""), unroll=unroll,
-        prefetch=_ahead(tile, target) if is_far and p.panel and unroll > 1 else 0,
+        prefetch=_ahead(tile, target) if beyond_l2 and p.panel and unroll > 1 else 0,
     )  # fmt: skip
 
 

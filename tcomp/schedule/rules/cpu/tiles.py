@@ -26,7 +26,7 @@ def choose_tile(
     vectors: Sequence[int] = range(1, 9),
     max_rows: int = 64,
     depth: int = 0,
-    is_far: bool = False,
+    beyond_l2: bool = False,
     is_whole: bool = False,
 ) -> Tile:
     """The register tile for a reduction.
@@ -40,7 +40,7 @@ def choose_tile(
         extents: of the result, columns last.
         vectors: the numbers of vectors to choose from; max_rows: the most rows (see `rows_within`).
         depth: elements that are summed up for each result (0: many); they also tell whether a panel stays in L1.
-        is_far: the operand that varies along the columns lies beyond L2.
+        beyond_l2: the operand that varies along the columns lies beyond L2.
         is_whole: tiles at the edge of the rows are computed whole, into memory that has room for them.
     """
     costs = target.costs
@@ -66,7 +66,7 @@ def choose_tile(
                 length = (r + 1) * v * depth if panels == 1 else costs.window
                 start = costs.tile_start * min(1.0, length / costs.window)
                 cycles += sum(count * (start + _burst(size, v, target)) for count, size in parts) / depth
-            if is_far:
+            if beyond_l2:
                 first = _cycles(r, v, target, is_close)
                 cycles += max(0.0, v * target.vector_bytes / costs.far_bytes - first)
             is_even = last % (v * lanes) == 0 and len(parts) == 1

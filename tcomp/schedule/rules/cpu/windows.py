@@ -11,12 +11,12 @@ from ....ir.query import as_int, free_vars, int_of
 from ....target import CpuTarget
 from ...library import (
     accumulate_tile,
+    domain_size,
     fuse_all,
     inline_elementwise,
     is_costly,
     is_output,
     loaded,
-    points,
     unroll_and_vectorize,
     vectorize_innermost,
 )
@@ -37,9 +37,9 @@ def applies(func: PrimFunc, target: CpuTarget) -> bool:
     if not is_tiled_reduction(func, target):
         return False
     block = func.blocks[reductions(func)[0]]
-    spatial = [it for it in block.iters if it.kind == "spatial"]
-    window = prod(as_int(it.extent, MAX_WINDOW + 1) for it in block.iters if it.kind == "reduce")
-    if len(spatial) < 3 or window > MAX_WINDOW or points(block) is None or int_of(spatial[-2].extent) < 4:
+    spatial = block.spatial
+    window = prod(as_int(it.extent, MAX_WINDOW + 1) for it in block.reduce)
+    if len(spatial) < 3 or window > MAX_WINDOW or domain_size(block) is None or int_of(spatial[-2].extent) < 4:
         return False
     return all(spatial[-1].var in free_vars(indices[-1]) for _, indices in loaded(block) if indices)
 
@@ -58,7 +58,7 @@ def problem_of(func: PrimFunc) -> Problem:
     """The facts of a kernel to which the rule applies."""
     block = func.blocks[reductions(func)[0]]
     return Problem(
-        tuple(int_of(it.extent) for it in block.iters if it.kind == "spatial"),
+        tuple(int_of(it.extent) for it in block.spatial),
         max(b.dtype.itemsize for b in writes(block)), max(map(nbytes, func.inputs)), Work.of(func),
     )  # fmt: skip
 
