@@ -86,22 +86,43 @@ def compiled(make: Callable[..., Any], extent: int, is_symbolic: bool) -> tcomp.
     return tcomp.compile(g.build(make(g, g.dim("n", max=extent) if is_symbolic else extent)))
 
 
+def _input(name: str, extent: int) -> np.ndarray:
+    rest = MODELS[name][3]
+    shape = (extent, *rest) if name == "resnet18" else (1, extent, *rest)
+    return np.random.default_rng(extent).standard_normal(shape).astype("float32")
+
+
+def _check(name: str, open_: tcomp.Executable, count: int) -> None:
+    """Print how far results are from those of executables compiled for each extent."""
+    make, largest, *_ = MODELS[name]
+    chosen = sorted({int(n) for n in np.linspace(1, largest, min(count, largest)).round()})
+    worst = 0.0
+    for extent in chosen:
+        x = _input(name, extent)
+        a, b = open_(x), compiled(make, extent, False)(x)
+        worst = max(worst, float(np.abs(a - b).max() / np.abs(b).max()))
+    print(f"{name}: {len(chosen)} extents {chosen}: largest difference {worst:.1e}", flush=True)
+
+
 def main(
     model: Annotated[str, typer.Option(help=f"one of {', '.join(MODELS)}; by default all")] = "",
     extents: Annotated[str, typer.Option(help="by commas")] = "",
     turns: int = 20,
+    check: Annotated[int, typer.Option(help="compare results at so many extents, and time nothing")] = 0,
 ) -> None:
     """Print the time of each extent, symbolic and static, and how far the results are apart."""
     print(f"{Target.parse('cpu')}")
     print(f"{'model':<14}{'extent':>7}{'symbolic ms':>13}{'static ms':>11}{'static/symbolic':>17}{'difference':>12}")
-    for name, (make, largest, usual, rest) in MODELS.items():
+    for name, (make, largest, usual, _) in MODELS.items():
         if model and model != name:
             continue
         open_ = compiled(make, largest, True)
+        if check:
+            _check(name, open_, check)
+            continue
         for extent in [int(e) for e in extents.split(",") if e] or usual:
             fixed = compiled(make, extent, False)
-            shape = (extent, *rest) if name == "resnet18" else (1, extent, *rest)
-            x = np.random.default_rng(1).standard_normal(shape).astype("float32")
+            x = _input(name, extent)
             a, b = open_(x), fixed(x)
             pairs = [
                 (open_.time(x, repeat=1, warmup=1).median, fixed.time(x, repeat=1, warmup=1).median)

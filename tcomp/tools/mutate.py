@@ -39,6 +39,10 @@ PLACES = {
     "schedule": Place(("schedule/primitives/*.py",), ("tests/schedule",)),
     "traces": Place(("schedule/trace.py",), ("tests/schedule/test_hostile.py", "tests/schedule/test_primitives.py")),
     "te": Place(("te/*.py", "analysis/check.py"), ("tests/te", "tests/test_extremes.py")),
+    "graphs": Place(
+        ("ops/builder.py", "ops/scatter.py"),
+        ("tests/test_control.py", "tests/ops/test_operators.py", "tests/test_symbolic.py"),
+    ),
     "calls": Place(
         ("runtime/arguments.py", "runtime/extents.py", "runtime/executable.py", "runtime/threads.py", "config.py"),
         (

@@ -25,7 +25,7 @@ def test_four_thousand_graphs(first: int) -> None:
 
 
 def test_the_graphs_cover_operators_and_dtypes() -> None:
-    modules = [random_graph(seed)[0] for seed in range(600)]
+    modules = [random_graph(seed)[0] for seed in range(800)]
     bindings = [b for m in modules for f in m.graphs for b in f.bindings]
     calls = {b.call.op if isinstance(b.call, OpCall) else type(b.call).__name__ for b in bindings}
     kinds = {b.result.type.dtype.name for m in modules for b in m.main.bindings}
