@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from .codegen.build import Kernel, scratch_buffers
 from .errors import ShapeError, UnsupportedError
@@ -84,6 +84,8 @@ class _Frame:
                 return Argument("consts", slot.at)
             case "arena":
                 return Argument("arena", self.region + slot.at)
+            case _:
+                assert_never(slot.place)
 
     def of(self, x: Operand) -> Argument:
         return self.argument(self.plan.slots[x])
@@ -117,6 +119,8 @@ class _Assembler:
                     steps.append(Branch(frame.of(b.call.args[0]), then, orelse))
                 case OpCall():
                     pass  # views share their argument's bytes
+                case _:
+                    assert_never(b.call)
         return (*steps, *moves(frame.plan.after))
 
     def launch(self, frame: _Frame, b: Binding, call: FuncCall) -> Launch:

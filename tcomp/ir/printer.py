@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
 from ..errors import mark_lines
 from .expr import (
@@ -276,6 +276,8 @@ def _head(call: OpCall | FuncCall | Scan | Cond) -> str:
             return f"scan @{call.body}"
         case Cond():
             return f"cond @{call.then} else @{call.orelse}"
+        case _:
+            assert_never(call)
 
 
 def text(x: Node) -> str:

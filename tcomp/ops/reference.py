@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -62,6 +62,8 @@ def evaluate(
                 case OpCall():
                     call = with_fields(b.call, attrs=_known(b.call.attrs, sizes)) if sizes else b.call
                     results = list(_call(call, args, exact))
+                case _:
+                    assert_never(b.call)
             values.update(zip(b.results, results))
     return [np.asarray(operand(r)) for r in func.results]
 

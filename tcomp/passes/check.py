@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -61,6 +61,8 @@ def run_kernels(
                 results = run_kernels(module, args[1:], kernels, b.call.then if args[0] else b.call.orelse)
             case OpCall():
                 results = evaluate_call(b.call, args)
+            case _:
+                assert_never(b.call)
         values.update(zip(b.results, results))
     return [values[r] if isinstance(r, Value) else module.constants[r.name] for r in func.results]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from ..dtype import DType, dtype
 from ..ir.graph import Binding, Cond, ConstRef, FuncCall, Function, OpCall, Operand, Scan, Value, definitions
@@ -92,6 +93,8 @@ def _ranges(module: IRModule, func: Function) -> Iterator[IndexRange]:
                 needs = [need for name in b.call.bodies for need in _of_body(module, module.graph(name), b.call)]
             case FuncCall():
                 needs = []
+            case _:
+                assert_never(b.call)
         for operand, need in needs:
             yield from (replace(need, source=source) for source in _sources(operand, defined))
 

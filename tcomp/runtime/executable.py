@@ -163,13 +163,21 @@ class Executable:
         Returns:
             Timing, in seconds: median, best, worst.
         """
-        arrays, dims = self._bind(args, named)
-        return time_runs(self._runner, arrays, self._outputs(None, dims), dims, repeat, warmup)
+        return time_runs(self._runner, *self._apart(args, named), repeat, warmup)
 
     def profile(self, *args: Any, repeat: int = 20, **named: Any) -> Profile:
         """Time each kernel on its own, in the order of a run: seconds, GFLOP/s, GB/s. Printing the result gives a table."""
+        return profile_kernels(self.program, self._runner, *self._apart(args, named), repeat)
+
+    def _apart(
+        self, args: Sequence[Any], named: Mapping[str, Any]
+    ) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+        """Arguments, results and extents of runs that change nothing of the caller's: inputs that the model updates are copied."""
         arrays, dims = self._bind(args, named)
-        return profile_kernels(self.program, self._runner, arrays, self._outputs(None, dims), dims, repeat)
+        results = list(self._outputs(None, dims))
+        for result, number in self._updates.items():
+            arrays[number] = results[result] = np.array(arrays[number])
+        return arrays, results, dims
 
     def ir(self, stage: str, kernel: str | None = None) -> str:
         """The program at a stage, as text.

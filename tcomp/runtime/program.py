@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -112,6 +112,8 @@ def launches(steps: Sequence[Step]) -> Iterator[Launch]:
                 yield from launches((*s.then, *s.orelse))
             case Copy() | Clear():
                 pass
+            case _:
+                assert_never(s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,8 @@ def _step_data(s: Step) -> dict[str, Any]:
         case Branch():
             then, orelse = ([_step_data(x) for x in steps] for steps in (s.then, s.orelse))
             return {"if": place(s.condition), "then": then, "else": orelse}
+        case _:
+            assert_never(s)
 
 
 class _Reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import assert_never
 
 from .device.base import Device
 from .extents import Extent
@@ -54,6 +55,8 @@ class StepRunner:
                         self._run(step.steps, (*trips, at))
                 case Branch():
                     self._run(step.then if self._read(step.condition, trips, 1) else step.orelse, trips)
+                case _:
+                    assert_never(step)
 
     def _read(self, a: Argument, trips: tuple[int, ...], nbytes: int) -> int:
         return int.from_bytes(self._device.read(self._value(a, trips), nbytes), "little", signed=True)

@@ -213,3 +213,14 @@ def test_slices_are_added_to_a_copy_where_the_input_is_a_result_too() -> None:
     np.add.at(want, at, rows)
     np.testing.assert_allclose(new, want, rtol=1e-6)
     assert (old == before).all() and np.allclose(e, np.exp(before), rtol=1e-5)
+
+
+def test_timing_and_profiling_change_nothing_of_the_caller() -> None:
+    g = GraphBuilder()
+    w, places, slices = g.input("w", (9, 4)), g.input("p", (5,), "int64"), g.input("s", (5, 4))
+    exe = tcomp.compile(g.build(g.scatter_add(w, places, slices), updates={w: 0}))
+    before, at, rows = *arrays((9, 4)), np.array([0, 8, 0, 2, 2]), *arrays((5, 4))
+    given = before.copy()
+    exe.time(given, at, rows, repeat=3)
+    exe.profile(given, at, rows, repeat=3)
+    assert (given == before).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from llvmlite import ir
 
@@ -59,6 +60,8 @@ class _EntryWriter:
                     self.loop(step)
                 case Branch():
                     self.branch(step)
+                case _:
+                    assert_never(step)
 
     def loop(self, step: Loop) -> None:
         """for i in range(rows): at = i, or rows - 1 - i."""
