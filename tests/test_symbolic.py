@@ -1,5 +1,6 @@
 """Whole models with extents that calls decide: one executable, right at every extent up to the bound."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from tcomp import te
 from tcomp.errors import InputError, ScheduleError, ShapeError, UnsupportedError
 from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
+from tcomp.passes.check import relative_error
 from tcomp.runtime.program import Copy, Program
 from tcomp.target import Target
 
@@ -174,8 +176,50 @@ def test_what_has_no_bound_or_cannot_be_is_refused() -> None:
         g.reshape(x, shape=(n, 5))
     with pytest.raises(ShapeError, match="do not broadcast"):
         g.add(x, g.input("y", (g.dim("m", max=5), 4)))
-    with pytest.raises(UnsupportedError, match="symbolic extents there"):
-        tcomp.compile(g.build(g.mean(x, axes=(0,))))
+    images = g.input("images", (1, 3, n, 8))
+    for make in (
+        lambda: g.conv2d(images, g.input("w", (4, 3, 3, 3))),
+        lambda: g.max_pool2d(images, kernel=2, stride=2),
+        lambda: g.concat(x, g.input("z", (3, 4)), axis=0),
+        lambda: g.take(x, g.input("index", (4,), "int64")),
+    ):
+        with pytest.raises(UnsupportedError, match="symbolic extents there"):
+            tcomp.compile(g.build(make()))
+
+
+def random_rows(seed: int) -> tcomp.IRModule:
+    """A reduction, a normalisation or a product of extents that are numbers or symbolic."""
+    r, g = random.Random(seed), GraphBuilder()
+
+    def extent() -> Any:
+        if r.random() < 0.5:
+            return r.choice((1, 2, 3, 5, 6, 8, 16, 17, 33, 40))
+        return g.dim(f"n{len(g.dims)}", max=r.choice((1, 5, 9, 40)))
+
+    shape = tuple(extent() for _ in range(r.randint(1, 4)))
+    x, axes = g.input("x", shape), tuple(sorted(r.sample(range(len(shape)), r.randint(1, len(shape)))))
+    match r.randrange(6):
+        case 0 | 1 | 2:
+            y = g.op(r.choice(("sum", "mean", "max", "min")), x, axes=axes, keepdims=r.random() < 0.5)
+        case 3:
+            y = g.op(r.choice(("softmax", "log_softmax")), x, axis=r.randrange(len(shape)))
+        case 4:
+            y = g.layer_norm(x, g.input("w", shape[-1:]), g.input("b", shape[-1:]))
+        case _:
+            y = g.matmul(g.reshape(x, shape=(1, *shape)), g.input("w", (shape[-1], extent())))
+    return g.build(g.multiply_scalar(y, scalar=0.5) if r.random() < 0.4 else y)
+
+
+@pytest.mark.parametrize("first", range(0, 120, 20))
+def test_random_rows_of_symbolic_extents(first: int) -> None:
+    for seed in range(first, first + 20):
+        module, r = random_rows(seed), random.Random(seed)
+        exe = tcomp.compile(module, num_threads=1)
+        for _ in range(5 if module.main.dims else 1):
+            at = {v: r.choice((1, m, r.randint(1, m))) for v, m in module.main.bounds.items()}
+            arrays = [R.uniform(0.1, 1, p.type.at(at).extents).astype("float32") for p in module.main.params]
+            (want,) = evaluate(module, arrays, exact=True)
+            assert relative_error(exe(*arrays), want) < 1e-5, (seed, at)
 
 
 def fused(inner: str) -> tcomp.Schedule:

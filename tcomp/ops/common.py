@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import reduce
 from math import prod
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,9 @@ from ..dtype import DType, dtype, float32, float64, int64, uint64
 from ..errors import ShapeError
 from ..ir.arith import simplify
 from ..ir.convert import convert
-from ..ir.expr import Const, Expr, as_expr, const
+from ..ir.expr import Const, Expr, as_expr, cast, const
 from ..ir.graph import TensorType
+from ..ir.query import as_int
 from ..ir.stmt import Attrs
 from ..te import Tensor
 from .registry import Operator, mismatch
@@ -149,6 +152,14 @@ def extents_of(t: TensorType, axes: Sequence[int]) -> int:
 def mean_factor(count: int) -> float:
     """1 / count; NaN for the mean of nothing."""
     return 1.0 / count if count else float("nan")
+
+
+def mean_scale(extents: Sequence[Expr], d: DType) -> Expr:
+    """What a sum over axes of these extents is multiplied by to be a mean; of symbolic ones it is computed when the kernel runs."""
+    known = [e for e in map(as_int, extents) if e is not None]
+    if len(known) == len(extents):
+        return as_expr(mean_factor(prod(known)), d)
+    return const(1, d) / cast(reduce(mul, extents), d)
 
 
 def whole_scalar(name: str, value: Any, t: TensorType, what: str = "scalar") -> None:

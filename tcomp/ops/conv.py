@@ -13,7 +13,7 @@ from ..errors import ShapeError
 from ..ir.expr import Expr, as_expr, const
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import extents_of, factors, float_only, in_dtype, mean_factor, pair, rank, rounds_once, widened
+from .common import extents_of, factors, float_only, in_dtype, mean_factor, mean_scale, pair, rank, rounds_once, widened
 from .movement import pad_tensor
 from .registry import Operator, mismatch, register
 
@@ -319,9 +319,7 @@ def _global(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tens
         lambda *i: te.sum(x[_from_canonical(image, (i[image[0]], i[image[1]], ry, rx))], axis=[ry, rx]),
         name="global_sum",
     )
-    return te.compute(
-        out.shape, lambda *i: total[i] * as_expr(mean_factor(h.value * w.value), out.dtype), name="global_avg_pool2d"
-    )
+    return te.compute(out.shape, lambda *i: total[i] * mean_scale((h, w), out.dtype), name="global_avg_pool2d")
 
 
 def _global_reference(x: Any, layout: str) -> Any:

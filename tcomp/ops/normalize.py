@@ -11,7 +11,17 @@ from .. import te
 from ..ir.expr import Expr, Select, as_expr, call
 from ..ir.graph import TensorType
 from ..ir.stmt import Attrs
-from .common import extents_of, float_only, mean_factor, normal_axis, quotient, rounds_once, same_dtype, same_extent
+from .common import (
+    extents_of,
+    float_only,
+    mean_factor,
+    mean_scale,
+    normal_axis,
+    quotient,
+    rounds_once,
+    same_dtype,
+    same_extent,
+)
 from .reduce import reduce_tensor
 from .registry import Operator, mismatch, register
 
@@ -104,7 +114,7 @@ def _infer_layer_norm(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
 def _layer_norm(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     x, weight, bias = args
     axis = x.ndim - 1
-    scale = as_expr(mean_factor(x.shape[-1].value), x.dtype)
+    scale = mean_scale(x.shape[-1:], x.dtype)
     total = reduce_tensor(x, (axis,), True, te.sum, "row_sum")
 
     def squared(*i: Expr) -> Expr:
@@ -149,7 +159,7 @@ def _infer_rms_norm(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
 def _rms_norm(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     x, weight = args
     axis = x.ndim - 1
-    scale = as_expr(mean_factor(x.shape[-1].value), x.dtype)
+    scale = mean_scale(x.shape[-1:], x.dtype)
     total = reduce_tensor(x, (axis,), True, te.sum, "row_squares", lambda *i: x[i] * x[i])
 
     def at(*i: Expr) -> Expr:
@@ -245,7 +255,7 @@ def _cross_entropy(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> 
     loss = te.compute(
         (), lambda: te.sum(call("log", total[r, 0]) + top[r, 0] - chosen[r], axis=r), name="cross_entropy_sum"
     )
-    return te.compute((), lambda: loss[()] * as_expr(mean_factor(rows.value), out.dtype), name="cross_entropy")
+    return te.compute((), lambda: loss[()] * mean_scale((rows,), out.dtype), name="cross_entropy")
 
 
 def _cross_entropy_reference(logits: Any, labels: Any) -> Any:

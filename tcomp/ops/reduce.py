@@ -15,7 +15,17 @@ from ..ir.expr import Expr, Select, as_expr, call, const
 from ..ir.graph import TensorType
 from ..ir.query import as_int
 from ..ir.stmt import Attrs
-from .common import extents_of, float_only, in_dtype, mean_factor, normal_axes, normal_axis, rounds_once, summed_in
+from .common import (
+    extents_of,
+    float_only,
+    in_dtype,
+    mean_factor,
+    mean_scale,
+    normal_axes,
+    normal_axis,
+    rounds_once,
+    summed_in,
+)
 from .registry import Operator, mismatch, register
 
 _DEFAULTS = {"axes": None, "keepdims": False}
@@ -141,7 +151,7 @@ def _mean(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor
     if not axes:
         return te.compute(out.shape, lambda *i: x[i], name="mean")
     total = reduce_tensor(x, axes, attrs["keepdims"], te.sum, "mean_sum")
-    factor = as_expr(mean_factor(prod(x.shape[a].value for a in axes)), x.dtype)
+    factor = mean_scale([x.shape[a] for a in axes], x.dtype)
     return te.compute(out.shape, lambda *i: total[i] * factor, name="mean")
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..errors import ShapeError, TcompError, UnsupportedError
+from ..errors import ExprError, ShapeError, TcompError, UnsupportedError
 from ..ir.graph import Operand, TensorType
 from ..ir.stmt import Attrs
 from ..te import Tensor
@@ -115,12 +115,13 @@ def symbolic(name: str) -> Iterator[None]:
     """What an operator does not foresee of extents that calls decide is an UnsupportedError."""
     try:
         yield
-    except TcompError:
-        raise
     except Exception as error:
+        if isinstance(error, TcompError) and not isinstance(error, ExprError):
+            raise
+        first, *_ = str(error).splitlines() or [""]
         raise UnsupportedError(
             f"{name} cannot have symbolic extents there",
-            why=f"{type(error).__name__}: {error}",
+            why=f"{type(error).__name__}: {first}",
             hint="give the extents as integers",
         ) from error
 

@@ -35,7 +35,8 @@ def lower_function(f: Function) -> PrimFunc:
         flops += op.flops([a.type.at(largest) for a in b.call.args], b.result.type.at(largest), b.call.attrs)
     moved = sum(v.type.at(largest).nbytes for v in (*f.params, *f.results))
     attrs = Attrs.of(flops=flops, bytes=moved, exact=exact)
-    func = te.create_prim_func([*(tensors[p] for p in f.params), *(tensors[r] for r in f.results)], f.name, attrs)
+    with symbolic(f.name) if f.dims else nullcontext():
+        func = te.create_prim_func([*(tensors[p] for p in f.params), *(tensors[r] for r in f.results)], f.name, attrs)
     bounds = tuple(largest[v] for v in func.dims)
     return with_fields(func, attrs=attrs.with_(dim_max=bounds)) if bounds else func
 

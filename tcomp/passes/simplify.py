@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import mul
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +13,7 @@ from ..errors import InternalError
 from ..ir.expr import Expr
 from ..ir.graph import OpCall, Operand, TensorType
 from ..ir.module import IRModule
-from ..ops.common import pair
+from ..ops.common import extent, pair, plain
 from ..ops.conv import padding_of
 from ..ops.registry import get
 from .convolutions import conv1d_to_conv2d, kernel_gradient_by_parts, transposed_conv_to_phases, volumes_to_ndhwc
@@ -99,8 +101,7 @@ def matmul_of_rows(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | No
     if call.args[0].type.ndim < 3 or call.args[1].type.ndim != 2:
         return None
     x, w = call.args
-    count = -1 if not type_.is_static else type_.size // type_.shape[-1] if type_.size else 0
-    rows = g.op("reshape", x, shape=(count, x.type.shape[-1]))
+    rows = g.op("reshape", x, shape=(plain(reduce(mul, map(extent, x.type.shape[:-1]))), x.type.shape[-1]))
     return g.op("reshape", g.again(call, rows, w), shape=type_.shape)
 
 

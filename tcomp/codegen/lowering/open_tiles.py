@@ -171,7 +171,8 @@ def _greatest(c: Expr, tiles: dict[Var, For], env: Env) -> Expr | None:
 
 
 def _clamped(body: Stmt, private: frozenset, needed: dict[Expr, None]) -> Stmt:
-    """The edge of tiles that are kept in private memory, without conditions on unrolled rows there.
+    """The edge of tiles that are kept in private memory, without conditions on unrolled rows there: each row behind the last has elements
+    of its own. (Iterations of a reduction have not; they keep their conditions.)
 
     Args:
         needed: gets the extents that must not be 0 then.
@@ -185,7 +186,7 @@ def _clamped(body: Stmt, private: frozenset, needed: dict[Expr, None]) -> Stmt:
         own = free_vars(s.cond) & rows
         if (
             not own
-            or any(x.buffer not in private for x in stores)
+            or any(x.buffer not in private or not own <= _varied(x) for x in stores)
             or any(isinstance(x, If) for x in walk_statements(s.then))
         ):
             return map_statements(s, visit)
@@ -199,6 +200,11 @@ def _clamped(body: Stmt, private: frozenset, needed: dict[Expr, None]) -> Stmt:
         return rewrite(s.then, lambda e: _inside(e, own, private, needed))
 
     return visit(body)
+
+
+def _varied(s: Store) -> set[Var]:
+    """The variables that decide which element is stored."""
+    return {v for i in s.indices for v in free_vars(i)}
 
 
 def _inside(e: object, rows: set[Var], private: frozenset, needed: dict[Expr, None]) -> object:
