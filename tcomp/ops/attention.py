@@ -81,7 +81,7 @@ def _keys(k: te.Tensor, width: int) -> te.Tensor:
             else te.select(j < count, inside, as_expr(0, k.dtype))
         )
 
-    return te.compute((*k.shape[:-2], panels, features, width), at, name="attention_keys")
+    return te.compute((*k.shape[:-2], panels, features, width), at, name="attention_keys", role="attention_keys")
 
 
 def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
@@ -100,7 +100,7 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
         return te.sum(te.cast(_at(q, b, i, d), wide) * te.cast(other, wide), axis=d)
 
     columns = count if packed is None else plain(packed.shape[-3] * width)
-    raw = te.compute((*batch, rows, columns), product, name="attention_product")
+    raw = te.compute((*batch, rows, columns), product, name="attention_product", role="attention_product")
 
     def score(*index: Expr) -> Expr:
         value = raw[index] * scale
@@ -110,8 +110,10 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
             value = te.select(index[-1] <= index[-2] + shift, value, as_expr(-np.inf, wide))
         return value
 
-    scores = te.compute((*batch, rows, count), score, name="attention_scores")
-    top = te.compute((*batch, rows), lambda *i: te.max(scores[(*i, j)], axis=j), name="attention_top")
+    scores = te.compute((*batch, rows, count), score, name="attention_scores", role="attention_scores")
+    top = te.compute(
+        (*batch, rows), lambda *i: te.max(scores[(*i, j)], axis=j), name="attention_top", role="attention_top"
+    )
     hidden = attrs["causal"] and not (isinstance(shift, int) and shift >= 0)
     may_see_none = len(args) == 4 or hidden or not (isinstance(count, int) and count > 0)
     zero = as_expr(0, wide)
@@ -122,14 +124,17 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
             largest = te.select(te.equal(largest, as_expr(-np.inf, wide)), zero, largest)
         return call("exp", scores[i] - largest)
 
-    weights = te.compute((*batch, rows, count), weight, name="attention_weights")
+    weights = te.compute((*batch, rows, count), weight, name="attention_weights", role="attention_weights")
     n = te.reduce_axis(count, "n")
-    total = te.compute((*batch, rows), lambda *i: te.sum(weights[(*i, n)], axis=n), name="attention_total")
+    total = te.compute(
+        (*batch, rows), lambda *i: te.sum(weights[(*i, n)], axis=n), name="attention_total", role="attention_total"
+    )
     m = te.reduce_axis(count, "m")
     mixed = te.compute(
         out.shape,
         lambda *i: te.sum(weights[(*i[:-1], m)] * te.cast(_at(v, i[:-2], m, i[-1]), wide), axis=m),
         name="attention_mixed",
+        role="attention_mixed",
     )
 
     def result(*i: Expr) -> Expr:
@@ -138,7 +143,7 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
             whole = te.select(te.equal(whole, zero), as_expr(1, wide), whole)
         return te.cast(quotient(value, whole), out.dtype)
 
-    return te.compute(out.shape, result, name="attention")
+    return te.compute(out.shape, result, name="attention", role="attention")
 
 
 def _scale(given: float | None, features: int) -> float:

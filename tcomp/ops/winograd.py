@@ -153,30 +153,38 @@ def _conv(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor
         inside = (y >= 0) & (y < h) & (z >= 0) & (z < w)
         return te.select(inside, x[p // (down * right), y, z, c], as_expr(0, x.dtype))
 
-    patch = te.compute((size, size, tiles, depth), pixel, name="winograd_patch")
+    patch = te.compute((size, size, tiles, depth), pixel, name="winograd_patch", role="winograd_patch")
     half = te.compute(
-        patch.shape, lambda a, j, p, c: combine(a, IMAGE[m], lambda i: patch[i, j, p, c]), name="winograd_half"
+        patch.shape,
+        lambda a, j, p, c: combine(a, IMAGE[m], lambda i: patch[i, j, p, c]),
+        name="winograd_half",
+        role="winograd_half",
     )
     image = te.compute(
-        patch.shape, lambda a, b, p, c: combine(b, IMAGE[m], lambda j: half[a, j, p, c]), name="winograd_image"
+        patch.shape,
+        lambda a, b, p, c: combine(b, IMAGE[m], lambda j: half[a, j, p, c]),
+        name="winograd_image",
+        role="winograd_image",
     )
     k = te.reduce_axis(depth, "k")
     product = te.compute(
         (size, size, tiles, u.shape[2].value * width),
         lambda a, b, p, o: te.sum(image[a, b, p, k] * u[a, b, o // width, k, o % width], axis=k),
         name="winograd_product",
+        role="winograd_product",
     )
     rows = te.compute(
         (m, size, tiles, u.shape[2].value * width),
         lambda q, b, p, o: combine(q, RESULT[m], lambda a: product[a, b, p, o]),
         name="winograd_rows",
+        role="winograd_rows",
     )
 
     def at(i: Expr, y: Expr, z: Expr, o: Expr) -> Expr:
         p = (i * down + y // m) * right + z // m
         return combine(z % m, RESULT[m], lambda b: rows[y % m, b, p, o])
 
-    return te.compute(out.shape, at, name="winograd_conv2d")
+    return te.compute(out.shape, at, name="winograd_conv2d", role="winograd_conv2d")
 
 
 def _reference(x: Any, u: Any, tile: int, columns: int, padding: Any) -> Any:

@@ -192,7 +192,12 @@ def reduce_axis(extent: Any, name: str = "k") -> ReduceAxis:
 
 
 def compute(
-    shape: Any, f: Callable[..., Any], name: str = "compute", annotations: Mapping[str, int | str] | None = None
+    shape: Any,
+    f: Callable[..., Any],
+    name: str = "compute",
+    annotations: Mapping[str, int | str] | None = None,
+    *,
+    role: str = "",
 ) -> Any:
     """A tensor whose element at (i, j, ...) is f(i, j, ...).
 
@@ -201,6 +206,7 @@ def compute(
         f: gets one Var an axis (named as its own parameters) and returns an expression, or a tuple of expressions for
             several tensors of one shape computed together.
         annotations: notes on the block that computes it, which schedules may read; they change no meaning.
+        role: what the block is in an algorithm, as its annotation "role": by it rules find the stages that they know.
 
     Returns:
         A Tensor, or a tuple of them.
@@ -210,7 +216,7 @@ def compute(
             an integer or a text.
     """
     extents = shape_of(shape, f"compute {name}")
-    notes = check_annotations(annotations, name)
+    notes = check_annotations({**(annotations or {}), **({"role": role} if role else {})}, name)
     axes = axes_of(f, len(extents), name)
     raw = f(*axes)
     bodies = tuple(as_expr(b) for b in (raw if isinstance(raw, tuple) else (raw,)))

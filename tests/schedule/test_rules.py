@@ -158,3 +158,12 @@ def test_register_tiles_fit_the_register_file(target: Target) -> None:
     assert even.rows[0] * even.vectors / target.fma_ports >= max(
         target.costs.fma_latency, (even.rows[0] + even.vectors) / target.costs.loads
     )
+
+
+def test_stages_are_known_by_their_role_not_their_name() -> None:
+    k = te.reduce_axis(32, "k")
+    a, b = te.placeholder((40, 32), name="A"), te.placeholder((32, 48), name="B")
+    for name in ("attention_product", "winograd_product"):
+        c = te.compute((40, 48), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name=name)
+        found = default_schedule(te.create_prim_func([a, b, c], "own"), Target.parse("llvm -mcpu=haswell"))
+        assert found.origin == "tiled reduction"

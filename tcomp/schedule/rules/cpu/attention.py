@@ -21,7 +21,7 @@ from ...library import (
 )
 from ...schedule import Schedule
 from ..plan import decision, yes_or_no
-from .common import Work, inline_into_output
+from .common import Work, by_role, has_role, inline_into_output
 from .rows import Run, accumulators, factor
 from .tiles import Tile, choose_tile, rows_within
 
@@ -38,7 +38,7 @@ FEW_QUERIES = 4
 
 
 def applies(func: PrimFunc, target: CpuTarget) -> bool:
-    return PRODUCT in func.blocks
+    return has_role(func, PRODUCT)
 
 
 def panel_for(target: CpuTarget, scores: Sequence[int], queries: Sequence[int], itemsize: int) -> int:
@@ -83,12 +83,12 @@ def problem_of(func: PrimFunc) -> Problem:
     """The facts of an attention kernel."""
 
     def extents(block: str) -> list[int]:
-        return [int_of(e) for e in writes(func.blocks[block])[0].shape]
+        return [int_of(e) for e in writes(func.blocks[by_role(func, block)])[0].shape]
 
     *batch, rows, features = extents(RESULT)
-    depth = next(int_of(it.extent) for it in func.blocks[PRODUCT].iters if it.kind == "reduce")
-    panel = extents(KEYS)[-1] if KEYS in func.blocks else 0
-    itemsize = writes(func.blocks[SCORES])[0].dtype.itemsize
+    depth = next(int_of(it.extent) for it in func.blocks[by_role(func, PRODUCT)].iters if it.kind == "reduce")
+    panel = extents(KEYS)[-1] if has_role(func, KEYS) else 0
+    itemsize = writes(func.blocks[by_role(func, SCORES)])[0].dtype.itemsize
     return Problem(prod(batch), rows, extents(SCORES)[-1], depth, features, panel, itemsize, Work.of(func))
 
 
@@ -148,20 +148,20 @@ def apply(sch: Schedule, plan: AttentionPlan) -> None:
     division by the sum of the weights that of the second. Where keys are not packed each score is summed up in vectors along the
     features.
     """
-    result = inline_into_output(sch, RESULT)
+    result = inline_into_output(sch, by_role(sch, RESULT))
     *outer, row, _ = sch.get_loops(result)
     group, _ = sch.split(row, [None, plan.together])
     stack = fuse_all(sch, outer)
     around = 1 if stack is None else 2
-    sch.set_scope(MIXED, 0, "local")
+    sch.set_scope(by_role(sch, MIXED), 0, "local")
     second = Tile((plan.value_rows,), plan.value_vectors, plan.value_lanes)
-    _product(sch, MIXED, result, around, second, last_outside=False)
+    _product(sch, by_role(sch, MIXED), result, around, second, last_outside=False)
     _softmax(sch, group, around, plan)
-    sch.compute_at(SCORES, group)
-    if KEYS in sch.func.blocks:
-        sch.set_scope(PRODUCT, 0, "local")
+    sch.compute_at(by_role(sch, SCORES), group)
+    if has_role(sch.func, KEYS):
+        sch.set_scope(by_role(sch, PRODUCT), 0, "local")
         first = Tile((plan.score_rows,), plan.score_vectors, plan.lanes)
-        _product(sch, PRODUCT, SCORES, around, first, last_outside=True)
+        _product(sch, by_role(sch, PRODUCT), by_role(sch, SCORES), around, first, last_outside=True)
         _pack(sch, stack if plan.by_stack else None, plan)
     else:
         _dots(sch, plan)
@@ -182,8 +182,8 @@ def _product(sch: Schedule, acc: str, write: str, around: int, tile: Tile, last_
 
 def _dots(sch: Schedule, plan: AttentionPlan) -> None:
     """Each score by itself: vectors along the features, then across their lanes."""
-    name, parts = factor(sch, PRODUCT, plan.lanes, plan.dots)
-    place = sch.get_loops(SCORES)[-1]
+    name, parts = factor(sch, by_role(sch, PRODUCT), plan.lanes, plan.dots)
+    place = sch.get_loops(by_role(sch, SCORES))[-1]
     for block in (name, *reversed(parts)):
         sch.compute_at(block, place)
     for block in parts:
@@ -192,28 +192,28 @@ def _dots(sch: Schedule, plan: AttentionPlan) -> None:
 
 def _softmax(sch: Schedule, group: Var, around: int, plan: AttentionPlan) -> None:
     """The weights of a row, its greatest score and the weights' sum one after another, while the row is in L1."""
-    top, top_parts = factor(sch, TOP, plan.lanes, plan.accumulators)
-    total, total_parts = factor(sch, TOTAL, plan.lanes, plan.accumulators)
-    for name in (total, *reversed(total_parts), WEIGHTS):
+    top, top_parts = factor(sch, by_role(sch, TOP), plan.lanes, plan.accumulators)
+    total, total_parts = factor(sch, by_role(sch, TOTAL), plan.lanes, plan.accumulators)
+    for name in (total, *reversed(total_parts), by_role(sch, WEIGHTS)):
         sch.compute_at(name, group)
     line = group
-    if sch.get_loops(WEIGHTS)[around:-1]:  # several rows, one after another
-        line = sch.get_loops(WEIGHTS)[around]
+    if sch.get_loops(by_role(sch, WEIGHTS))[around:-1]:  # several rows, one after another
+        line = sch.get_loops(by_role(sch, WEIGHTS))[around]
         for name in (*total_parts, total):
             line = sch.merge(line, sch.get_loops(name)[around])
     for name in (top, *reversed(top_parts)):
         sch.compute_at(name, line)
     for name in (*top_parts, *total_parts):
         vectorize_partial(sch, name)
-    vectorize_innermost(sch, WEIGHTS, plan.lanes, sch.get_loops(WEIGHTS).index(line) + 1)
+    vectorize_innermost(sch, by_role(sch, WEIGHTS), plan.lanes, sch.get_loops(by_role(sch, WEIGHTS)).index(line) + 1)
 
 
 def _pack(sch: Schedule, stack: Var | None, plan: AttentionPlan) -> None:
     """The keys' panels, for one stack at a time, or all of them beforehand."""
     if stack is not None:
-        sch.compute_at(KEYS, stack)
+        sch.compute_at(by_role(sch, KEYS), stack)
     else:
-        panel = fuse_all(sch, sch.get_loops(KEYS)[:-2])
+        panel = fuse_all(sch, sch.get_loops(by_role(sch, KEYS))[:-2])
         if plan.parallel and panel is not None:
             sch.parallel(panel)
-    vectorize_innermost(sch, KEYS, plan.lanes, 1)
+    vectorize_innermost(sch, by_role(sch, KEYS), plan.lanes, 1)

@@ -48,6 +48,17 @@ class Work:
         return target.num_cores > 1 and self.seconds(target) >= target.costs.parallel_seconds
 
 
+def has_role(func: PrimFunc, role: str) -> bool:
+    """Whether a stage of the kernel has a role (see `te.compute`)."""
+    return any(b.annotations.get("role") == role for b in func.blocks.values())
+
+
+def by_role(kernel: PrimFunc | Schedule, role: str) -> str:
+    """The name of the block that has a role."""
+    func = kernel.func if isinstance(kernel, Schedule) else kernel
+    return next(b.name for b in func.blocks.values() if b.annotations.get("role") == role)
+
+
 def nbytes(b: Buffer) -> int:
     """Bytes of a buffer; unknown extents count as large."""
     extents = [as_int(e, 1 << 10) for e in b.shape]

@@ -15,7 +15,7 @@ from ....target import CpuTarget
 from ...library import accumulate_tile, fuse_all, tile_write_back, unroll_and_vectorize
 from ...schedule import Schedule
 from ..plan import decision, yes_or_no
-from .common import Work, inline_into_output
+from .common import Work, by_role, has_role, inline_into_output
 from .tiles import choose_tile, rows_within
 
 NAME = "winograd"
@@ -28,7 +28,7 @@ TRANSFORMS = {2: (130, 80), 4: (330, 230)}
 
 
 def applies(func: PrimFunc, target: CpuTarget) -> bool:
-    return PRODUCT in func.blocks
+    return has_role(func, PRODUCT)
 
 
 def choose_algorithm(
@@ -95,10 +95,10 @@ class Problem:
 
 def problem_of(func: PrimFunc) -> Problem:
     """The facts of a Winograd convolution."""
-    product = func.blocks[PRODUCT]
+    product = func.blocks[by_role(func, PRODUCT)]
     (size, _, _, columns), depth = [int_of(it.extent) for it in product.iters[:4]], int_of(product.iters[4].extent)
     m = size - 2
-    n, y, x = (int_of(it.extent) for it in func.blocks[RESULT].iters[:3])
+    n, y, x = (int_of(it.extent) for it in func.blocks[by_role(func, RESULT)].iters[:3])
     return Problem(
         m, n * ceil(y / m), ceil(x / m), depth, columns,
         width=next(int_of(a.shape[-1]) for a in func.inputs if len(a.shape) == 5),
@@ -153,15 +153,15 @@ def apply(sch: Schedule, plan: WinogradPlan) -> None:
     in_stages = plan.staged and plan.parallel
     tile_rows, channels, _ = _write_back(sch, plan.m, plan.lanes)
     site, _ = sch.split(tile_rows, [None, plan.together])
-    sch.compute_at(ROWS, channels)
-    unroll_and_vectorize(sch, sch.get_loops(ROWS)[-3:])
-    products, around = sch.cache_write(PRODUCT, 0, "local").name, 0
+    sch.compute_at(by_role(sch, ROWS), channels)
+    unroll_and_vectorize(sch, sch.get_loops(by_role(sch, ROWS))[-3:])
+    products, around = sch.cache_write(by_role(sch, PRODUCT), 0, "local").name, 0
     if not plan.staged:
         sch.compute_at(products, site)
         around = 1
     _products(sch, products, around, plan.rows, plan.vectors, plan.lanes, in_stages)
     if not plan.staged:
-        sch.compute_at(IMAGE, site)
+        sch.compute_at(by_role(sch, IMAGE), site)
     _transform(sch, around, plan.lanes, in_stages)
     if plan.parallel:
         sch.parallel(site)
@@ -169,7 +169,7 @@ def apply(sch: Schedule, plan: WinogradPlan) -> None:
 
 def _write_back(sch: Schedule, m: int, lanes: int) -> tuple[Var, Var, Var]:
     """What follows joins the last stage. Its loops over rows of tiles, vectors of channels, and tiles of a row."""
-    last = inline_into_output(sch, RESULT)
+    last = inline_into_output(sch, by_role(sch, RESULT))
     n, y, x, o = sch.get_loops(last)
     y0, y1 = sch.split(y, [None, m])
     x0, x1 = sch.split(x, [None, m])
@@ -185,8 +185,8 @@ def _products(sch: Schedule, write: str, around: int, rows: int, vectors: int, l
     outer, inner = tile_write_back(sch, write, [rows], vectors, lanes, around)
     a, b, p, panel = outer
     sch.reorder(panel, p)
-    sch.compute_at(PRODUCT, p)
-    accumulate_tile(sch, PRODUCT, around + len(outer), vectors, lanes)
+    sch.compute_at(by_role(sch, PRODUCT), p)
+    accumulate_tile(sch, by_role(sch, PRODUCT), around + len(outer), vectors, lanes)
     unroll_and_vectorize(sch, inner)
     if parallel:
         loop = fuse_all(sch, [a, b, panel])
@@ -196,13 +196,13 @@ def _products(sch: Schedule, write: str, around: int, rows: int, vectors: int, l
 
 def _transform(sch: Schedule, around: int, lanes: int, parallel: bool) -> None:
     """Patches of the image, a vector of channels at a time, in registers and L1."""
-    a, b, p, c = sch.get_loops(IMAGE)[around:]
+    a, b, p, c = sch.get_loops(by_role(sch, IMAGE))[around:]
     group, lane = sch.split(c, [None, lanes])
     sch.reorder(p, group, a, b, lane)
-    for name in (HALF, PATCH):
+    for name in (by_role(sch, HALF), by_role(sch, PATCH)):
         sch.compute_at(name, group)
-    for name in (IMAGE, HALF):
+    for name in (by_role(sch, IMAGE), by_role(sch, HALF)):
         unroll_and_vectorize(sch, sch.get_loops(name)[around + 2 :])
-    sch.vectorize(sch.get_loops(PATCH)[-1])
+    sch.vectorize(sch.get_loops(by_role(sch, PATCH))[-1])
     if parallel:
         sch.parallel(p)
