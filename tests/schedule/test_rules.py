@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tcomp import te
 from tcomp.codegen.lowering import lower
 from tcomp.ir.equal import structural_equal
 from tcomp.ir.interp import run
