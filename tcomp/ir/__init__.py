@@ -33,7 +33,7 @@ from .expr import (
 from .graph import Binding, Cond, ConstRef, FuncCall, Function, OpCall, Scan, TensorType, Value
 from .module import IRModule
 from .primfunc import PrimFunc
-from .stmt import Allocate, Attrs, Block, For, If, IterVar, Let, Prefetch, Seq, Stmt, Store
+from .stmt import Allocate, Attrs, Block, For, If, IterVar, Let, Prefetch, Seq, Stmt, Store, Sync
 
 __all__ = [
     "EQ",
@@ -82,6 +82,7 @@ __all__ = [
     "Stmt",
     "Store",
     "Sub",
+    "Sync",
     "TensorType",
     "Value",
     "Var",

@@ -41,7 +41,7 @@ from .expr import (
 from .philox import philox
 from .primfunc import PrimFunc
 from .reduction import start_empty
-from .stmt import Allocate, Block, For, If, Let, Prefetch, Seq, Stmt, Store
+from .stmt import Allocate, Block, For, If, Let, Prefetch, Seq, Stmt, Store, Sync
 
 
 class OutOfBounds(InternalError):
@@ -262,7 +262,7 @@ class Emitter:
             case Let():
                 self.emit(depth, f"{self.name(s.var)} = {self.expr(s.value)}")
                 self.stmt(s.body, depth)
-            case Prefetch():
+            case Prefetch() | Sync():
                 self.emit(depth, "pass")
             case Allocate():
                 self.allocate(s.buffer, depth)

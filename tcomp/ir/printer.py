@@ -31,7 +31,7 @@ from .names import printable_name, unique_name
 from .node import Node
 from .primfunc import PrimFunc
 from .query import conjuncts
-from .stmt import Allocate, Block, For, If, Let, Prefetch, Seq, Stmt, Store
+from .stmt import Allocate, Block, For, If, Let, Prefetch, Seq, Stmt, Store, Sync
 
 _PRECEDENCE = {"or": 1, "and": 2, "==": 4, "!=": 4, "<": 4, "<=": 4, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6}
 _INFIX = {"bitand": "&", "bitor": "|", "bitxor": "^", "shl": "<<", "shr": ">>"}
@@ -154,6 +154,8 @@ class Printer:
                 self.stmt(s.body, depth)
             case Prefetch():
                 self.emit(depth, f"prefetch {self.name(s.buffer)}[{self._indices(s.indices)}]", s)
+            case Sync():
+                self.emit(depth, f"sync {s.scope}", s)
             case Allocate():
                 self.emit(depth, f"{self.name(s.buffer)} = alloc({self.buffer_type(s.buffer)})", s, s.buffer)
                 self.stmt(s.body, depth)

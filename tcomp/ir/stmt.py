@@ -88,6 +88,18 @@ class Allocate(Stmt):
 
 
 @identity_node
+class Sync(Stmt):
+    """All threads wait until each has come here, and see what the others have written. Made by lowering; where loops run one after
+    another, it does nothing.
+
+    Attributes:
+        scope: who waits: "shared", the threads of a block; "global", all blocks.
+    """
+
+    scope: str
+
+
+@identity_node
 class Prefetch(Stmt):
     """Bring an element's cache line near; the element need not exist. Made by lowering."""
 

@@ -12,7 +12,7 @@ from ...ir.expr import Buffer, Const, Expr, Load, Var
 from ...ir.names import plain_name, unique_name
 from ...ir.node import walk
 from ...ir.primfunc import PrimFunc
-from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store
+from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store, Sync
 from .expr import ExprEmitter
 from .types import I8, I64, PTR, memory_type, opaque, value_type
 
@@ -97,6 +97,8 @@ class _KernelEmitter(ExprEmitter):
                 self.prefetch(s)
             case Allocate():
                 self.allocate(s)
+            case Sync():
+                pass  # bound loops run one after another
             case _:
                 raise InternalError(f"no LLVM code for {type(s).__name__}")
 

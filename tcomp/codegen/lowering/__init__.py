@@ -14,6 +14,7 @@ from .open_tiles import split_open_tiles
 from .partition import partition_loops
 from .pragmas import apply_pragmas
 from .storage import place_storage
+from .syncs import place_syncs
 from .unroll import unroll_loops
 from .vectorize import vectorize_loops
 
@@ -30,6 +31,7 @@ def place_blocks(func: PrimFunc) -> PrimFunc:
 
 
 STEPS: tuple[Callable[[PrimFunc], PrimFunc], ...] = (
+    place_syncs,
     place_blocks,
     simplify_func,
     split_open_tiles,
