@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tcomp
-from tcomp.dtype import dtype, float32
+from tcomp.dtype import DType, dtype, float32
 from tcomp.errors import InputError, ShapeError, UnsupportedError
 from tcomp.ir.graph import TensorType
 from tcomp.ops import OPERATORS, GraphBuilder, infer
@@ -368,6 +368,12 @@ def test_other_dtypes(op: str, kind: str, rng: np.random.Generator) -> None:
         ("attention", [(3, 4), (5, 4), (6, 4)], {}, "5 keys, but 6 values"),
         ("attention", [(3, 4), (5, 4), (5, 4), (2, 3, 5)], {}, "does not broadcast"),
         ("take", [(3, 4), (2,)], {}, "integers"),
+        ("scatter_add", [(3, 4), (2,), (2, 4)], {}, "integers"),
+        ("scatter_add", [(3, 4), (2, "int64"), (2, 3)], {}, "slices must be of shape"),
+        ("scatter_add", [(3, 4), (2, "int64"), (2, 4, "float64")], {}, "one dtype"),
+        ("scatter_add", [(3, "bool"), (2, "int64"), (2, "bool")], {}, "numbers"),
+        ("scatter", [(0, 4), (2, "int64"), (2, 4)], {}, "no places"),
+        ("scatter", [(3, 4), (2, "int64"), (3, 2)], {"axis": 2}, "axis"),
         ("relu", [(3, 4)], {"slope": 1}, "no attribute 'slope'"),
         ("pad", [(3, 4)], {}, "needs the attribute"),
         ("relu", [(3,), (3,)], {}, "takes 1 arguments"),
@@ -377,8 +383,13 @@ def test_other_dtypes(op: str, kind: str, rng: np.random.Generator) -> None:
 )
 def test_shape_errors_name_operator_arguments_and_shapes(op: str, types: list, attrs: dict, message: str) -> None:
     with pytest.raises(ShapeError, match=message) as error:
-        infer(op, [TensorType(t, float32) for t in types], attrs)
+        infer(op, [TensorType(tuple(e for e in t if isinstance(e, int)), _dtype_of(t)) for t in types], attrs)
     assert op in str(error.value)
+
+
+def _dtype_of(described: tuple) -> DType:
+    """The dtype behind a shape; float32 by default."""
+    return dtype(next((e for e in described if isinstance(e, str)), "float32"))
 
 
 def test_unknown_operator() -> None:
