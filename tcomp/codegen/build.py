@@ -204,7 +204,7 @@ def build_all(
         unique.setdefault(k.key, k)
     cold: deque[Kernel] = deque()
     done: Queue[Kernel] = Queue()
-    for k in unique.values():
+    for k in sorted(unique.values(), key=_work, reverse=True):  # the longest first, so that nobody waits for a late one
         found = cache.get(k.key)
         if found is None:
             cold.append(k)
@@ -239,6 +239,11 @@ def build_all(
         tell()
     for k in kernels:
         k.object_code = unique[k.key].object_code
+
+
+def _work(k: Kernel) -> tuple[bool, int]:
+    """What tells how long building takes: whether it is a product, how many blocks it has."""
+    return bool(k.func.attrs.get("exact")), len(k.func.blocks)
 
 
 def _help(helper: Builder, cold: deque[Kernel], finish: Callable[[Kernel, bytes], None]) -> None:
