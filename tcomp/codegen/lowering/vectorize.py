@@ -8,7 +8,7 @@ from ...ir.expr import BinaryExpr, Broadcast, Call, Cast, Const, Expr, Load, Not
 from ...ir.node import rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
-from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store, map_statements, seq
+from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store, Sync, map_statements, seq
 from .common import Env, extend
 
 
@@ -108,6 +108,8 @@ class _Vectorizer:
                 return seq(self.stmt(x, mask) for x in stmts)
             case Store():
                 return self.store(s, mask)
+            case Sync():
+                return s  # all lanes have come there
             case Prefetch():
                 return substitute(s, {self.var: const(0)})  # the first lane's will do
             case For():
