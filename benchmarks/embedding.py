@@ -1,7 +1,7 @@
 """python -m benchmarks.embedding: the gradient and the update of an embedding, beside touching the same rows in torch and NumPy.
 
-The step is gradient descent on a table of --rows x --width float32 for --tokens random tokens. tcomp's time is that of the kernel that
-adds up the gradient and changes the table, in place. torch's is `index_add_`, NumPy's a read and a write of these rows by an index
+The step is gradient descent on a table of --rows x --width float32 for --tokens random tokens. tcomp's time is that of a call of the
+model that adds up the gradient and changes the table, in place. torch's is `index_add_`, NumPy's a read and a write of these rows by an index
 array (which keeps one of equal tokens only, so it does less). Each library has a process of its own; they run turn by turn.
 """
 

@@ -28,10 +28,11 @@ class Op:
 
     Attributes:
         is_differentiable: results that are no numbers (comparisons, places) have no gradient.
-        precision: of the products in its gradient (see `autocast`).
+        precision: of the products in its gradient (see `autocast`). is_closed: whether that reads no tensors but its inputs.
     """
 
     is_differentiable = True
+    is_closed = True
     precision: np.dtype | None = None
 
     def __call__(self, *args: Any) -> Any:

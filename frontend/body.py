@@ -118,8 +118,11 @@ def close(params: Sequence[Tensor], results: Sequence[Tensor]) -> tuple[Body, li
             inner.add(id(node))
     for node in order:
         if id(node) in inner and id(node) not in closing.mapping:
-            if not getattr(node.op, "is_closed", True):
-                raise TypeError(f"{type(node.op).__name__} cannot be a part of a scan or a cond")
+            if node.op is not None and not node.op.is_closed:
+                raise TypeError(
+                    f"{type(node.op).__name__} cannot be a part of a scan or a cond: its gradient reads tensors that are not among its "
+                    "inputs; put recompute around the scan instead"
+                )
             closing.mapping[id(node)] = _copy(node, [closing.inside(x) for x in node.inputs])
     found = [closing.inside(r) for r in results]
     return Body(closing.params, found), closing.captured

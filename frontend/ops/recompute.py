@@ -29,7 +29,6 @@ class Recomputed(TensorOp):
     """The result of a function of which only the inputs are kept: (result, inputs..., parameters...) -> result."""
 
     is_closed = False
-    """Its gradient reads tensors that are not among its inputs."""
 
     def __init__(self, f: Callable[..., Tensor], count: int, generator: random.Generator, stream: int) -> None:
         self.f, self.count, self.generator, self.stream = f, count, generator, stream

@@ -163,6 +163,7 @@ def test_wrong_bodies_are_refused() -> None:
         (ValueError, "one number of rows", lambda: ndl.scan(lambda c, r: (c, c), h)),
         (ValueError, "without axes", lambda: ndl.scan(lambda c, r: (c, c), h, ndl.Tensor(np.array(1.0)))),
         (ValueError, "cannot set the data", lambda: ndl.scan(sets, h, x)),
+        (TypeError, "put recompute around", lambda: ndl.scan(lambda c, r: (ops.recompute(ops.tanh, c), r), h, x)),
         (TypeError, "expected tensors", lambda: ndl.scan(lambda c, r: (c, 3), h, x)),
         (ValueError, "a condition is one value", lambda: ndl.cond(h, lambda: h, lambda: h)),
         (ValueError, "must be alike", lambda: ndl.cond(True, lambda: h, lambda: x)),
