@@ -25,6 +25,7 @@ REFERENCES = {
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
     "sin": np.sin,
     "cos": np.cos,
+    "atan": np.arctan,
     "pow": np.power,
 }
 """In float64."""

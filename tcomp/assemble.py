@@ -45,7 +45,8 @@ def make_program(
     count = len(main.params)
     args = tuple(Argument("args", i) for i in range(count + len(main.results)))
     frame = _Frame(main, plan, args[:count], args[count:])
-    names = [r.name for r in main.results] if is_kernel else [f"result{i}" for i in range(len(main.results))]
+    numbered = [r.name if is_kernel else f"result{i}" for i, r in enumerate(main.results)]
+    names = module.main.attrs.get("result_names", numbered)
     return Program(
         tuple(_spec(p.name, p.type, dims) for p in main.params),
         tuple(_spec(name, r.type, dims) for name, r in zip(names, main.results)),

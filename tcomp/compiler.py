@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from .assemble import make_program
@@ -11,6 +12,7 @@ from .codegen.build import Kernel
 from .codegen.cache import ObjectCache, fingerprint
 from .config import config
 from .errors import TcompError, UnsupportedError
+from .importers import shapes_of, source_of
 from .ir.graph import FuncCall
 from .ir.module import IRModule, module_of_kernel
 from .ir.primfunc import PrimFunc
@@ -19,6 +21,7 @@ from .ir.verify import verify
 from .lazy import lazy_module
 from .passes import SNAPSHOTS, pipeline, plan_memory
 from .runtime.executable import Executable
+from .specialized import specialize
 from .stages import Stages
 from .target import Target
 
@@ -38,19 +41,23 @@ def compile(
     inputs: Any = None,
     target: str | Target = "cpu",
     *,
+    dims: Mapping[str, int | tuple[int, int]] | None = None,
+    shapes: Mapping[str, Sequence[Any]] | None = None,
     num_threads: int | None = None,
     schedules: Mapping[str, UserSchedule] | None = None,
     winograd: bool = True,
     check_indices: bool = True,
     denormals: Literal["keep", "flush"] = "keep",
     progress: Progress | None = None,
-) -> Executable:
+) -> Any:
     """Compile a model for a target.
 
     Args:
         model: an IRModule; an object with `__tcomp_trace__(inputs) -> IRModule`, such as a `frontend` Module; a PrimFunc;
-            or a Schedule, whose kernel is compiled as it stands.
+            a Schedule, whose kernel is compiled as it stands; the path of an ONNX file, or an onnx.ModelProto.
         inputs: example arrays for a model that is traced.
+        dims: of a model from elsewhere: extents by the names that it gives them, a number or (1, bound) for any up to a bound.
+        shapes: of such a model: whole shapes by its inputs' names. What stays open is compiled when a call shows it.
         target: "cpu", or a text such as "llvm -mcpu=haswell -num-cores=4", or a Target.
         num_threads: threads of parallel loops; by default TCOMP_NUM_THREADS, else the cores of this process.
         schedules: functions that schedule kernels, or recorded Traces, by the kernel's name (see `Executable.ir("fused")`), in place
@@ -65,6 +72,9 @@ def compile(
             CPUs take up to a hundred times as long for them. Training steps do so by default.
         progress: called with (kernels done, kernels in all, name) while kernels are built.
 
+    Returns:
+        An Executable; a Specialized, which is called in the same way, where extents of a model from elsewhere stay open.
+
     Raises:
         TargetError: unknown target. UnsupportedError: the model has something that tcomp cannot compile.
         InternalError: a defect of tcomp; the message says how to replay it.
@@ -72,6 +82,15 @@ def compile(
     if denormals not in ("keep", "flush"):
         raise TcompError(f"denormals={denormals!r}", hint='"keep" or "flush"')
     backend = backend_of(Target.parse(target))
+    source = source_of(model)
+    if source is not None:
+        again = partial(
+            compile, target=target, num_threads=num_threads, schedules=schedules, winograd=winograd,
+            check_indices=check_indices, denormals=denormals, progress=progress,
+        )  # fmt: skip
+        return specialize(source, shapes_of(source, inputs, dims, shapes), again)
+    if dims is not None or shapes is not None:
+        raise TcompError("dims= and shapes= are for models from elsewhere", hint="GraphBuilder.dim, or example inputs")
     module, own = _as_module(model, inputs)
     cache = ObjectCache()
     seen, lowered = _lower(module, backend, winograd, cache)

@@ -46,6 +46,8 @@ _LOG2 = (
 # (sin(x) - x) / x^3 and (cos(x) - 1 + x^2 / 2) / x^4 as functions of x^2, |x| <= pi / 4
 _SIN = (-0.16666666663744292, 0.0083333318314727737, -0.00019840063401706885, 2.7246907337206049e-06)
 _COS = (0.041666666664228212, -0.0013888887635831332, 2.4800580859582523e-05, -2.7298435284077317e-07)
+# (atan(x) - x) / x^3 as a function of x^2, |x| <= tan(pi / 8)
+_ATAN = (-0.3333331457963144, 0.19998442085465004, -0.14243064163685268, 0.10590773287238359, -0.06071304110296394)
 # erf(x) / x as a function of x^2, |x| <= 1
 _ERF = (
     1.12837917, -0.376126258, 0.112835851, -0.0268538117, 0.00518832727, -0.000801018998, 7.85384932e-05,
@@ -278,6 +280,18 @@ def cos(x: Expr) -> Expr:
     return _sine(x, 1)
 
 
+def atan(x: Expr) -> Expr:
+    """atan(x) = pi/4 + atan((x - 1) / (x + 1)) = pi/2 - atan(1 / x), whichever has an argument below tan(pi / 8)."""
+    size, one = _unary("abs", x), _c(1.0, x)
+    far, middle = LT(_c(2.414213562373095, x), size), LT(_c(0.4142135623730951, x), size)
+    above = Select(far, _c(-1.0, x), Select(middle, Sub(size, one), size))
+    below = Select(far, size, Select(middle, Add(size, one), one))
+    start = Select(far, _c(1.5707963267948966, x), Select(middle, _c(0.7853981633974483, x), _c(0.0, x)))
+    t = Div(above, below)
+    square = Mul(t, t)
+    return _with_sign(Add(start, _fma(Mul(t, square), _poly(square, _ATAN), t)), x)
+
+
 def pow(x: Expr, y: Expr) -> Expr:
     """x^y = 2^(y log2 x) with double precision in between; the special cases are those of C's powf."""
     magnitude = _unary("abs", x)
@@ -325,6 +339,6 @@ def philox(*words: Expr) -> Expr:
 INTEGER_FUNCTIONS: dict[str, Callable[..., Expr]] = {"philox": philox}
 """Expansions of intrinsics on integers, by name."""
 FUNCTIONS: dict[str, Callable[..., Expr]] = {
-    f.__name__: f for f in (exp, exp2, log, log1p, rsqrt, tanh, sigmoid, erf, gelu, sin, cos, pow)
+    f.__name__: f for f in (exp, exp2, log, log1p, rsqrt, tanh, sigmoid, erf, gelu, sin, cos, atan, pow)
 }
 """Expansions of intrinsics on float32, by name."""

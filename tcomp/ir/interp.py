@@ -100,6 +100,7 @@ _FUNCTIONS: dict[str, Any] = {
     "gelu": lambda x: np.maximum(x, 0.0) - 0.5 * np.abs(x) * _erfc(np.abs(x) * math.sqrt(0.5)),
     "sin": np.sin,
     "cos": np.cos,
+    "atan": np.arctan,
     "pow": np.power,
 }
 """Computed in float64 and rounded once."""
@@ -112,6 +113,7 @@ _EXACT: dict[str, Any] = {
     "ceil": np.ceil,
     "round": np.rint,
     "trunc": np.trunc,
+    "fmod": np.fmod,
     "any": np.any,
     "isnan": np.isnan,
     "isinf": np.isinf,

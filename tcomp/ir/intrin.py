@@ -26,8 +26,9 @@ INTRINSICS = {
     i.name: i
     for i in (
         *(Intrinsic(n, 1) for n in ("exp", "exp2", "log", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "gelu")),
-        *(Intrinsic(n, 1) for n in ("sin", "cos", "floor", "ceil", "round", "trunc")),
+        *(Intrinsic(n, 1) for n in ("sin", "cos", "atan", "floor", "ceil", "round", "trunc")),
         Intrinsic("pow", 2),
+        Intrinsic("fmod", 2),
         Intrinsic("fma", 3),
         Intrinsic("rounded", 1),
         Intrinsic("neg", 1, "any"),

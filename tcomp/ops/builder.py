@@ -41,7 +41,7 @@ class GraphBuilder:
         self._known: dict[int, tuple[Any, ConstRef]] = {}
         self._origin = ""
         self.dims: dict[Var, int] = {}
-        self._bodies: dict[str, Function] = {}
+        self.bodies: dict[str, Any] = {}
 
     def input(self, name: str, shape: tuple[Any, ...], dtype: Any = "float32") -> Value:
         """A parameter of the function; extents that calls decide are expressions of `dim`s."""
@@ -195,11 +195,15 @@ class GraphBuilder:
 
     def _inner(self, types: Sequence[tuple[str, TensorType]]) -> tuple[GraphBuilder, tuple[Value, ...]]:
         """A builder for a body, and its parameters."""
-        inner = GraphBuilder(self.name)
+        inner = self.inner_builder()
         inner.constants, inner._known, inner.dims = self.constants, self._known, self.dims
-        inner._bodies, inner._origin = self._bodies, self._origin
+        inner.bodies, inner._origin = self.bodies, self._origin
         inner.params = [Value(f"{what}{i}", t) for i, (what, t) in enumerate(types)]
         return inner, tuple(inner.params)
+
+    def inner_builder(self) -> GraphBuilder:
+        """A new builder of the same kind, for a body."""
+        return GraphBuilder(self.name)
 
     def _from_outside(self, results: Sequence[Operand]) -> list[Value]:
         """The tensors that a body uses and does not make."""
@@ -221,9 +225,9 @@ class GraphBuilder:
             return tuple(mapping.get(x, x) for x in xs)
 
         bindings = tuple(with_fields(b, call=with_fields(b.call, args=inside(b.call.args))) for b in self.bindings)
-        unique = unique_name(f"{name}_body", {"main", *self._bodies})
+        unique = unique_name(f"{name}_body", {"main", *self.bodies})
         attrs = Attrs.of({"updates": updates}) if updates else Attrs()
-        self._bodies[unique] = Function(unique, params, bindings, inside(results), attrs, tuple(self.dims))
+        self.bodies[unique] = Function(unique, params, bindings, inside(results), attrs, tuple(self.dims))
         return unique
 
     def _bind(self, name: str, types: Sequence[TensorType], call: Scan | Cond) -> tuple[Value, ...]:
@@ -259,10 +263,11 @@ class GraphBuilder:
         main = Function(
             "main", tuple(self.params), tuple(self.bindings), tuple(results), Attrs.of(attrs), tuple(self.dims)
         )
-        bounded = {f.name: self._with_bounds(f) for f in (main, *self._bodies.values())}
+        bounded = {f.name: self.with_bounds(f) for f in (main, *self.bodies.values())}
         return IRModule(bounded, dict(self.constants), frozenset({"typed"}))
 
-    def _with_bounds(self, f: Function) -> Function:
+    def with_bounds(self, f: Function) -> Function:
+        """A function with the symbolic extents of this builder."""
         if not self.dims:
             return f
         attrs = f.attrs.with_(dim_max=tuple(self.dims.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import log, prod
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,52 @@ def cosh(g: Any, x: Operand) -> Operand:
 @composite
 def tan(g: Any, x: Operand) -> Operand:
     return g.divide(g.sin(x), g.cos(x))
+
+
+@composite
+def asin(g: Any, x: Operand) -> Operand:
+    """The angle whose tangent is x / sqrt((1 - x) (1 + x))."""
+    one = _number(g, 1, x)
+    return g.atan(g.divide(x, g.sqrt(g.multiply(g.subtract(one, x), g.add(one, x)))))
+
+
+@composite
+def acos(g: Any, x: Operand) -> Operand:
+    """Twice the angle whose tangent is sqrt((1 - x) / (1 + x)): exact near 1, where the angle is small."""
+    one = _number(g, 1, x)
+    return g.multiply_scalar(g.atan(g.sqrt(g.divide(g.subtract(one, x), g.add(one, x)))), scalar=2)
+
+
+@composite
+def asinh(g: Any, x: Operand) -> Operand:
+    """log1p(t + t^2 / (1 + sqrt(1 + t^2))) of t = |x|; log(t) + log(2) where t^2 might overflow."""
+    float_only("asinh", x.type)
+    size, one = g.abs(x), _number(g, 1, x)
+    is_large = g.greater(size, _number(g, 1e9, x))
+    near = g.where(is_large, one, size)
+    square = g.multiply(near, near)
+    small = g.log1p(g.add(near, g.divide(square, g.add(one, g.sqrt(g.add(one, square))))))
+    large = g.add_scalar(g.log(size), scalar=log(2))
+    return g.multiply(g.sign(x), g.where(is_large, large, small))
+
+
+@composite
+def acosh(g: Any, x: Operand) -> Operand:
+    """log1p(t + sqrt(t (t + 2))) of t = x - 1; log(x) + log(2) where that might overflow; NaN below 1."""
+    float_only("acosh", x.type)
+    is_large = g.greater(x, _number(g, 1e9, x))
+    t = g.where(is_large, _number(g, 1, x), g.add_scalar(x, scalar=-1))
+    small = g.log1p(g.add(t, g.sqrt(g.multiply(t, g.add_scalar(t, scalar=2)))))
+    return g.where(is_large, g.add_scalar(g.log(x), scalar=log(2)), small)
+
+
+@composite
+def atanh(g: Any, x: Operand) -> Operand:
+    """log1p(2 x / (1 - x)) / 2 of |x|, with the sign of x."""
+    float_only("atanh", x.type)
+    size = g.abs(x)
+    ratio = g.divide(g.multiply_scalar(size, scalar=2), g.subtract(_number(g, 1, x), size))
+    return g.multiply(g.sign(x), g.multiply_scalar(g.log1p(ratio), scalar=0.5))
 
 
 @composite

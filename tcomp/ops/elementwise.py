@@ -31,7 +31,9 @@ def _sigmoid(x: Any) -> Any:
     return (np.where(x < 0, e, 1) / (1 + e)).astype(x.dtype)
 
 
-def _map(f: Callable[..., Expr]) -> Callable[[Sequence[te.Tensor], Attrs, TensorType], te.Tensor]:
+def elementwise_compute(f: Callable[..., Expr]) -> Callable[[Sequence[te.Tensor], Attrs, TensorType], te.Tensor]:
+    """The tensor expression of an operator whose element is a function of its arguments' elements there."""
+
     def compute(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
         return te.compute(out.shape, lambda *i: f(*(element(t, i) for t in args), **attrs), name="elementwise")
 
@@ -53,7 +55,7 @@ def _unary(
             raise mismatch(name, "it takes numbers", *args, hint="cast the argument")
         return args[0]
 
-    op = Operator(name, infer, _map(expression), reference, "elementwise", 1, defaults)
+    op = Operator(name, infer, elementwise_compute(expression), reference, "elementwise", 1, defaults)
     register(rounds_once(op) if floats else op)
 
 
@@ -70,8 +72,11 @@ def _gelu_reference(x: Any, approximate: bool) -> Any:
     return 0.5 * x * (1 + erf(x * x.dtype.type(_SQRT_HALF)))
 
 
-for _name in ("exp", "log", "log1p", "sqrt", "tanh", "sin", "cos", "floor", "ceil"):
-    _unary(_name, lambda x, n=_name: call(n, x), getattr(np, _name))
+for _name, _function in (
+    ("atan", "arctan"),
+    *((n, n) for n in ("exp", "log", "log1p", "sqrt", "tanh", "sin", "cos", "floor", "ceil")),
+):
+    _unary(_name, lambda x, n=_name: call(n, x), getattr(np, _function))
 _unary("round", lambda x: call("round", x), np.rint)
 _unary("rsqrt", lambda x: call("rsqrt", x), lambda x: (1 / np.sqrt(x)).astype(x.dtype))
 _unary("erf", lambda x: call("erf", x), erf)
@@ -85,7 +90,7 @@ register(
     Operator(
         "logical_not",
         lambda args, attrs: TensorType(args[0].shape, bool_),
-        _map(lambda x: ~x if x.dtype.is_bool else te.equal(x, as_expr(0, x.dtype))),
+        elementwise_compute(lambda x: ~x if x.dtype.is_bool else te.equal(x, as_expr(0, x.dtype))),
         np.logical_not,
         "elementwise",
     )
@@ -106,7 +111,7 @@ def _binary(
             raise mismatch(name, f"it takes {domain}", *args)
         return TensorType(broadcast_shape(name, args), result or args[0].dtype)
 
-    op = Operator(name, infer, _map(expression), reference, "elementwise", 2)
+    op = Operator(name, infer, elementwise_compute(expression), reference, "elementwise", 2)
     register(rounds_once(op) if name == "power" else op)
 
 
@@ -141,7 +146,9 @@ def _infer_where(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType(broadcast_shape("where", args), args[1].dtype)
 
 
-register(Operator("where", _infer_where, _map(lambda c, a, b: Select(c, a, b)), np.where, "elementwise", 3))
+register(
+    Operator("where", _infer_where, elementwise_compute(lambda c, a, b: Select(c, a, b)), np.where, "elementwise", 3)
+)
 
 
 def _infer_cast(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -187,7 +194,7 @@ def _scalar(
     def apply(x: Any, scalar: float) -> Any:
         return reference(x, x.dtype.type(scalar))
 
-    op = Operator(name, infer, _map(expression), apply, "elementwise", 1, {"scalar": ...})
+    op = Operator(name, infer, elementwise_compute(expression), apply, "elementwise", 1, {"scalar": ...})
     register(rounds_once(op) if name == "power_scalar" else op)
 
 

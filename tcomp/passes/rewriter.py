@@ -15,6 +15,7 @@ from ..ir.graph import Binding, ConstRef, OpCall, Operand, TensorType, Value
 from ..ir.module import IRModule
 from ..ir.names import unique_name
 from ..ir.node import with_fields
+from ..ops.builder import GraphBuilder
 from ..ops.registry import as_tuple, get, infer
 
 Apply = Callable[["Rewriter", OpCall, Any], Any]
@@ -150,6 +151,23 @@ class Rewriter:
             raise AttributeError(name)
         get(name)
         return lambda *args, **attrs: self.op(name, *args, **attrs)
+
+    def scan(
+        self, body: Callable[..., Any], init: Sequence[Operand] = (), xs: Sequence[Operand] = (), **how: Any
+    ) -> Any:
+        """A loop, as `GraphBuilder.scan` makes it; its body is offered to the rules as well."""
+        main, known = self.module.main, self.module.functions
+        g = GraphBuilder()
+        g.constants, g.dims, g.bodies = self.constants, dict(main.bounds), dict(known)
+        results = g.scan(body, init, xs, **how)
+        made = {name: g.with_bounds(f) for name, f in g.bodies.items() if name not in known}
+        self.module = with_fields(self.module, functions={**known, **made}, constants=self.constants)
+        for name in made:
+            inner = Rewriter(self.module.entered_at(name), self.rules).run()
+            self.module = inner.entered_at(self.module.entry)
+        self.constants = dict(self.module.constants)
+        self.bindings.extend(with_fields(b, origin=self._origin) for b in g.bindings)
+        return results
 
     def again(self, call: OpCall, *args: Operand, **changes: Any) -> Any:
         """The same operator on other arguments, or with other attributes."""

@@ -22,7 +22,22 @@ from ..ir.tensor_intrin import across
 from .primitives import BlockRef
 from .schedule import Schedule
 
-_COSTLY = {"exp", "exp2", "log", "log1p", "tanh", "erf", "gelu", "pow", "sigmoid", "sin", "cos", "philox"}
+_COSTLY = {
+    "exp",
+    "exp2",
+    "log",
+    "log1p",
+    "tanh",
+    "erf",
+    "gelu",
+    "pow",
+    "sigmoid",
+    "sin",
+    "cos",
+    "atan",
+    "fmod",
+    "philox",
+}
 
 
 def name_of(block: BlockRef | str) -> str:

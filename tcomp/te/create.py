@@ -15,7 +15,7 @@ from ..ir.printer import excerpt, text
 from ..ir.query import MAX_NEST, free_vars, is_const
 from ..ir.stmt import EMPTY, Attrs, Block, For, IterVar, Let, Stmt, Store, seq
 from .parts import name_parts
-from .scatter import Scatter
+from .scatter import COMBINE, Scatter
 from .tensor import Computation, Compute, Reduce, Tensor, TensorLoad
 
 
@@ -195,7 +195,8 @@ def _scatter(op: Scatter, out: Buffer, buffers: dict[Tensor, Buffer], names: set
     named, (value,) = name_parts((op.value,), op.name)
     places = tuple(rewrite(p, lower) for p in op.places)
     changed = rewrite(value, lower)
-    store = Store(out, places, Load(out, places) + changed if op.adds else changed)
+    combine = COMBINE.get(op.combine)
+    store = Store(out, places, combine(Load(out, places), changed) if combine else changed)
     iters = tuple(
         IterVar(own[axis], extent, "spatial" if axis in alone else "reduce", Var(axis.name))
         for axis, extent in zip(op.axes, op.domain)

@@ -8,9 +8,12 @@ from typing import Any
 
 from ..dtype import DType
 from ..errors import ExprError
-from ..ir.expr import Expr, Var, as_expr, as_index
+from ..ir.expr import Add, Expr, Max, Min, Mul, Var, as_expr, as_index
 from ..ir.stmt import Attrs
 from .tensor import Reduce, Tensor, TensorLoad, axes_of, check_annotations, check_body, shape_of
+
+COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {"add": Add, "mul": Mul, "min": Min, "max": Max}
+"""What a value may be combined with that was there, by name."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -21,7 +24,8 @@ class Scatter:
         base: what it begins with.
         axes, domain: the points, and the extents of their axes; they run in order, the last axis fastest.
         places: which element a point changes.
-        value: what is added to it (`adds`), or takes its place.
+        value: what it is combined with, or what takes its place.
+        combine: a key of COMBINE, or "set".
     """
 
     name: str
@@ -30,7 +34,7 @@ class Scatter:
     domain: tuple[Expr, ...]
     places: tuple[Expr, ...]
     value: Expr
-    adds: bool
+    combine: str
     annotations: Attrs
 
     @property
@@ -51,7 +55,7 @@ def scatter(
     base: Tensor,
     domain: Any,
     f: Callable[..., tuple[Any, Any]],
-    adds: bool = True,
+    combine: str = "add",
     name: str = "scatter",
     annotations: Mapping[str, int | str] | None = None,
 ) -> Tensor:
@@ -67,11 +71,11 @@ def scatter(
         base: what the result begins with; where the two lie in one place, nothing is copied.
         domain: extents of the axes.
         f: gets one Var an axis; returns the places, one index for each axis of `base`, each proved inside, and the value.
-        adds: whether values are added, or take the place of what was there.
+        combine: "add", "mul", "min" or "max" combines values with what was there; "set" puts them in its place.
         name, annotations: as for `compute`.
 
     Raises:
-        ExprError: `f` takes another number of axes, gives another number of places, or a reduction.
+        ExprError: `f` takes another number of axes, gives another number of places, or a reduction; `combine` is unknown.
     """
     extents = shape_of(domain, f"scatter {name}")
     axes = axes_of(f, len(extents), name)
@@ -83,11 +87,13 @@ def scatter(
         raise ExprError(f"scatter {name}: {len(places)} places for the {base.ndim} axes of {base.name}")
     if value.dtype != base.dtype:
         raise ExprError(f"scatter {name}: a {value.dtype} value for elements of {base.dtype}", hint="cast the value")
-    if adds and base.dtype.is_bool:
-        raise ExprError(f"scatter {name}: truths cannot be added", hint="adds=False")
+    if combine != "set" and combine not in COMBINE:
+        raise ExprError(f"scatter {name}: combine={combine!r}", hint=f"one of {', '.join(COMBINE)}, set")
+    if combine != "set" and base.dtype.is_bool:
+        raise ExprError(f"scatter {name}: truths cannot be combined", hint='combine="set"')
     for e in (*places, value):
         check_body(e, name)
         if isinstance(e, Reduce):
             raise ExprError(f"scatter {name}: a reduction is a stage of its own", hint="compute it as its own tensor")
-    op = Scatter(name, base, axes, extents, places, value, adds, check_annotations(annotations, name))
+    op = Scatter(name, base, axes, extents, places, value, combine, check_annotations(annotations, name))
     return Tensor(name, base.shape, base.dtype, op)

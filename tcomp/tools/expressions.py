@@ -284,9 +284,21 @@ def _scatter(rng: _Random, d: DType) -> list[te.Tensor]:
         return te.maximum(te.minimum(te.cast(index[i], "int64"), n - 1), 0)
 
     if axes:
-        s = te.scatter(start, (count, m), lambda i, j: ((place(i), j), rows[i, j]), rng.random() < 0.6, name="S")
+        s = te.scatter(
+            start,
+            (count, m),
+            lambda i, j: ((place(i), j), rows[i, j]),
+            "add" if rng.random() < 0.6 else "set",
+            name="S",
+        )
     else:
-        s = te.scatter(start, (m, count), lambda j, i: ((place(i), j), rows[i, j]), rng.random() < 0.6, name="S")
+        s = te.scatter(
+            start,
+            (m, count),
+            lambda j, i: ((place(i), j), rows[i, j]),
+            "add" if rng.random() < 0.6 else "set",
+            name="S",
+        )
     if rng.random() < 0.6:
         return [a, b, index, s]
     return [a, b, index, te.compute((n, m), lambda i, j: s[i, j] * s[i, j], name="out")]

@@ -19,7 +19,7 @@ def case(op: str, *shapes: tuple, **attrs: object) -> None:
     CASES.append((op, list(shapes), attrs))
 
 
-for _name in ("exp", "log", "log1p", "sqrt", "tanh", "sin", "cos", "floor", "ceil", "round", "rsqrt", "erf", "sigmoid",
+for _name in ("exp", "log", "log1p", "sqrt", "tanh", "sin", "cos", "atan", "floor", "ceil", "round", "rsqrt", "erf", "sigmoid",
               "silu", "gelu", "negative", "abs", "relu"):  # fmt: skip
     case(_name, (3, 17))
     case(_name, (1,))
@@ -32,6 +32,22 @@ case("floor_divide", (3, 5, "int32"), (5, "int32"))
 case("logical_and", (3, 7, "bool"), (7, "bool"))
 case("logical_or", (3, 7, "bool"), (7, "bool"))
 case("logical_not", (3, 7, "bool"))
+for _name in (
+    "truncated_divide",
+    "floor_mod",
+    "fmod",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "shift_left",
+    "shift_right",
+):
+    case(_name, (3, 5, "int32"), (5, "int32"))
+case("fmod", (3, 19), (19,))
+case("bitwise_not", (3, 5, "int32"))
+case("isnan", (3, 19))
+case("isinf", (3, 19))
+case("bitcast", (3, 19, "int64"), dtype="uint64")
 case("where", (3, 7, "bool"), (7,), (3, 1))
 for _name in ("add_scalar", "multiply_scalar", "divide_scalar", "maximum_scalar", "minimum_scalar"):
     case(_name, (3, 21), scalar=1.5)
@@ -110,7 +126,9 @@ for _name in ("max_pool2d", "avg_pool2d"):
     case(_name, (2, 3, 9, 8), kernel=2)
     case(_name, (2, 5, 9, 8), kernel=3, stride=2, padding=1)
     case(_name, (1, 8, 6, 7), kernel=(2, 3), stride=1, layout="NHWC")
+    case(_name, (1, 3, 9, 8), kernel=3, padding=(1, 0, 2, 3), dilation=(1, 2))
 case("avg_pool2d", (2, 5, 9, 8), kernel=3, stride=2, padding=1, count_include_pad=False)
+case("avg_pool2d", (1, 5, 9, 8), kernel=3, stride=2, padding=2, dilation=2, count_include_pad=False)
 case("global_avg_pool2d", (2, 19, 5, 6))
 case("softmax", (5, 37))
 case("softmax", (3, 7, 5), axis=1)
@@ -133,12 +151,35 @@ for _op in ("scatter_add", "scatter"):
     case(_op, (4, 9), (2, 3, "int64"), (4, 2, 3), axis=-1)
     case(_op, (11,), (40, "int64"), (40,))
     case(_op, (5, 6), (0, "int64"), (0, 6))
+case("gather_elements", (9, 17), (9, 5, "int64"), axis=1)
+case("gather_elements", (4, 9, 17), (3, 20, 17, "int32"), axis=-2)
+case("gather_nd", (9, 17, 5), (3, 7, 2, "int64"))
+case("gather_nd", (3, 9, 5), (3, 7, 1, "int64"), batch=1)
+for _reduction in ("set", "add", "mul", "min", "max"):
+    case("scatter_elements", (9, 17), (7, 17, "int64"), (7, 17), axis=0, reduction=_reduction)
+    case("scatter_nd", (9, 8, 17), (12, 2, "int64"), (12, 17), reduction=_reduction)
+case("scatter_elements", (4, 9), (4, 30, "int32"), (4, 30), axis=1, reduction="add")
+case("prefix", (5, 7, 3), axis=1)
+case("prefix", (5, 37), product=True)
+case("cumulative", (5, 19, 3), axis=1, exclusive=True)
+case("cumulative", (3, 200), reverse=True)
+case("cumulative", (70, 3), axis=0, product=True, exclusive=True, reverse=True)
+case("sort", (5, 37))
+case("sort", (6, 5), axis=0, descending=True)
+case("sort", (5, 1))
+case("topk", (5, 37), k=3)
+case("topk", (20, 5), k=20, axis=0, largest=False)
+case("einsum", (3, 4, 5), (5, 7), equation="bij,jk->bik")
+case("einsum", (4, 4), equation="ii->i")
+case("einsum", (2, 3, 5), (2, 5, 3), (3,), equation="...ij,...ji,i")
+case("max_pool2d_places", (2, 3, 9, 8), kernel=3, stride=2, padding=1)
+case("max_pool2d_places", (1, 2, 9, 8), kernel=(2, 3), dilation=2)
 case("batch_norm", (2, 5, 3, 4), (5,), (5,), (5,), (5,))
 case("cross_entropy", (6, 11), (6, "int64"))
 case("split", (4, 9, 5), sections=(2, 0, 7), axis=1)
 case("split", (17, 3), sections=(17,))
 for _name in ("expm1", "sign", "sinh", "cosh", "tan", "hardsigmoid", "hardswish", "leaky_relu", "elu", "celu", "selu", "softplus",
-              "log_sigmoid", "softsign", "mish", "reciprocal"):  # fmt: skip
+              "log_sigmoid", "softsign", "mish", "reciprocal", "asin", "acos", "asinh", "acosh", "atanh"):  # fmt: skip
     case(_name, (3, 17))
 case("elu", (3, 5), alpha=0.3)
 case("celu", (3, 5), alpha=2.0)
@@ -167,6 +208,7 @@ def make(shape: tuple, op: str, rng: np.random.Generator) -> np.ndarray:
     if op == "prod":
         x = 1 + 0.05 * x
     positive = op in ("log", "log1p", "sqrt", "rsqrt", "power", "power_scalar", "batch_norm", "cast")
+    x = np.tanh(x) if op in ("asin", "acos", "atanh") else np.abs(x) + 1.1 if op == "acosh" else x
     return (np.abs(x) + 0.1 if positive else x).astype("float32")
 
 
@@ -374,6 +416,16 @@ def test_other_dtypes(op: str, kind: str, rng: np.random.Generator) -> None:
         ("scatter_add", [(3, "bool"), (2, "int64"), (2, "bool")], {}, "numbers"),
         ("scatter", [(0, 4), (2, "int64"), (2, 4)], {}, "no places"),
         ("scatter", [(3, 4), (2, "int64"), (3, 2)], {"axis": 2}, "axis"),
+        ("gather_elements", [(3, 4), (4, 4, "int64")], {"axis": 1}, "more places than elements"),
+        ("gather_nd", [(3, 4), (2, 3, "int64")], {}, "3 places after 0 common axes do not fit"),
+        ("scatter_nd", [(3, 4), (2, 1, "int64"), (2, 3)], {}, "slices must be of shape"),
+        ("scatter_nd", [(3, 4), (2, 1, "int64"), (2, 4)], {"reduction": "sub"}, "one of set, add"),
+        ("scatter_elements", [(3, 4), (2, 4, "int64"), (2, 3)], {}, "one shape"),
+        ("shift_left", [(3,), (3,)], {}, "integers"),
+        ("bitcast", [(3,)], {"dtype": "int64"}, "not as wide"),
+        ("topk", [(3, 4)], {"k": 5}, "no 5 elements"),
+        ("einsum", [(3, 4), (5, 6)], {"equation": "ij,jk"}, "4 and 5 elements"),
+        ("einsum", [(3, 4)], {"equation": "i->i"}, "names 1 axes"),
         ("relu", [(3, 4)], {"slope": 1}, "no attribute 'slope'"),
         ("pad", [(3, 4)], {}, "needs the attribute"),
         ("relu", [(3,), (3,)], {}, "takes 1 arguments"),

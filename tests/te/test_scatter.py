@@ -21,14 +21,15 @@ W, I, U = (
 )
 
 K = te.reduce_axis(40)
+COMBINE = {"add": np.add, "set": lambda a, b: b, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
 
 
 def at(i: Any) -> Any:
     return te.maximum(te.minimum(I[i], 6), 0)
 
 
-def kernel(adds: bool = True) -> PrimFunc:
-    s = te.scatter(W, (10, 40), lambda i, j: ((at(i), j), U[i, j] * 2.0), adds, "S")
+def kernel(combine: str = "add") -> PrimFunc:
+    s = te.scatter(W, (10, 40), lambda i, j: ((at(i), j), U[i, j] * 2.0), combine, "S")
     return te.create_prim_func([W, I, U, s], "scattered")
 
 
@@ -40,39 +41,39 @@ def arrays() -> list[np.ndarray]:
     ]
 
 
-def expected(w: np.ndarray, index: np.ndarray, u: np.ndarray, adds: bool) -> np.ndarray:
+def expected(w: np.ndarray, index: np.ndarray, u: np.ndarray, combine: str) -> np.ndarray:
     out = w.copy()
     for place, row in zip(np.clip(index, 0, 6), u):
-        out[place] = out[place] + row * 2 if adds else row * 2
+        out[place] = COMBINE[combine](out[place], row * 2)
     return out
 
 
-def check(kernel: Any, adds: bool) -> None:
+def check(kernel: Any, combine: str) -> None:
     inputs = arrays()
     for target in ("cpu", "reference"):
-        np.testing.assert_array_equal(tcomp.compile(kernel, target=target)(*inputs), expected(*inputs, adds))
+        np.testing.assert_array_equal(tcomp.compile(kernel, target=target)(*inputs), expected(*inputs, combine))
 
 
-@pytest.mark.parametrize("adds", [True, False])
-def test_points_change_elements_in_their_order(adds: bool) -> None:
-    check(kernel(adds), adds)
+@pytest.mark.parametrize("combine", ["add", "set", "mul", "min", "max"])
+def test_points_change_elements_in_their_order(combine: str) -> None:
+    check(kernel(combine), combine)
 
 
-@pytest.mark.parametrize("adds", [True, False])
-def test_loops_of_columns_may_run_in_any_way(adds: bool) -> None:
-    sch = Schedule(kernel(adds))
+@pytest.mark.parametrize("combine", ["add", "set", "mul", "min", "max"])
+def test_loops_of_columns_may_run_in_any_way(combine: str) -> None:
+    sch = Schedule(kernel(combine))
     n, d = sch.get_loops("S")
     outer, inner = sch.split(d, [None, 16])
     sch.reorder(outer, n, inner)
     sch.parallel(outer)
     sch.vectorize(inner)
     sch.unroll(sch.split(n, [None, 5])[1])
-    check(sch, adds)
+    check(sch, combine)
 
 
-@pytest.mark.parametrize("adds", [True, False])
-def test_the_order_of_points_is_kept(adds: bool) -> None:
-    sch = Schedule(kernel(adds))
+@pytest.mark.parametrize("combine", ["add", "set", "mul", "min", "max"])
+def test_the_order_of_points_is_kept(combine: str) -> None:
+    sch = Schedule(kernel(combine))
     n, d = sch.get_loops("S")
     outer, inner = sch.split(n, [None, 5])
     for step, why in (
@@ -106,7 +107,7 @@ def test_stages_before_and_behind_are_right() -> None:
     s = te.scatter(start, (10, 40), lambda i, j: ((at(i), j), U[i, j] * 2.0), name="S")
     func = te.create_prim_func([W, I, U, te.compute((7, 40), lambda i, j: s[i, j] * s[i, j], name="out")], "chain")
     w, index, u = arrays()
-    want = expected(w + np.float32(1), index, u, True) ** 2
+    want = expected(w + np.float32(1), index, u, "add") ** 2
     for target in ("cpu", "reference"):
         np.testing.assert_allclose(tcomp.compile(func, target=target)(w, index, u), want, rtol=1e-6)
 
@@ -114,7 +115,7 @@ def test_stages_before_and_behind_are_right() -> None:
 def test_the_default_schedule_gives_each_task_columns_of_its_own() -> None:
     found = default_schedule(kernel(), Target.parse("llvm -mcpu=haswell -num-cores=2"))
     assert found.origin == "scatter" and "vectorize(" in str(found.schedule.trace)
-    check(found.schedule, True)
+    check(found.schedule, "add")
 
 
 def test_a_histogram_is_a_scatter() -> None:
@@ -137,6 +138,7 @@ def test_a_histogram_is_a_scatter() -> None:
         ("a int64 value for elements of float32", lambda: te.scatter(W, (10, 40), lambda i, j: ((at(i), j), I[i]))),
         ("a reduction", lambda: te.scatter(W, (10, 40), lambda i, j: ((at(i), j), te.sum(U[i, K], axis=K)))),
         ("annotation", lambda: te.scatter(W, (10, 40), lambda i, j: ((at(i), j), U[i, j]), annotations={"note": 1.5})),
+        ("unknown|one of add", lambda: te.scatter(W, (10, 40), lambda i, j: ((at(i), j), U[i, j]), "sub")),
         ("truths", lambda: te.scatter(te.placeholder((3,), "bool"), (3,), lambda i: ((i,), te.const(True, "bool")))),
     ],
 )  # fmt: skip

@@ -38,7 +38,7 @@ from .types import BFLOAT, FLOAT, I8, I32, element_type, literal, mangled, steps
 _INTEGER = {"+": "add", "-": "sub", "*": "mul"}
 _FLOAT = {"+": "fadd", "-": "fsub", "*": "fmul", "/": "fdiv"}
 _DIRECT = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "roundeven", "trunc": "trunc", "abs": "fabs"}
-_LIBM = {"exp", "exp2", "log", "log1p", "tanh", "erf", "sin", "cos", "pow"}
+_LIBM = {"exp", "exp2", "log", "log1p", "tanh", "erf", "sin", "cos", "atan", "pow"}
 _DOTS = {
     "dot_u8i8": ("llvm.x86.avx512.vpdpbusd.512", I8),
     "dot_bf16": ("llvm.x86.avx512bf16.dpbf16ps.512", BFLOAT),
@@ -458,6 +458,8 @@ class ExprEmitter(MemoryEmitter):
             return self.builder.fdiv(self.constant(1.0, d), self.intrinsic(f"llvm.sqrt.{mangled(d)}", t, args))
         if e.op in ("sigmoid", "gelu"):
             return self.value(mathfuncs.FUNCTIONS[e.op](Call("rounded", e.args, d)))
+        if e.op == "fmod":
+            return self.builder.frem(*args)
         if e.op == "scale2":
             return self.scale2(e, args)
         if e.op in _LIBM:

@@ -1,0 +1,137 @@
+"""An ONNX model, from a file or from memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import GraphProto, ModelProto, TensorProto
+
+from ...errors import ShapeError, TcompError, UnsupportedError
+from ...ir.graph import Operand
+from ...ir.module import IRModule
+from ...ir.node import with_fields
+from ..builder import FoldingBuilder
+from ..extents import Extents
+from ..source import Bound, ModelInput, declared
+from . import converters  # noqa: F401  (fills the table)
+from .graph import Reader, Scope
+from .types import array_of, input_of
+
+
+class OnnxSource:
+    """A model in ONNX's format.
+
+    Args:
+        model: the model, which must not change any more.
+        name: for people. folder: where data lie that are not in the model itself.
+
+    Raises:
+        UnsupportedError: an input is no tensor.
+    """
+
+    def __init__(self, model: ModelProto, name: str = "model", folder: str = "") -> None:
+        self._model = model
+        self.name = name
+        self.folder = folder
+        if not model.HasField("graph"):
+            raise ShapeError(f"{name} has no graph")
+        self._arrays: dict[str, np.ndarray] = {}
+        self._lacking: dict[str, str] = {}
+        problems: list[str] = []
+        for t in (*model.graph.initializer, *model.graph.sparse_initializer):
+            try:
+                self._arrays[t.name if isinstance(t, TensorProto) else t.values.name] = array_of(t, folder)
+            except UnsupportedError as error:
+                self._lacking[t.name if isinstance(t, TensorProto) else t.values.name] = error.what
+        found: list[ModelInput] = []
+        for v in model.graph.input:
+            if v.name not in self._arrays and v.name not in self._lacking:
+                try:
+                    found.append(input_of(v.name, v.type))
+                except UnsupportedError as error:
+                    problems.append(str(error))
+        if problems:
+            raise _refusal(name, problems)
+        self.inputs = tuple(found)
+        self.outputs = tuple(v.name for v in model.graph.output)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> OnnxSource:
+        """A model from a file.
+
+        Raises:
+            TcompError: there is no such file, or it is damaged.
+        """
+        file = Path(path)
+        try:
+            model = ModelProto()
+            model.ParseFromString(file.read_bytes())
+        except OSError as error:
+            raise TcompError(f"cannot read {file}", why=error.strerror or str(error)) from error
+        except DecodeError as error:
+            raise TcompError(f"{file} is no ONNX model, or a damaged one", why=str(error)) from error
+        _check_external(model.graph, file)
+        source = OnnxSource(model, file.name, str(file.parent))
+        del model.graph.initializer[:], model.graph.sparse_initializer[:]  # they are arrays now
+        return source
+
+    @property
+    def model(self) -> ModelProto:
+        return self._model
+
+    def build(self, shapes: Mapping[str, tuple[int | Bound, ...]], values: Mapping[str, Any]) -> IRModule:
+        """See `ModelSource`."""
+        g = FoldingBuilder(self.name)
+        symbols: dict[str, Any] = {}
+        given: dict[str, Operand] = {}
+        for i in self.inputs:
+            if i.name in values:
+                given[i.name] = g.constant(np.asarray(values[i.name]))
+            else:
+                given[i.name] = g.input(i.name, declared(shapes[i.name], symbols, g.dim), i.dtype)
+        model = self._model
+        functions = {(("" if f.domain == "ai.onnx" else f.domain), f.name): f for f in model.functions}
+        versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
+        reader = Reader(functions, self.folder)
+        scope = Scope(versions or {"": 1})
+        given.update({name: g.constant(a, name) for name, a in self._arrays.items()})
+        results = reader.graph(g, model.graph, scope, given, self._lacking)
+        if reader.problems:
+            raise _refusal(self.name, reader.problems)
+        operands = [r.as_operand(g) if isinstance(r, Extents) else r for r in results]
+        module = g.build(*operands)
+        main = module.main
+        return module.with_main(with_fields(main, attrs=main.attrs.with_(result_names=self.outputs)))
+
+
+def _refusal(name: str, problems: list[str]) -> UnsupportedError:
+    unique = list(dict.fromkeys(problems))
+    shown = unique[:40] + ([f"and {len(unique) - 40} more"] if len(unique) > 40 else [])
+    return UnsupportedError(f"{name} cannot be compiled", why=f"{len(unique)} problems", excerpt="\n".join(shown))
+
+
+def _check_external(graph: GraphProto, file: Path) -> None:
+    """Raises TcompError where data are said to lie outside of the model's folder."""
+    root = file.parent.resolve()
+    for t in graph.initializer:
+        if t.data_location == TensorProto.EXTERNAL:
+            where = next((e.value for e in t.external_data if e.key == "location"), "")
+            target = root / where
+            inside = where and not os.path.isabs(where) and target.resolve().is_relative_to(root)
+            if not inside or not target.is_file():
+                raise TcompError(
+                    f"{file} keeps the weights {t.name!r} in {where!r}", why="that is no file in the model's folder"
+                )
+
+
+def source_of(model: Any) -> OnnxSource | None:
+    """A ModelProto, or the path of an ONNX file, as a source; None for anything else."""
+    if isinstance(model, onnx.ModelProto):
+        return OnnxSource(model, model.graph.name or "model")
+    return OnnxSource.load(model)

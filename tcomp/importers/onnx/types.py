@@ -1,0 +1,104 @@
+"""ONNX's types and attributes as ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import AttributeProto, TensorProto, TypeProto, numpy_helper
+
+from ...dtype import DType, dtype
+from ...errors import ShapeError, UnsupportedError
+from ..source import ModelInput, Open
+
+_NAMES = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+    TensorProto.BOOL: "bool",
+    **{getattr(TensorProto, f"{k.upper()}{b}"): f"{k}{b}" for k in ("int", "uint") for b in (8, 16, 32, 64)},
+}
+
+
+def dtype_of(element: int) -> DType:
+    """The dtype of an ONNX element type.
+
+    Raises:
+        UnsupportedError: tcomp has no such type.
+    """
+    name = _NAMES.get(element)
+    if name is None:
+        known = TensorProto.DataType.items()
+        shown = next((k for k, v in known if v == element), str(element))
+        raise UnsupportedError(f"tensors of {shown} cannot be compiled", hint=f"one of {', '.join(_NAMES.values())}")
+    return dtype(name)
+
+
+def array_of(tensor: TensorProto, folder: str = "") -> np.ndarray:
+    """The values of a tensor.
+
+    Raises:
+        UnsupportedError: of a type that tcomp lacks. ShapeError: it is damaged.
+    """
+    wanted = dtype_of(tensor.data_type)
+    try:
+        values = numpy_helper.to_array(tensor, folder)
+    except Exception as error:
+        raise ShapeError(f"tensor {tensor.name!r} is damaged", why=f"{type(error).__name__}: {error}") from error
+    return np.asarray(values, wanted.numpy)
+
+
+def attribute(a: AttributeProto) -> Any:
+    """A number, text, list or array; a graph as it is.
+
+    Raises:
+        UnsupportedError: of a kind that is not read. ShapeError: it is damaged.
+    """
+    match a.type:
+        case AttributeProto.FLOAT:
+            return float(a.f)
+        case AttributeProto.INT:
+            return int(a.i)
+        case AttributeProto.STRING:
+            return a.s.decode(errors="replace")
+        case AttributeProto.TENSOR:
+            return array_of(a.t)
+        case AttributeProto.GRAPH:
+            return a.g
+        case AttributeProto.FLOATS:
+            return [float(f) for f in a.floats]
+        case AttributeProto.INTS:
+            return [int(i) for i in a.ints]
+        case AttributeProto.STRINGS:
+            return [s.decode(errors="replace") for s in a.strings]
+        case AttributeProto.TENSORS:
+            return [array_of(t) for t in a.tensors]
+    kind = AttributeProto.AttributeType.Name(a.type) if a.type in AttributeProto.AttributeType.values() else a.type
+    raise UnsupportedError(f"attribute {a.name!r} is of the kind {kind}, which is not read")
+
+
+def input_of(name: str, t: TypeProto) -> ModelInput:
+    """A declared input.
+
+    Raises:
+        UnsupportedError: it is no tensor, or of a type that tcomp lacks.
+    """
+    kind = t.WhichOneof("value")
+    if kind != "tensor_type":
+        raise UnsupportedError(
+            f"input {name!r} is a {str(kind).removesuffix('_type')}", why="only tensors can be compiled"
+        )
+    element = dtype_of(t.tensor_type.elem_type)
+    if not t.tensor_type.HasField("shape"):
+        return ModelInput(name, element, None)
+    return ModelInput(name, element, tuple(map(_extent, t.tensor_type.shape.dim)))
+
+
+def _extent(d: Any) -> Open:
+    match d.WhichOneof("value"):
+        case "dim_value":
+            return int(d.dim_value) if d.dim_value >= 0 else None
+        case "dim_param":
+            return str(d.dim_param) or None
+    return None
