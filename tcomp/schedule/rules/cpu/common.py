@@ -91,8 +91,11 @@ def keep_local(sch: Schedule, reduction: str) -> str:
 
 def inline_into_output(sch: Schedule, name: str) -> str:
     """Inline a block into the elementwise ones that follow it, up to the output; the block that writes that."""
-    while not is_output(sch.func, sch.func.blocks[name]):
-        following = consumers(sch.func, writes(sch.func.blocks[name])[0])[0].name
-        sch.compute_inline(name)
-        name = following
-    return name
+    pending, last = [name], name
+    while pending:
+        last = pending.pop(0)
+        if not is_output(sch.func, sch.func.blocks[last]):
+            following = [c.name for b in writes(sch.func.blocks[last]) for c in consumers(sch.func, b)]
+            sch.compute_inline(last)
+            pending += [n for n in following if n not in pending]
+    return last
