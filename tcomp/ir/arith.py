@@ -173,7 +173,24 @@ def _divide(kind: type, a: Linear, b: Linear, env: Env, depth: int) -> Linear:
         if kind is FloorDiv:
             return quotient.add(_divide(kind, inner, Linear(None, c // common), env, depth + 1))
         return _divide(kind, inner, Linear(None, c // common), env, depth + 1).scale(common).add(Linear(None, r))
+    parts = _in_steps(rest, c, env, depth)
+    if parts is not None:
+        step, inner, within = parts
+        found = _divide(kind, inner, Linear(None, c // step), env, depth + 1)
+        return quotient.add(found) if kind is FloorDiv else found.scale(step).add(within)
     return (quotient if kind is FloorDiv else Linear()).add(Linear({kind(rest.expr(), const(c)): 1}))
+
+
+def _in_steps(form: Linear, c: int, env: Env, depth: int) -> tuple[int, Linear, Linear] | None:
+    """A form as step * inner + within, where step divides c and 0 <= within < step: a division by c sees only the steps. None where it
+    cannot be written so."""
+    for step in sorted({gcd(c, k) for k in form.terms.values()} - {1}, reverse=True):
+        within = Linear({t: k for t, k in form.terms.items() if k % step}, form.constant % step)
+        low, high = _range(within, env, depth + 1)
+        if low is not None and low >= 0 and high is not None and high < step:
+            rest = form.add(within, -1)
+            return step, Linear({t: k // step for t, k in rest.terms.items()}, rest.constant // step), within
+    return None
 
 
 def _extremum(kind: type, a: Linear, b: Linear, env: Env, depth: int) -> Linear:
@@ -196,7 +213,7 @@ def _merge_quotients(form: Linear, env: Env) -> Linear:
                 partner = FloorDiv(term.a.a, const(term.a.b.value * c))
             if form.terms.get(partner) == k * c:
                 rest = form.without(term).without(partner)
-                return _merge_quotients(rest.add(_linear(term.a, env, 0), k), env)
+                return _merge_quotients(_linear(term.a, env, 0).scale(k).add(rest), env)
     return form
 
 

@@ -116,6 +116,17 @@ def test_index_dtype_is_int64() -> None:
     assert simplify(Var("i") + 1).dtype == int64
 
 
+def test_divisions_see_only_whole_steps() -> None:
+    """A tile of lanes inside of a panel, whichever tile it is."""
+    tile, lane = Var("tile"), Var("lane")
+    env = {lane: (const(0), const(15))}
+    assert simplify((tile * 16 + lane) % 32, env) == simplify(tile % 2 * 16 + lane, env)
+    assert simplify((tile * 16 + lane) // 32, env) == simplify(tile // 2, env)
+    assert simplify((tile * 48 + lane + 3) // 32, {lane: (const(0), const(12))}) == simplify(tile * 3 // 2, {})
+    wide = {lane: (const(0), const(16))}  # may reach the next step
+    assert simplify((tile * 16 + lane) // 32, wide) == (tile * 16 + lane) // 32
+
+
 def test_the_digits_of_a_fused_loop_make_the_loop_again() -> None:
     """Row-major offsets of all axes of a tensor, fused into one loop and split into vectors."""
     i, lane = Var("i"), Var("lane")

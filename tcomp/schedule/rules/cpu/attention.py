@@ -127,8 +127,10 @@ def plan(p: Problem, target: CpuTarget) -> AttentionPlan:
     share = p.rows if by_stack else ceil(p.rows * p.stacks / (4 * target.num_cores))
     together = min(p.rows, _together(target, share, first.rows[-1], p.keys * p.itemsize))
     second = choose_tile([together, p.features], lanes, target, range(1, 5), is_whole=True)
+    # a tile that leaves the group would ask for scores of the next one, which others compute at the same time
+    value_rows = max(n for n in range(1, second.rows[-1] + 1) if together % n == 0 or together == p.rows)
     return AttentionPlan(
-        together, first.rows[-1], vectors, second.rows[-1], second.vectors, second.lanes, lanes,
+        together, first.rows[-1], vectors, value_rows, second.vectors, second.lanes, lanes,
         accumulators=accumulators(Run(p.keys), lanes, target), dots=accumulators(Run(p.depth), lanes, target),
         by_stack=by_stack, parallel=parallel,
     )  # fmt: skip
