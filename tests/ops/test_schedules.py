@@ -53,17 +53,37 @@ def test_every_operator(target: str, rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
-    "kinds", ["uint8 int8", "int8 int8", "uint8 uint8", "int8 uint8", "bfloat16 bfloat16", "float16 float16"]
+    "kinds",
+    [
+        "uint8 int8",
+        "int8 int8",
+        "uint8 uint8",
+        "int8 uint8",
+        "bfloat16 bfloat16",
+        "float16 float16",
+        "float32 float32",
+        "float64 float64",
+    ],
 )
 def test_products_of_narrow_numbers(kinds: str, target: str, rng: np.random.Generator) -> None:
     a, b = map(tcomp.dtype.dtype, kinds.split())
     found = []
-    for rows, inner, columns in ((1, 512, 1024), (64, 512, 1024), (7, 100, 33), (50, 64, 16), (3, 5, 130)):
+    for rows, inner, columns in (
+        (1, 512, 1024),
+        (64, 512, 1024),
+        (7, 100, 33),
+        (50, 64, 16),
+        (3, 5, 130),
+        (1, 128, 1),
+        (40, 300, 1),
+        (9, 64, 2),
+    ):
         g = tcomp.GraphBuilder()
         w = rng.integers(0, 9, (inner, columns)).astype(b.numpy)
         y = g.matmul(g.input("x", (rows, inner), a), g.constant(w))
         found += refusals(g.build(g.relu(g.cast(y, dtype="float32"))), target)
         image = g.input("image", (1, 32, 9, 9), a)
-        kernel = rng.integers(0, 9, (48, 32, 3, 3)).astype(b.numpy)
-        found += refusals(g.build(g.conv2d(image, g.constant(kernel), padding=1)), target)
+        for outputs in (48, 1, 3):
+            kernel = rng.integers(0, 9, (outputs, 32, 3, 3)).astype(b.numpy)
+            found += refusals(g.build(g.conv2d(image, g.constant(kernel), padding=1)), target)
     assert not found

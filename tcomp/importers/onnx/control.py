@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto
 
+from ...errors import ShapeError
 from ...ir.graph import Operand, TensorType
 from ..extents import Extents
+from ..source import NeedsValues
 from .node import Node
 from .table import converts
 
@@ -24,7 +26,11 @@ def _operands(g: Any, values: Any) -> tuple[Operand, ...]:
 
 @converts("If")
 def if_(c: Node) -> Any:
-    """A branch whose condition is known is read in the place of the node; else both are compiled, and must make equal types."""
+    """A branch whose condition is known is read in the place of the node; else both are compiled, and must make equal types.
+
+    Where they do not, or one of them does not fit the inputs at hand, the condition must be known: it depends on small inputs then, such
+    as a sample rate, which tell how the others look.
+    """
     assert c.body is not None
     condition = c.known(0)
     if condition is not None:
@@ -35,7 +41,13 @@ def if_(c: Node) -> Any:
     def read(name: str) -> Any:
         return lambda g: _operands(g, c.body(g, _graph(c, name), {}))
 
-    return c.g.cond(pred, read("then_branch"), read("else_branch"))
+    try:
+        return c.g.cond(pred, read("then_branch"), read("else_branch"))
+    except ShapeError as error:
+        names = c.g.inputs_behind(pred)
+        if not names:
+            raise
+        raise NeedsValues(names, f"a branch of {c.label} does not fit: {error.what}") from error
 
 
 @converts("Scan")

@@ -40,11 +40,14 @@ class CpuLayout:
         return int(self.target.costs.turned_bytes)
 
     def panel(self, extents: Extents, weight: Extents, dtype: DType) -> int:
-        """Columns of a panel of a weight: those of the register tile that its kernel will have.
+        """Columns of a panel of a weight: those of the register tile that its kernel will have; 0 for a single column, which is
+        multiplied along its rows.
 
         Args:
             extents: of the result, columns last; weight: extents of the weight, columns last.
         """
+        if weight[-1] == 1:
+            return 0
         plan = tiled_reduction.plan(open_problem(extents, weight, dtype), self.target)
         return plan.vectors * plan.lanes
 
@@ -54,6 +57,8 @@ class CpuLayout:
         It pays where the copy serves at least MIN_ROW_TILES tiles of rows, and there are columns of tiles for all cores.
         """
         width = self.panel(extents, weight, dtype)
+        if not width:
+            return 0
         rows = self.target.num_registers * self.target.lanes(dtype.accumulator.itemsize) // width
         enough = extents[0] >= tiled_reduction.MIN_ROW_TILES * min(rows, extents[0])
         return width if enough and ceil(extents[1] / width) >= self.target.num_cores and extents[0] > rows else 0
