@@ -54,7 +54,8 @@ def compile(
 
     Args:
         model: an IRModule; an object with `__tcomp_trace__(inputs) -> IRModule`, such as a `frontend` Module; a PrimFunc;
-            a Schedule, whose kernel is compiled as it stands; the path of an ONNX file, or an onnx.ModelProto.
+            a Schedule, whose kernel is compiled as it stands; the path of an ONNX file, an onnx.ModelProto,
+            a torch.nn.Module (with example inputs), or what torch.export made of one.
         inputs: example arrays for a model that is traced.
         dims: of a model from elsewhere: extents by the names that it gives them, a number or (1, bound) for any up to a bound.
         shapes: of such a model: whole shapes by its inputs' names. What stays open is compiled when a call shows it.
@@ -82,7 +83,7 @@ def compile(
     if denormals not in ("keep", "flush"):
         raise TcompError(f"denormals={denormals!r}", hint='"keep" or "flush"')
     backend = backend_of(Target.parse(target))
-    source = source_of(model)
+    source = source_of(model, inputs)
     if source is not None:
         again = partial(
             compile, target=target, num_threads=num_threads, schedules=schedules, winograd=winograd,

@@ -13,6 +13,7 @@ from ..lazy import lazy_module
 from .source import Bound, ModelInput, ModelSource, NeedsValues, fixed_shapes
 
 onnx_source = lazy_module("tcomp.importers.onnx.source")
+torch_source = lazy_module("tcomp.importers.torch.source")
 
 __all__ = ["Bound", "ModelInput", "ModelSource", "NeedsValues", "fixed_shapes", "load", "source_of"]
 
@@ -28,7 +29,7 @@ def load(
     """A model from elsewhere as an IRModule.
 
     Args:
-        model: the path of an ONNX file, or an onnx.ModelProto.
+        model: the path of an ONNX file, an onnx.ModelProto, a torch.nn.Module (with example inputs), or a torch ExportedProgram.
         inputs: example arrays, whose shapes the inputs have.
         dims: extents by the names that the model gives them: a number, or (1, bound) for any up to a bound.
         shapes: whole shapes by the inputs' names.
@@ -38,7 +39,7 @@ def load(
         UnsupportedError: what cannot be compiled, all of it at once. ShapeError: the model does not fit together, or an extent is open.
         TcompError: there is no such file, or it is damaged.
     """
-    source = source_of(model)
+    source = source_of(model, inputs)
     if source is None:
         raise UnsupportedError(
             f"cannot read a {type(model).__name__}", hint="the path of an ONNX file, or a ModelProto"
@@ -74,7 +75,7 @@ def shapes_of(
     return fixed_shapes(source, dims, shapes)
 
 
-def source_of(model: Any) -> ModelSource | None:
+def source_of(model: Any, inputs: Any = None) -> ModelSource | None:
     """A model from elsewhere, ready to be read; None for anything that is no such model.
 
     Raises:
@@ -84,12 +85,26 @@ def source_of(model: Any) -> ModelSource | None:
         path = Path(model)
         if path.suffix != ".onnx":
             raise TcompError(f"{path} is no model that can be read", hint="a file whose name ends in .onnx")
-    elif not (type(model).__name__ == "ModelProto" and type(model).__module__.startswith("onnx")):
-        return None
+        return _read("onnx", lambda: onnx_source.source_of(model))
+    if _is_a(model, "onnx", "ModelProto"):
+        return _read("onnx", lambda: onnx_source.source_of(model))
+    if _is_a(model, "torch", "Module") or _is_a(model, "torch", "ExportedProgram"):
+        return _read("torch", lambda: torch_source.source_of(model, inputs))
+    return None
+
+
+def _is_a(model: Any, package: str, name: str) -> bool:
+    """Whether a model is of a class of a package, which need not be imported."""
+    return any(t.__name__ == name and t.__module__.split(".")[0] == package for t in type(model).__mro__)
+
+
+def _read(package: str, read: Any) -> ModelSource:
     try:
-        found: ModelSource = onnx_source.source_of(model)
+        found: ModelSource = read()
     except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in ("onnx", "google"):
-            raise TcompError("reading an ONNX model needs the package onnx", hint="pip install tcomp[onnx]") from None
+        if error.name and error.name.split(".")[0] in (package, "google"):
+            raise TcompError(
+                f"reading this model needs the package {package}", hint=f"pip install tcomp[{package}]"
+            ) from None
         raise
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..dtype import DType
-from ..errors import ShapeError
+from ..errors import ShapeError, UnsupportedError
 from ..ir.expr import Var
 from ..ir.module import IRModule
 
@@ -134,6 +134,13 @@ def _extent(e: Any, dims: Mapping[str, int | tuple[int, int]], i: ModelInput) ->
     ):
         raise ShapeError(f"input {i.name!r} cannot have an extent {given!r}", hint="a number that is not negative")
     return given
+
+
+def refusal(name: str, problems: list[str]) -> UnsupportedError:
+    """The error that tells all problems of a model at once."""
+    unique = list(dict.fromkeys(problems))
+    shown = unique[:40] + ([f"and {len(unique) - 40} more"] if len(unique) > 40 else [])
+    return UnsupportedError(f"{name} cannot be compiled", why=f"{len(unique)} problems", excerpt="\n".join(shown))
 
 
 def declared(shape: Sequence[int | Bound], symbols: dict[str, Var], dim: Any) -> tuple[Any, ...]:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from ...ir.graph import Operand
-from .movement import cut
+from ..calls import cut, product, scaled
 from .node import Node
-from .products import product, scaled
 from .table import MICROSOFT, converts
 from .types import dtype_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.graph import Operand
-from .movement import padded
+from ..calls import padded
 from .node import Node
 from .table import converts
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
-from ...dtype import DType, dtype
 from ...ir.graph import Operand
+from ..calls import limited
 from .node import Node
 from .table import MICROSOFT, converts
 from .types import dtype_of
@@ -149,15 +147,6 @@ def clip(c: Node) -> Operand:
     return x
 
 
-def limited(c: Node, x: Operand, low: Any, high: Any) -> Operand:
-    """A tensor between two numbers, each of which may be None."""
-    d = x.type.dtype
-    for name, limit in (("maximum_scalar", low), ("minimum_scalar", high)):
-        if limit is not None and d.lowest < limit < d.highest:
-            x = c.g.op(name, x, scalar=limit if d.is_float else int(limit))
-    return x
-
-
 @converts("HardSigmoid")
 def hard_sigmoid(c: Node) -> Operand:
     return c.g.op("hardsigmoid", c[0], slope=c.attr("alpha", 0.2), offset=c.attr("beta", 0.5))
@@ -216,11 +205,6 @@ def swish(c: Node) -> Operand:
     if alpha == 1.0:
         return c.g.op("silu", x)
     return c.g.op("multiply", x, c.g.op("sigmoid", c.g.op("multiply_scalar", x, scalar=alpha)))
-
-
-def promoted(c: Node, args: Sequence[Operand], kind: DType | str) -> list[Operand]:
-    """Tensors in one dtype."""
-    return [c.cast(a, dtype(str(kind))) for a in args]
 
 
 @converts("Constant")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...ir.graph import ConstRef, Operand
 from ...ir.query import as_int
+from ..calls import cut, padded, spread
 from .node import Node
 from .table import converts
 from .types import dtype_of
@@ -109,25 +110,6 @@ def slice_(c: Node) -> Operand:
     return cut(c, c[0], starts, ends, axes, steps)
 
 
-def cut(
-    c: Node, x: Operand, starts: Sequence[Any], ends: Sequence[Any], axes: Any = None, steps: Any = None
-) -> Operand:
-    """Part of a tensor, along some axes."""
-    ndim = x.type.ndim
-    axes = c.places(axes if axes is not None else range(len(starts)), ndim)
-    steps = steps if steps is not None else [1] * len(starts)
-    begin: list[Any] = [None] * ndim
-    end: list[Any] = [None] * ndim
-    stride = [1] * ndim
-    for a, b, e, s in zip(axes, starts, ends, steps):
-        begin[a], end[a], stride[a] = b, e, s
-        if isinstance(e, int) and not isinstance(x.type.shape[a], int) and e >= 1 << 31:
-            end[a] = None
-    if all(b in (None, 0) and e is None and s == 1 for b, e, s in zip(begin, end, stride)):
-        return x
-    return c.g.op("slice", x, begin=tuple(begin), end=tuple(end), strides=tuple(stride))
-
-
 @converts("Gather")
 def gather(c: Node) -> Operand:
     axis = c.axis()
@@ -183,18 +165,6 @@ def expand(c: Node) -> Operand:
     return spread(c, c[0], c.extents(1))
 
 
-def spread(c: Node, x: Operand, wanted: Sequence[Any]) -> Operand:
-    """A tensor broadcast together with a shape."""
-    own = x.type.shape
-    ndim = max(len(own), len(wanted))
-    a = [1] * (ndim - len(own)) + list(own)
-    b = [1] * (ndim - len(wanted)) + list(wanted)
-    shape = tuple(q if as_int(p) == 1 else p for p, q in zip(a, b))
-    if shape == own:
-        return x
-    return c.g.op("broadcast_to", x, shape=shape)
-
-
 @converts("Tile")
 def tile(c: Node) -> Operand:
     x, counts = c[0], c.integers(1)
@@ -225,42 +195,6 @@ def pad(c: Node) -> Operand:
         known = c.known(2) if c.has(2) else np.zeros(1)
         fill = c[2] if known is None else known.reshape(-1)[0].item()
     return padded(c, x, widths, mode, fill)
-
-
-def padded(c: Node, x: Operand, widths: Sequence[tuple[int, int]], mode: str = "constant", fill: Any = 0) -> Operand:
-    """A tensor with borders; negative widths take elements away.
-
-    Args:
-        mode: "constant", "reflect", "edge" or "wrap". fill: a number, or a tensor of one element.
-    """
-    for axis, (before, after) in enumerate(widths):
-        if min(before, after) < 0:
-            n = x.type.shape[axis]
-            x = cut(c, x, [max(-before, 0)], [n - max(-after, 0)], [axis])
-    outer = [(max(a, 0), max(b, 0)) for a, b in widths]
-    if not any(map(any, outer)):
-        return x
-    if mode == "constant":
-        if not isinstance(fill, (int, float, bool)):
-            inside = c.g.op(
-                "pad", c.g.op("broadcast_to", c.constant(True), shape=x.type.shape), pad_width=outer, value=False
-            )
-            fill = c.reshape(fill, ())
-            return c.g.op("where", inside, c.g.op("pad", x, pad_width=tuple(outer)), fill)
-        d = x.type.dtype
-        value = fill if d.is_float else bool(fill) if d.is_bool else int(fill)
-        return c.g.op("pad", x, pad_width=tuple(outer), value=value)
-    numpy_mode = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}.get(mode)
-    if numpy_mode is None:
-        raise c.refuse(f"mode {mode!r} is unknown")
-    for axis, (before, after) in enumerate(outer):
-        if before or after:
-            n = x.type.shape[axis]
-            if not isinstance(n, int):
-                raise c.refuse(f"axis {axis} has the symbolic extent {n}", "dims= or shapes= fix it")
-            places = np.pad(np.arange(n), (before, after), mode=numpy_mode)
-            x = c.g.op("take", x, c.constant(places), axis=axis)
-    return x
 
 
 @converts("CenterCropPad")

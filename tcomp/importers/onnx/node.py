@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ...dtype import DType
 from ...errors import ShapeError, UnsupportedError
 from ...ir.graph import Operand, TensorType
 from ...ir.query import as_int
-from ..builder import FoldingBuilder
+from ..calls import Calls
 from ..extents import Extents
 from ..source import NeedsValues
 
@@ -43,11 +42,10 @@ class Attributes(Mapping[str, Any]):
 
 
 @dataclass
-class Node:
+class Node(Calls):
     """A node with its inputs.
 
     Attributes:
-        g: where its calls go.
         label: how messages name it.
         version: of its domain's operators.
         inputs: None for an optional one that is not given.
@@ -55,8 +53,6 @@ class Node:
         body: (graph, names of its inputs and what they are) -> its results, read with another builder: for loops and branches.
     """
 
-    g: FoldingBuilder
-    op: str
     label: str
     version: int
     inputs: tuple[Given, ...]
@@ -182,55 +178,3 @@ class Node:
     def axis(self, i: int = 0, default: int = 0, name: str = "axis") -> int:
         """The attribute `axis` as a place from 0 on, of an axis of input i."""
         return self.place(self.attr(name, default), len(self.shape(i)))
-
-    def place(self, axis: int, ndim: int) -> int:
-        """An axis from 0 on.
-
-        Raises:
-            ShapeError: out of range.
-        """
-        if not -ndim <= axis < ndim:
-            raise ShapeError(f"{self.op}: axis {axis} is out of range for {ndim} dimensions")
-        return axis % ndim
-
-    def places(self, axes: Sequence[int], ndim: int) -> tuple[int, ...]:
-        """Axes from 0 on, all different."""
-        found = tuple(self.place(int(a), ndim) for a in axes)
-        if len(set(found)) < len(found):
-            raise ShapeError(f"{self.op}: an axis is named twice in {list(axes)}")
-        return found
-
-    # results
-
-    def constant(self, value: Any, like: TensorType | DType | Operand | None = None) -> Operand:
-        """A constant, of the dtype of something else where that is given."""
-        kind = (
-            like
-            if like is None or isinstance(like, DType)
-            else (like if isinstance(like, TensorType) else like.type).dtype
-        )
-        return self.g.constant(np.asarray(value) if kind is None else np.asarray(value, kind.numpy))
-
-    def cast(self, x: Operand, to: DType | str) -> Operand:
-        """The tensor in another dtype, where it has another."""
-        if x.type.dtype.name == str(to):
-            return x
-        return self.g.op("cast", x, dtype=str(to))
-
-    def reshape(self, x: Operand, shape: Sequence[Any]) -> Operand:
-        """The tensor in another shape, where it has another."""
-        if x.type.shape == tuple(shape):
-            return x
-        return self.g.op("reshape", x, shape=tuple(shape))
-
-    def transpose(self, x: Operand, axes: Sequence[int]) -> Operand:
-        """The tensor with its axes in another order, where that is another."""
-        if list(axes) == list(range(len(axes))):
-            return x
-        return self.g.op("transpose", x, axes=tuple(axes))
-
-    def zeros(self, shape: Sequence[Any], d: DType) -> Operand:
-        return self.g.op("broadcast_to", self.constant(np.zeros((), d.numpy)), shape=tuple(shape))
-
-    def refuse(self, why: str, hint: str = "") -> UnsupportedError:
-        return UnsupportedError(f"cannot compile {self.op}", why=why, hint=hint)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.graph import Operand
+from ..calls import product, scaled
 from .node import Node
 from .table import MICROSOFT, converts
 
@@ -14,22 +15,6 @@ from .table import MICROSOFT, converts
 @converts("MatMul")
 def matmul(c: Node) -> Operand:
     return product(c, c[0], c[1])
-
-
-def product(c: Node, a: Operand, b: Operand, **attrs: Any) -> Operand:
-    """NumPy's matmul: vectors are matrices of one row, or of one column, meanwhile."""
-    left, right = a.type.ndim == 1, b.type.ndim == 1
-    d = a.type.dtype
-    if left:
-        a = c.reshape(a, (1, *a.type.shape))
-    if right:
-        b = c.reshape(b, (*b.type.shape, 1))
-    y: Operand = c.g.op("matmul", a, b, **attrs)
-    shape = y.type.shape
-    if left or right:
-        kept = shape[:-2] + (() if left else shape[-2:-1]) + (() if right else shape[-1:])
-        y = c.reshape(y, kept)
-    return c.cast(y, d) if d.is_int and "out_dtype" not in attrs and d.bits > 8 else y
 
 
 @converts("Gemm")
@@ -45,13 +30,6 @@ def gemm(c: Node) -> Operand:
     if c.has(2) and beta != 0.0:
         y = c.g.op("add", y, c[2] if beta == 1.0 else scaled(c, c[2], beta))
     return y
-
-
-def scaled(c: Node, x: Operand, factor: float) -> Operand:
-    """A tensor times a number, rounded where the tensor holds integers."""
-    if x.type.dtype.is_float:
-        return c.g.op("multiply_scalar", x, scalar=factor)
-    return c.cast(c.g.op("multiply_scalar", c.cast(x, "float64"), scalar=factor), x.type.dtype)
 
 
 @converts("FusedMatMul", domain=MICROSOFT)

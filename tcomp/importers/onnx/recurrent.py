@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...ir.graph import Operand
-from .elementwise import limited
-from .movement import cut, reverse_rows
+from ..calls import cut, limited
+from .movement import reverse_rows
 from .node import Node
 from .quantization import dynamically, integer_product
 from .table import MICROSOFT, converts

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.graph import Operand
-from .movement import cut, padded
+from ..calls import cut, padded
 from .node import Node
 from .table import converts
 from .types import dtype_of

@@ -18,7 +18,7 @@ from ...ir.module import IRModule
 from ...ir.node import with_fields
 from ..builder import FoldingBuilder
 from ..extents import Extents
-from ..source import Bound, ModelInput, declared
+from ..source import Bound, ModelInput, declared, refusal
 from . import converters  # noqa: F401  (fills the table)
 from .graph import Reader, Scope
 from .types import array_of, input_of
@@ -57,7 +57,7 @@ class OnnxSource:
                 except UnsupportedError as error:
                     problems.append(str(error))
         if problems:
-            raise _refusal(name, problems)
+            raise refusal(name, problems)
         self.inputs = tuple(found)
         self.outputs = tuple(v.name for v in model.graph.output)
 
@@ -103,17 +103,11 @@ class OnnxSource:
         given.update({name: g.constant(a, name) for name, a in self._arrays.items()})
         results = reader.graph(g, model.graph, scope, given, self._lacking)
         if reader.problems:
-            raise _refusal(self.name, reader.problems)
+            raise refusal(self.name, reader.problems)
         operands = [r.as_operand(g) if isinstance(r, Extents) else r for r in results]
         module = g.build(*operands)
         main = module.main
         return module.with_main(with_fields(main, attrs=main.attrs.with_(result_names=self.outputs)))
-
-
-def _refusal(name: str, problems: list[str]) -> UnsupportedError:
-    unique = list(dict.fromkeys(problems))
-    shown = unique[:40] + ([f"and {len(unique) - 40} more"] if len(unique) > 40 else [])
-    return UnsupportedError(f"{name} cannot be compiled", why=f"{len(unique)} problems", excerpt="\n".join(shown))
 
 
 def _check_external(graph: GraphProto, file: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.graph import Operand
-from .movement import cut
+from ..calls import cut
 from .node import Node
 from .table import ML, converts
 
