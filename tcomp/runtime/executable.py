@@ -152,6 +152,11 @@ class Executable:
             return check_outputs(out, specs, shapes)
         return [empty(shape, numpy_dtype(spec)) for shape, spec in zip(shapes, specs)]
 
+    def named(self, *args: Any, **named: Any) -> dict[str, np.ndarray]:
+        """The results by their names; arguments as for a call."""
+        found = self(*args, **named)
+        return dict(zip((s.name for s in self.outputs), found if isinstance(found, tuple) else (found,)))
+
     # looking inside
 
     def time(self, *args: Any, repeat: int = 50, warmup: int = 5, **named: Any) -> Timing:

@@ -191,7 +191,7 @@ def _as_scan(c: Node, body: GraphProto, names: list[str], init: list[Operand], m
         made = _trip(c, g, body, names, row[0], going, state)
         after, new, rows = made[0], made[1 : 1 + len(init)], made[1 + len(init) :]
         known = g.known(after)
-        may_end.append(known is None or not bool(known.reshape(-1)[0]))
+        may_end.append(after is not going and (known is None or not bool(known.reshape(-1)[0])))
         if may_end[-1]:
             new = tuple(g.op("where", going, a, b) for a, b in zip(new, state))
             after = g.op("logical_and", going, g.op("reshape", after, shape=()))

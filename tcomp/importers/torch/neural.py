@@ -61,9 +61,8 @@ def convolution(
     groups: int,
 ) -> Operand:
     dims = w.type.ndim - 2
-    y = (_transposed if transposed else _direct)(
-        c, x, w, *(c.each(v, dims) for v in (stride, padding, dilation)), groups, c.each(extra, dims)
-    )
+    step, pads, reach = (c.each(v, dims) for v in (stride, padding, dilation))
+    y = (_transposed if transposed else _direct)(c, x, w, step, pads, reach, groups, c.each(extra, dims))
     return _with_bias(c, y, bias)
 
 
@@ -103,7 +102,8 @@ def conv_transpose(
     dilation: Any = 1,
 ) -> Operand:
     dims = w.type.ndim - 2
-    y = _transposed(c, x, w, *(c.each(v, dims) for v in (stride, padding, dilation)), groups, c.each(extra, dims))
+    step, pads, reach = (c.each(v, dims) for v in (stride, padding, dilation))
+    y = _transposed(c, x, w, step, pads, reach, groups, c.each(extra, dims))
     return _with_bias(c, y, bias)
 
 

@@ -111,6 +111,9 @@ class TorchSource:
                     getattr(s.arg, "value", None) if known is None else g.input(name, known.shape or (), known.dtype)
                 )
                 continue
+            if kind == "TOKEN":  # keeps effects in order
+                env[name] = None
+                continue
             target = str(s.target)
             value = p.state_dict.get(target) if kind in ("PARAMETER", "BUFFER") else None
             value = p.constants.get(target) if value is None else value
