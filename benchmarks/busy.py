@@ -21,10 +21,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tcomp.cli.sides import Side
 from tcomp.target import Target
 
 from .graphs import GRAPHS
-from .sides import Side, Task
 
 AFTERWARDS = 0.05
 
@@ -62,7 +62,7 @@ def main(
     seconds: float = typer.Option(0.3, help="time of a turn"),
 ) -> None:
     """Time a model quiet and beside busy neighbours, and print what it keeps."""
-    task = Task(("benchmarks.graphs", "make"), (model, batch), threads)
+    task = ("benchmarks.peers", "serve", (("benchmarks.graphs", "make"), (model, batch), threads))
     sides = {name: Side(name) for name in ["tcomp", *(p for p in peers.split(",") if p)]}
     for side in sides.values():
         side.ask("load", task)

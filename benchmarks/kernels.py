@@ -27,10 +27,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 import tcomp
+from tcomp.cli.sides import BEFORE, Side, Task, race
 from tcomp.tools.peak import fma_peak, memory_bandwidth
 
 from .shapes import FAMILIES, Case, cases_of
-from .sides import BEFORE, Side, Task, race
 
 OUT = Path(__file__).parent / "out"
 
@@ -193,7 +193,8 @@ def main(
             bar = progress.add_task("kernels", total=len(cases))
             for case in cases:
                 progress.update(bar, description=case.name)
-                task = Task(("benchmarks.shapes", "make"), (family, layout, random, seed, case.name), count, target)
+                made = ("benchmarks.shapes", "make"), (family, layout, random, seed, case.name)
+                task = ("benchmarks.peers", "serve", (*made, count, target))
                 rows.append(run_case(case, sides, task, seconds))
                 progress.advance(bar)
         for side in sides:

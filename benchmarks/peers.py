@@ -6,6 +6,8 @@ inputs and weights bound beforehand, as a user of that library would have them.
 
 from __future__ import annotations
 
+import importlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +15,9 @@ import numpy as np
 import typer
 from threadpoolctl import threadpool_limits
 
+import tcomp
 from tcomp import IRModule, evaluate
+from tcomp.cli.sides import BEFORE
 from tcomp.ir.graph import ConstRef, OpCall
 
 Side = Callable[[], np.ndarray]
@@ -335,3 +339,21 @@ def _openvino(module: IRModule, inputs: Sequence[np.ndarray], threads: int) -> S
         return _back(module, request.get_output_tensor(0).data)
 
     return run
+
+
+def serve(
+    library: str, maker: tuple[str, str], arguments: tuple[Any, ...], threads: int, target: str = ""
+) -> tuple[Side, dict[str, Any]]:
+    """What a process of one library races (see `tcomp.cli.sides`): a graph of ours, made there.
+
+    Args:
+        maker: (module, function) that makes the graph and its inputs from the arguments.
+    """
+    module, inputs = getattr(importlib.import_module(maker[0]), maker[1])(*arguments)
+    if library not in ("tcomp", BEFORE):
+        return make(library, module, inputs, threads), {}
+    start = time.perf_counter()
+    exe = tcomp.compile(module, target=target or "cpu", num_threads=threads)
+    seconds = time.perf_counter() - start
+    flops = sum(k.flops for k in exe.program.kernels)
+    return lambda: exe(*inputs), {"compile_s": seconds, "flops": flops, "kernels": exe.num_kernels}

@@ -44,7 +44,7 @@ ALLOWED = {
         "stages",
         "target",
     },
-    "cli": {"codegen", "errors", "ops", "target", "version"},
+    "cli": {"codegen", "compiler", "dtype", "errors", "importers", "ir", "ops", "runtime", "target", "version"},
     "tools": {
         "analysis",
         "backends",

@@ -70,6 +70,10 @@ class ModelSource(Protocol):
     @property
     def outputs(self) -> tuple[str, ...]: ...
 
+    def operators(self) -> list[str]:
+        """The operator of each node, those of loops' and branches' bodies included."""
+        ...
+
     def build(self, shapes: Mapping[str, tuple[int | Bound, ...]], values: Mapping[str, Any]) -> IRModule:
         """The module for inputs of these shapes.
 

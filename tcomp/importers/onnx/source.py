@@ -85,6 +85,19 @@ class OnnxSource:
     def model(self) -> ModelProto:
         return self._model
 
+    def operators(self) -> list[str]:
+        """See `ModelSource`."""
+        found: list[str] = []
+
+        def visit(nodes: Any) -> None:
+            for n in nodes:
+                found.append(n.op_type if n.domain in ("", "ai.onnx") else f"{n.domain}.{n.op_type}")
+                for a in n.attribute:
+                    visit(a.g.node)
+
+        visit(self._model.graph.node)
+        return found
+
     def build(self, shapes: Mapping[str, tuple[int | Bound, ...]], values: Mapping[str, Any]) -> IRModule:
         """See `ModelSource`."""
         g = FoldingBuilder(self.name)

@@ -100,5 +100,6 @@ def _extent(d: Any) -> Open:
         case "dim_value":
             return int(d.dim_value) if d.dim_value >= 0 else None
         case "dim_param":
-            return str(d.dim_param) or None
+            name = str(d.dim_param)
+            return None if name in ("", "?") else name  # several of these need not be equal
     return None

@@ -84,6 +84,11 @@ class TorchSource:
         if any(not isinstance(e, int) for i in self.inputs for e in i.shape or ()):
             raise UnsupportedError(f"{name} was exported with dynamic shapes", hint="export it for the shapes at hand")
 
+    def operators(self) -> list[str]:
+        """See `ModelSource`."""
+        nodes = [n for n in self._program.graph.nodes if n.op == "call_function"]
+        return [str(n.target).removeprefix("aten.") for n in nodes if n.target is not operator.getitem]
+
     def build(self, shapes: Mapping[str, tuple[int | Bound, ...]], values: Mapping[str, Any]) -> IRModule:
         """See `ModelSource`."""
         g = FoldingBuilder(self.name)

@@ -1,4 +1,4 @@
-"""The tcomp command."""
+"""What tcomp knows of this machine, and what it keeps there."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .codegen.cache import cache_folder
-from .errors import TcompError
-from .ops import OPERATORS
-from .target import CpuTarget, Target
-from .version import __version__
-
-app = typer.Typer(add_completion=False, help="A tensor compiler with a schedule language.", no_args_is_help=True)
+from ..codegen.cache import cache_folder
+from ..errors import TcompError
+from ..ops import OPERATORS
+from ..target import CpuTarget, Target
+from ..version import __version__
 
 
-@app.command()
 def info(target: str = typer.Option("cpu", help='"cpu", or "llvm -mcpu=... -num-cores=..."')) -> None:
     """What tcomp knows of this machine (or of another target)."""
     t = Target.parse(target)
@@ -46,7 +43,6 @@ def _cpu_facts(t: CpuTarget) -> list[tuple[str, str]]:
     ]
 
 
-@app.command()
 def clean() -> None:
     """Delete all cached object code."""
     folder = cache_folder()
@@ -56,7 +52,6 @@ def clean() -> None:
     print(f"deleted {len(files)} files from {folder}")
 
 
-@app.command()
 def operators() -> None:
     """List the operators that models are made of."""
     table = Table("operator", "arguments", "fusion", "attributes")
@@ -66,22 +61,9 @@ def operators() -> None:
     Console().print(table)
 
 
-@app.command()
 def show(path: Path) -> None:
     """Print a dumped program."""
     from_file = path.with_suffix(".txt")
     if not from_file.is_file():
         raise TcompError(f"no dump {from_file}", hint="TCOMP_DUMP=folder makes them")
     print(from_file.read_text(encoding="utf-8"), end="")
-
-
-def main() -> None:
-    """Entry point: a user's mistake is one message, not a traceback."""
-    try:
-        app()
-    except TcompError as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
-
-
-if __name__ == "__main__":
-    main()

@@ -15,31 +15,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+_BEGIN = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("sides", sys.argv[1])
+sides = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sides)
+sides.serve(int(sys.argv[2]), sys.argv[3], sys.argv[4])
+"""
+"""This file by its path, so that a process may hold another checkout of tcomp than the one that it stands in."""
 
-ROOT = Path(__file__).resolve().parents[1]
 BEFORE = "before"
 """The name of the side that an older checkout is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a process is asked to make: a function of its own module that makes the graph and its inputs, and that function's arguments.
-
-    Attributes:
-        maker: (module, function), found in the process that serves.
-    """
-
-    maker: tuple[str, str]
-    arguments: tuple[Any, ...]
-    threads: int
-    target: str = ""
+Task = tuple[str, str, tuple[Any, ...]]
+"""(module, function, arguments): what a process is asked to make. The function, called with the library's name and these arguments,
+returns a function of no arguments that computes the case, and a dict of what is to be told of it."""
 
 
 class Missing(Exception):
@@ -55,8 +51,8 @@ class Side:
 
     def _begin(self) -> None:
         self.pipe, there = Pipe()
-        code = f"from benchmarks.sides import serve; serve({there.fileno()}, {self.library!r}, {self.checkout!r})"
-        self.process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[there.fileno()], cwd=ROOT)
+        command = [sys.executable, "-c", _BEGIN, __file__, str(there.fileno()), self.library, self.checkout]
+        self.process = subprocess.Popen(command, pass_fds=[there.fileno()])
         there.close()
 
     def ask(self, *request: Any) -> Any:
@@ -142,11 +138,10 @@ def serve(handle: int, library: str, checkout: str) -> None:
     """Answer requests: the name of a method of `_Served`, and its arguments."""
     if checkout:
         sys.path.insert(0, checkout)
-    tcomp = importlib.import_module("tcomp")  # before anything of ours does
-    if checkout:
+        tcomp = importlib.import_module("tcomp")  # before anything else does
         del sys.path[0]
-        assert Path(tcomp.__file__).is_relative_to(Path(checkout).resolve()), tcomp.__file__
-    pipe, state = Connection(handle), _Served(library, tcomp)
+        assert Path(str(tcomp.__file__)).is_relative_to(Path(checkout).resolve()), tcomp.__file__
+    pipe, state = Connection(handle), _Served(library)
     while True:
         try:
             name, *arguments = pipe.recv()
@@ -154,34 +149,22 @@ def serve(handle: int, library: str, checkout: str) -> None:
             return
         try:
             pipe.send((True, getattr(state, name)(*arguments)))
-        except (NotImplementedError, ImportError, AssertionError) as error:
+        except Exception as error:  # whatever a library raises
             pipe.send((False, f"{type(error).__name__}: {error}"))
 
 
 class _Served:
     """What a process holds of its library."""
 
-    def __init__(self, library: str, tcomp: Any) -> None:
-        self.library, self.tcomp = library, tcomp
+    def __init__(self, library: str) -> None:
+        self.library = library
         self.run: Callable[[], Any] | None = None
 
     def load(self, task: Task) -> Mapping[str, Any]:
-        module, inputs = getattr(importlib.import_module(task.maker[0]), task.maker[1])(*task.arguments)
-        if self.library in ("tcomp", BEFORE):
-            told = self._compile(module, inputs, task)
-        else:
-            peers = importlib.import_module("benchmarks.peers")
-            self.run, told = peers.make(self.library, module, inputs, task.threads), {}
+        module, function, arguments = task
+        self.run, told = getattr(importlib.import_module(module), function)(self.library, *arguments)
         assert self.run is not None
-        return {**told, "result": np.array(self.run())}
-
-    def _compile(self, module: Any, inputs: Any, task: Task) -> dict[str, Any]:
-        start = time.perf_counter()
-        exe = self.tcomp.compile(module, target=task.target or "cpu", num_threads=task.threads)
-        seconds = time.perf_counter() - start
-        self.run = lambda: exe(*inputs)
-        flops = sum(k.flops for k in exe.program.kernels)
-        return {"compile_s": seconds, "flops": flops, "kernels": exe.num_kernels}
+        return {**told, "result": self.run()}
 
     def turn(self, calls: int, before: int) -> float:
         """Seconds of a call."""

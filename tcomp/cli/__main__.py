@@ -1,0 +1,5 @@
+"""python -m tcomp.cli"""
+
+from . import main
+
+main()

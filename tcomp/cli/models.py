@@ -1,0 +1,185 @@
+"""What the verbs that take a model have in common: its options, its inputs, compiling with a progress bar."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..compiler import compile
+from ..dtype import DType
+from ..errors import TcompError
+from ..importers import Bound, ModelSource, NeedsValues, fixed_shapes, source_of
+from ..ir.module import IRModule
+from ..runtime.executable import Executable
+
+ModelFile = Annotated[Path, typer.Argument(help="an ONNX file")]
+Dims = Annotated[str, typer.Option(help="open extents: batch=1,sequence=128")]
+Shapes = Annotated[str, typer.Option(help="whole shapes: x=1x3x224x224,mask=1x128")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="a .npy file, name=file.npy, or an .npz file; random numbers by default"),
+]
+Target = Annotated[str, typer.Option(help='"cpu", or "llvm -mcpu=... -num-cores=..."')]
+Threads = Annotated[int, typer.Option(help="threads of parallel loops; all cores by default")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Seed = Annotated[int, typer.Option(help="of random inputs")]
+
+
+@dataclass
+class Loaded:
+    """A model for the shapes at hand.
+
+    Attributes:
+        inputs: by name; values: of those that decide extents, which are part of the module.
+    """
+
+    source: ModelSource
+    module: IRModule
+    inputs: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]
+
+    @property
+    def arguments(self) -> list[np.ndarray]:
+        """What the compiled module is called with."""
+        return [self.inputs[p.name] for p in self.module.main.params]
+
+
+def pairs(text: str, what: str) -> dict[str, str]:
+    """name=value,... as a dict.
+
+    Raises:
+        TcompError: it is none.
+    """
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, sign, value = part.rpartition("=")
+        if not sign or not name:
+            raise TcompError(f"cannot read {part!r}", hint=f"{what}, such as {_EXAMPLE[what]}")
+        found[name] = value
+    return found
+
+
+_EXAMPLE = {"--dims": "batch=1,sequence=128", "--shapes": "x=1x3x224x224"}
+
+
+def number(text: str, what: str) -> int:
+    if not re.fullmatch(r"\d+", text):
+        raise TcompError(f"{text!r} is no extent", hint=f"{what}, such as {_EXAMPLE[what]}")
+    return int(text)
+
+
+def read_inputs(files: Sequence[str], source: ModelSource) -> dict[str, np.ndarray]:
+    """Arrays from files, by the names of inputs: in their order where a file names none.
+
+    Raises:
+        TcompError: a file cannot be read, or fits no input.
+    """
+    found: dict[str, np.ndarray] = {}
+    free = [i.name for i in source.inputs]
+    for text in files:
+        name, sign, file = text.rpartition("=")
+        path = Path(file if sign else text)
+        try:
+            loaded = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise TcompError(f"cannot read {path}", why=str(error), hint="a .npy or .npz file") from error
+        if isinstance(loaded, np.ndarray):
+            if not sign and not free:
+                raise TcompError(
+                    f"{path} is one input too many", why=f"the model takes {', '.join(map(str, source.inputs))}"
+                )
+            loaded = {name if sign else free[0]: loaded}
+        for key, array in loaded.items():
+            if key not in free:
+                raise TcompError(f"no input {key!r}", why=f"the model takes {', '.join(map(str, source.inputs))}")
+            free.remove(key)
+            found[key] = array
+    return found
+
+
+def random_input(name: str, shape: Sequence[int], d: DType, rng: np.random.Generator) -> np.ndarray:
+    """Normal numbers; small places and ids; masks that show everything."""
+    if "mask" in name.lower():
+        return np.ones(shape, d.numpy)
+    if d.is_bool:
+        return rng.random(shape) < 0.5
+    if d.is_int:
+        return rng.integers(0, 2, shape).astype(d.numpy)
+    return np.asarray(rng.standard_normal(shape)).astype(d.numpy)
+
+
+def load_model(model: Path, dims: str, shapes: str, files: Sequence[str], seed: int = 0) -> Loaded:
+    """A model and inputs for it: those of the files, random ones for the others. An open extent along a first axis is 1.
+
+    Raises:
+        TcompError: what is open, or does not fit.
+    """
+    source = source_of(model)
+    assert source is not None
+    given = read_inputs(files, source)
+    sizes = {k: number(v, "--dims") for k, v in pairs(dims, "--dims").items()}
+    whole: dict[str, Any] = {
+        k: [number(e, "--shapes") for e in v.split("x")] for k, v in pairs(shapes, "--shapes").items()
+    }
+    found = fixed_shapes(source, sizes, {**whole, **{k: a.shape for k, a in given.items()}})
+    rng, inputs, still = np.random.default_rng(seed), {}, []
+    for i in source.inputs:
+        shape = found[i.name]
+        closed = None if shape is None else [1 if n == 0 and not isinstance(e, int) else e for n, e in enumerate(shape)]
+        if closed is None or not all(isinstance(e, int) for e in closed):
+            still.append(str(i))
+        elif i.name not in given:
+            inputs[i.name] = random_input(i.name, [int(e) for e in closed if isinstance(e, int)], i.dtype, rng)
+        else:
+            inputs[i.name] = np.asarray(given[i.name], i.dtype.numpy)
+    if still:
+        names = sorted({e for i in source.inputs for e in i.shape or () if isinstance(e, str)})
+        hint = f"--dims {','.join(f'{n}=...' for n in names)}" if names else "--shapes name=1x3x224x224"
+        raise TcompError(f"extents of {', '.join(still)} are open", hint=hint)
+    values: dict[str, np.ndarray] = {}
+    while True:
+        try:
+            closed_shapes: dict[str, tuple[int | Bound, ...]] = {k: a.shape for k, a in inputs.items()}
+            return Loaded(source, source.build(closed_shapes, values), inputs, values)
+        except NeedsValues as error:
+            values.update({n: inputs[n] for n in error.names})
+
+
+def compiled(loaded: Loaded, target: str, threads: int, quiet: bool = False) -> Executable:
+    """The executable, with a progress bar on a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("compiling {task.fields[kernel]}"),
+        BarColumn(),
+        TextColumn("{task.completed} of {task.total}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, kernel="")
+
+        def note(done: int, total: int, kernel: str) -> None:
+            bar.update(task, completed=done, total=total, kernel=kernel)
+
+        exe: Executable = compile(loaded.module, target=target, num_threads=threads or None, progress=note)
+        return exe
+
+
+def statistics_of(x: np.ndarray) -> Mapping[str, Any]:
+    """A few numbers about a result."""
+    if not x.size or x.dtype == np.bool_:
+        return {}
+    wide = x.astype(np.float64)
+    return {
+        "min": float(wide.min()),
+        "mean": float(wide.mean()),
+        "max": float(wide.max()),
+        "nan": int(np.isnan(wide).sum()),
+    }
