@@ -17,7 +17,7 @@ _COMPILE = """
 import time
 import numpy as np
 import tcomp
-from benchmarks.models import MODELS, settled_model
+from benchmarks.small import MODELS, settled_model
 x = np.random.rand({batch}, *MODELS[{model!r}][1]).astype("float32")
 model = settled_model({model!r})
 start = time.perf_counter()

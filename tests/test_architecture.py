@@ -65,7 +65,20 @@ ALLOWED = {
 
 FILES = sorted(p for folder in ("tcomp", "frontend", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
 MAX_LINES, MAX_FUNCTION = 500, 60
-LOCAL_IMPORTS = {"sklearn", "scipy", "torch", "jax", "optax", "matplotlib", "onnx", "onnxruntime", "openvino"}
+LOCAL_IMPORTS = {
+    "sklearn",
+    "scipy",
+    "torch",
+    "jax",
+    "optax",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "torchvision",
+    "timm",
+    "transformers",
+}
 """Optional packages that may be imported inside functions."""
 
 

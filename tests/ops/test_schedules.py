@@ -30,8 +30,8 @@ def refusals(module: tcomp.IRModule, target: str) -> list[str]:
 def test_attention_of_any_length(target: str) -> None:
     """Groups of rows whose register tiles would leave them made the last rule refuse to run them in parallel."""
     found = []
-    for rows in (5, 33, 50, 65, 77, 100, 197):
-        for stacks in (1, 2, 3, 12):
+    for rows in (50, 65, 197):
+        for stacks in (1, 3):
             for how in ({}, {"causal": True}, {"panel": 32}):
                 g = tcomp.GraphBuilder()
                 shapes = [(stacks, rows, 20), (stacks, rows, 20), (stacks, rows, 12)]

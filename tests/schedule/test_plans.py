@@ -168,6 +168,9 @@ def test_layouts_are_those_of_the_kernels_to_come() -> None:
     for _ in range(50):
         m, k, n = size(rng, 500), size(rng, 3000), size(rng, 3000)
         width = layout.panel((m, n), (k, n), float32)
+        if n == 1:
+            assert width == 0
+            continue
         fixed = replace(open_problem((m, n), (k, n), float32), panel=width)
         plan = tiled_reduction.plan(fixed, target)
         assert plan.vectors * target.lanes(4) == width
