@@ -98,17 +98,26 @@ MODELS: dict[str, Callable[[int], tuple[Any, tuple[Any, ...]]]] = {
 """batch -> (module, example inputs)."""
 
 
+_DEFINED: list[Any] = []
+
+
+def _define_missing() -> None:
+    """Operators that torchvision lacks beside a torch of another build, and that none of these models call."""
+    import torch
+
+    if _DEFINED:
+        return
+    _DEFINED.append(torch.library.Library("torchvision", "FRAGMENT"))
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            _DEFINED[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
 def make(name: str, batch: int) -> tuple[Any, tuple[Any, ...]]:
     """A module in evaluation mode, its weights the same each time, running statistics random; and example inputs."""
     import torch
 
-    for missing in ("nms", "qnms"):  # of torchvision beside a torch of another build
-        try:
-            torch.library.Library("torchvision", "FRAGMENT").define(
-                f"{missing}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            )
-        except RuntimeError:
-            continue
+    _define_missing()
     torch.manual_seed(0)
     module, inputs = MODELS[name](batch)
     for m in module.modules():

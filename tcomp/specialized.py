@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .dtype import dtype
-from .errors import InputError
+from .errors import InputError, InternalError
 from .importers import Bound, ModelInput, ModelSource, NeedsValues
 from .ir.module import IRModule
 from .runtime.executable import Executable
@@ -113,6 +113,10 @@ class Specialized:
 
     def _note_values(self, error: NeedsValues, arrays: Mapping[str, np.ndarray]) -> None:
         """Remember that values of more inputs decide extents."""
+        if set(error.names) <= self._values.keys():
+            raise InternalError(
+                f"{self.source.name} asks again for the values of {', '.join(error.names)}", why=str(error)
+            )
         for name in error.names:
             if arrays[name].nbytes > MAX_BYTES:
                 raise InputError(

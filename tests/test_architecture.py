@@ -52,6 +52,7 @@ ALLOWED = {
         "compiler",
         "dtype",
         "errors",
+        "importers",
         "ir",
         "memory",
         "ops",

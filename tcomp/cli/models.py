@@ -150,6 +150,8 @@ def load_model(model: Path, dims: str, shapes: str, files: Sequence[str], seed: 
             closed_shapes: dict[str, tuple[int | Bound, ...]] = {k: a.shape for k, a in inputs.items()}
             return Loaded(source, source.build(closed_shapes, values), inputs, values)
         except NeedsValues as error:
+            if set(error.names) <= values.keys():
+                raise
             values.update({n: inputs[n] for n in error.names})
 
 

@@ -46,6 +46,20 @@ class FoldingBuilder(GraphBuilder):
         """The value of a constant; None where it is computed when the model runs."""
         return np.asarray(self.constants[x.name]) if isinstance(x, ConstRef) else None
 
+    def computed(self, x: Operand) -> np.ndarray | None:
+        """The value of a tensor that depends on constants alone, however large; None for any other."""
+        if isinstance(x, ConstRef):
+            return self.known(x)
+        b = next((b for b in self.bindings if x in b.results), None)
+        if b is None or not isinstance(b.call, OpCall) or get(b.call.op).kind == "source":
+            return None
+        args = [self.computed(a) for a in b.call.args]
+        if any(a is None for a in args):
+            return None
+        with np.errstate(all="ignore"):
+            found = evaluate_call(b.call, args)
+        return np.asarray(found[b.results.index(x)]).astype(x.type.dtype.numpy)
+
     def inputs_behind(self, x: Operand) -> list[str]:
         """The names of the model's inputs that a value depends on.
 

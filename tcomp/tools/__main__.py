@@ -29,6 +29,7 @@ from ..passes.check import TOLERANCE, random_array, relative_error, run_kernels
 from ..schedule.primitives import ALL as SCHEDULE_STEPS
 from ..schedule.rules.default import default_schedule
 from ..target import Target
+from . import model_fuzz
 from .calibrate import calibrate as measure
 from .fuzz import agree, make_case, make_inputs, outcomes, run_case, script
 from .fuzz import shrink as shrink_case
@@ -128,6 +129,19 @@ def graph_fuzz(
             print(f"seed {at}: {verdict}\n  replay: python -m tcomp.tools graph-fuzz --cases 1 --seed {at}")
     print(f"{cases} graphs, {failed} disagreements")
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command("model-fuzz")
+def model_fuzz_command(
+    files: Annotated[list[Path], typer.Argument(help="model files to damage")],
+    cases: int = 200,
+    seed: int = 0,
+    keep: Annotated[Path | None, typer.Option(help="a folder for the files that end wrongly")] = None,
+) -> None:
+    """Damaged model files: each must end in a result or in a user's error, in time, within memory, and write nothing."""
+    found = model_fuzz.fuzz(files, cases, seed, keep)
+    print(f"{cases} files: {dict(found)}")
+    raise typer.Exit(1 if set(found) - set(model_fuzz.OUTCOMES[:2]) else 0)
 
 
 def _reason(why: str) -> str:

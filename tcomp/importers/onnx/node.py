@@ -110,6 +110,13 @@ class Node(Calls):
         known = self.g.known(x)
         if known is None:
             names = self.g.inputs_behind(x)
+            found = None if names else self.g.computed(x)
+            if found is not None:
+                return found
+            if not names:
+                raise UnsupportedError(
+                    f"{self.op} needs the value of its input {i}, which is computed when the model runs"
+                )
             raise NeedsValues(names, f"{self.op} needs the value of its input {i}, which depends on {', '.join(names)}")
         return known
 
