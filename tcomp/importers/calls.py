@@ -10,6 +10,7 @@ import numpy as np
 
 from ..dtype import DType
 from ..errors import ShapeError, UnsupportedError
+from ..ir.expr import Expr
 from ..ir.graph import Operand, TensorType
 from ..ir.query import as_int
 from .builder import FoldingBuilder
@@ -89,7 +90,8 @@ def cut(
     stride = [1] * ndim
     for a, b, e, s in zip(axes, starts, ends, steps):
         begin[a], end[a], stride[a] = b, e, s
-        if isinstance(e, int) and not isinstance(x.type.shape[a], int) and e >= 1 << 31:
+        n = x.type.shape[a]
+        if isinstance(n, Expr) and isinstance(e, int) and e >= c.g.dims.get(n, 1 << 31):
             end[a] = None
     if all(b in (None, 0) and e is None and s == 1 for b, e, s in zip(begin, end, stride)):
         return x

@@ -231,26 +231,47 @@ def _infer_slice(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType(tuple(count for _, _, count in _steps(t, attrs)), t.dtype)
 
 
-def _steps(t: TensorType, attrs: Attrs) -> list[tuple[int, int, Any]]:
-    """(first element, step, elements) along each axis; one whose extent calls decide is taken whole."""
-    found = []
+def _steps(t: TensorType, attrs: Attrs) -> list[tuple[Any, int, Any]]:
+    """(first element, step, elements) along each axis. Ends that are expressions, of extents that calls decide, lie on the axis."""
+    found: list[tuple[Any, int, Any]] = []
     for axis, (s, n) in enumerate(zip(_slices(t, attrs), t.shape)):
-        if isinstance(n, int):
+        if isinstance(n, int) and not isinstance(s.start, Expr) and not isinstance(s.stop, Expr):
             start, stop, step = s.indices(n)
             found.append((start, step, len(range(start, stop, step))))
-        elif s.start in (None, 0) and s.step in (None, 1) and (s.stop is None or same_extent(s.stop, n)):
-            found.append((0, 1, n))
+        elif s.step not in (None, 1):
+            raise mismatch("slice", f"axis {axis} has the symbolic extent {n}: it can only be taken step by step", t)
         else:
-            raise mismatch("slice", f"axis {axis} has the symbolic extent {n}: it can only be taken whole", t)
+            first, last = _end_of(s.start, n, 0), _end_of(s.stop, n, n)
+            found.append((first, 1, plain(extent(last) - extent(first))))
     return found
+
+
+def _end_of(given: Any, n: int | Expr, default: Any) -> Any:
+    """Where a slice begins or ends; numbers count from the end where they are negative."""
+    if given is None or isinstance(given, Expr):
+        return default if given is None else plain(given)
+    if isinstance(n, int):
+        return slice(given).indices(n)[1]
+    return plain(n + given) if given < 0 else given if given == 0 else plain(te.minimum(n, given))
 
 
 def _slice(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
     (x,) = args
     steps = _steps(TensorType(tuple(map(plain, x.shape)), x.dtype), attrs)
-    return te.compute(
-        out.shape, lambda *index: x[tuple(i * step + start for i, (start, step, _) in zip(index, steps))], name="slice"
-    )
+
+    def at(*index: Expr) -> Expr:
+        places, inside = [], []
+        for i, (start, step, count), e in zip(index, steps, x.shape):
+            places.append(i * step + start)
+            n = plain(e)
+            whole = isinstance(count, int) and isinstance(n, int)
+            if not whole and not (start == 0 and same_extent(count, n)):  # nothing tells that the ends lie on the axis
+                inside += [const(0) <= places[-1], places[-1] < e]
+        found = x[tuple(places)]
+        condition = all_of(inside)
+        return found if condition is None else Select(condition, found, as_expr(0, x.dtype))
+
+    return te.compute(out.shape, at, name="slice")
 
 
 def _slice_reference(x: Any, begin: Any, end: Any, strides: Any) -> Any:

@@ -101,6 +101,25 @@ def test_arithmetic_of_symbolic_extents() -> None:
         assert np.array_equal(exe(x), x.reshape(-1, 2))
 
 
+def test_tensors_cut_and_counted_by_a_symbolic_extent() -> None:
+    """Positions up to the length at hand: a part of a table, and numbers that are counted."""
+    nodes = [node("Shape", "x", "s", start=1, end=2), node("Slice", "table zero1 s one1", "part"), node("Squeeze", "s", "n"), node("Range", "zero n one", "r"),
+             node("Cast", "r", "f", to=FLOAT), node("Add", "x part", "a"), node("Add", "a f", "b"), node("Slice", "b minus end one1", "y"),
+             node("Shape", "b", "bs"), node("Equal", "bs minus", "unknown"), node("Shape", "bs", "rank"), node("ConstantOfShape", "rank", "ones", value=numpy_helper.from_array(np.array([1]))),
+             node("Where", "unknown ones bs", "wide"), node("Expand", "half wide", "z")]  # fmt: skip
+    table = R.standard_normal((1, 9)).astype("float32")
+    weights = {"table": table, "zero1": np.array([0]), "one1": np.array([1]), "zero": np.array(0), "one": np.array(1), "minus": np.array([-1]),
+               "end": np.array([2**62]), "half": np.array([[0.5]], "float32")}  # fmt: skip
+    m = model(nodes, [("x", FLOAT, (2, "n"))], [("y", FLOAT, (2, 1)), ("z", FLOAT, (2, "n"))], weights)
+    exe = tcomp.compile(m, dims={"n": (1, 9)})
+    assert isinstance(exe, tcomp.Executable)
+    for n in (1, 4, 9):
+        x = R.standard_normal((2, n)).astype("float32")
+        y, z = exe(x)
+        np.testing.assert_allclose(y, (x + table[:, :n] + np.arange(n, dtype="float32"))[:, -1:], rtol=1e-6)
+        assert np.array_equal(z, np.full((2, n), 0.5))
+
+
 def test_inputs_whose_values_decide_extents() -> None:
     m = model([node("Reshape", "x s", "y")], [("x", FLOAT, (4, 6)), ("s", INT64, (2,))], [("y", FLOAT, ("a", "b"))])
     exe = tcomp.compile(m)

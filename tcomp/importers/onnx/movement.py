@@ -12,6 +12,7 @@ import numpy as np
 from ...ir.graph import ConstRef, Operand
 from ...ir.query import as_int
 from ..calls import cut, padded, spread
+from ..extents import Extents
 from .node import Node
 from .table import converts
 from .types import dtype_of
@@ -217,8 +218,19 @@ def constant_of_shape(c: Node) -> Operand:
 
 @converts("Range")
 def range_(c: Node) -> Operand:
+    if isinstance(c.inputs[1], Extents) and not c.inputs[1].is_known:
+        return _range_to(c, c.inputs[1].values.reshape(-1)[0])
     first, limit, step = (c.value(i).reshape(()) for i in range(3))
     return c.constant(np.arange(first, limit, step, dtype=first.dtype))
+
+
+def _range_to(c: Node, limit: Any) -> Operand:
+    """Numbers up to a symbolic extent: as many of those up to its bound."""
+    first, step = (int(c.value(i).reshape(())) for i in (0, 2))
+    bound = c.g.dims.get(limit)
+    if bound is None or step != 1 or first < 0:
+        raise c.refuse(f"numbers from {first} to {limit}, {step} apart", "dims= or shapes= fix the extent")
+    return cut(c, c.constant(np.arange(first, bound, dtype=np.int64)), [0], [limit - first if first else limit])
 
 
 @converts("EyeLike")

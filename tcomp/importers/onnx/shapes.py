@@ -44,11 +44,13 @@ def same(c: Node) -> Any:
 def of_extents(g: FoldingBuilder, op: str, given: Sequence[Given], attrs: Mapping[str, Any]) -> Extents | None:
     """The result of a node that computes with symbolic extents; None where it is not arithmetic of extents and known integers."""
     f = _ARITHMETIC.get(op)
+    if op in _OF_THE_FIRST and not isinstance(given[0], Extents):  # a tensor, whose part has a symbolic extent
+        return None
     args: list[Extents | None] = []
     for x in given:
         if x is not None and not isinstance(x, Extents):
             known = g.known(x)
-            if known is None or known.dtype.kind not in "iu":
+            if known is None or known.dtype.kind not in "iub":
                 return None
             x = Extents.of(known.astype(object))
         args.append(x)
@@ -98,6 +100,28 @@ def _cast(args: Sequence[Any], attrs: Mapping[str, Any]) -> Extents | None:
     return args[0] if dtype_of(attrs["to"]).is_int else None
 
 
+def _equal(args: Sequence[Any], attrs: Mapping[str, Any]) -> Extents | None:
+    """1 or 0; None where symbolic extents, which are not negative, may be equal or not."""
+    found = elementwise(_is_same, *args)
+    return found if all(v in (0, 1) for v in found.values.reshape(-1)) else None
+
+
+def _is_same(a: Any, b: Any) -> int:
+    if isinstance(a, int) and isinstance(b, int):
+        return int(a == b)
+    known = a if isinstance(a, int) else b if isinstance(b, int) else None
+    return 1 if a == b else 0 if known is not None and known < 0 else 2
+
+
+def _where(args: Sequence[Any], attrs: Mapping[str, Any]) -> Extents | None:
+    return elementwise(lambda c, a, b: a if c else b, *args) if args[0].is_known else None
+
+
+def _shape(args: Sequence[Any], attrs: Mapping[str, Any]) -> Extents:
+    return Extents.of(np.array(args[0].values.shape, dtype=object))
+
+
+_OF_THE_FIRST = ("Cast", "Gather", "Identity", "Reshape", "Shape", "Slice", "Squeeze", "Unsqueeze")
 _ARITHMETIC: dict[str, Callable[[Sequence[Any], Mapping[str, Any]], Extents | None]] = {
     "Add": lambda args, attrs: elementwise(operator.add, *args),
     "Sub": lambda args, attrs: elementwise(operator.sub, *args),
@@ -107,6 +131,9 @@ _ARITHMETIC: dict[str, Callable[[Sequence[Any], Mapping[str, Any]], Extents | No
     "Min": lambda args, attrs: elementwise(lambda a, b: binary(Min, as_expr(a), as_expr(b)), *args),
     "Identity": lambda args, attrs: args[0],
     "Cast": _cast,
+    "Equal": _equal,
+    "Shape": _shape,
+    "Where": _where,
     "Concat": lambda args, attrs: joined(args, attrs.get("axis", 0)),
     "Gather": _gather,
     "Slice": _slice,
