@@ -241,8 +241,14 @@ def _steps(t: TensorType, attrs: Attrs) -> list[tuple[Any, int, Any]]:
         elif s.step not in (None, 1):
             raise mismatch("slice", f"axis {axis} has the symbolic extent {n}: it can only be taken step by step", t)
         else:
+            if s.start == -1 and s.stop is None:  # the last one: there is one at least
+                found.append((plain(extent(n) - 1), 1, 1))
+                continue
             first, last = _end_of(s.start, n, 0), _end_of(s.stop, n, n)
-            found.append((first, 1, plain(extent(last) - extent(first))))
+            count = extent(last) - extent(first)
+            if s.start not in (None, 0) and s.stop is not None and not isinstance(s.stop, Expr):
+                count = te.maximum(count, 0)
+            found.append((first, 1, plain(count)))
     return found
 
 
@@ -252,7 +258,9 @@ def _end_of(given: Any, n: int | Expr, default: Any) -> Any:
         return default if given is None else plain(given)
     if isinstance(n, int):
         return slice(given).indices(n)[1]
-    return plain(n + given) if given < 0 else given if given == 0 else plain(te.minimum(n, given))
+    if given < 0:
+        return plain(te.maximum(n + given, 0))
+    return given if given == 0 else plain(te.minimum(n, given))
 
 
 def _slice(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tensor:
