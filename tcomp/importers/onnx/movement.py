@@ -17,6 +17,9 @@ from .node import Node
 from .table import converts
 from .types import dtype_of
 
+MOST_BYTES = 1 << 28
+"""Constants of one value up to this size are made while a model is read."""
+
 
 def axes_of(c: Node, at: int = 1, ndim: int | None = None) -> tuple[int, ...] | None:
     """Axes from an input or, in older versions, the attribute `axes`; None where they are not given."""
@@ -212,8 +215,12 @@ def center_crop_pad(c: Node) -> Operand:
 
 @converts("ConstantOfShape")
 def constant_of_shape(c: Node) -> Operand:
+    """A tensor of matrices or more of a known shape may be a weight: it is made now, so that it can be packed."""
     value = np.asarray(c.attr("value", np.zeros(1, np.float32))).reshape(-1)[:1].reshape(())
-    return c.g.op("broadcast_to", c.constant(value), shape=tuple(c.extents(0)))
+    shape = tuple(c.extents(0))
+    if len(shape) > 1 and all(isinstance(e, int) for e in shape) and prod(shape) * value.itemsize <= MOST_BYTES:
+        return c.constant(np.full(shape, value))
+    return c.g.op("broadcast_to", c.constant(value), shape=shape)
 
 
 @converts("Range")

@@ -41,6 +41,8 @@ class OnnxSource:
         self.folder = folder
         if not model.HasField("graph"):
             raise ShapeError(f"{name} has no graph")
+        if not all(isinstance(v.name, str) for v in (*model.graph.input, *model.graph.output)):
+            raise ShapeError(f"{name} is damaged", why="the name of an input or a result is no text")
         self._arrays: dict[str, np.ndarray] = {}
         self._lacking: dict[str, str] = {}
         problems: list[str] = []
