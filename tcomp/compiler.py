@@ -89,7 +89,7 @@ def compile(
             compile, target=target, num_threads=num_threads, schedules=schedules, winograd=winograd,
             check_indices=check_indices, denormals=denormals, progress=progress,
         )  # fmt: skip
-        return specialize(source, shapes_of(source, inputs, dims, shapes), again)
+        return specialize(source, shapes_of(source, inputs, dims, shapes), again, progress is not None)
     if dims is not None or shapes is not None:
         raise TcompError("dims= and shapes= are for models from elsewhere", hint="GraphBuilder.dim, or example inputs")
     module, own = _as_module(model, inputs)

@@ -13,10 +13,11 @@ import numpy as np
 from .dtype import dtype
 from .errors import InputError, InternalError
 from .importers import Bound, ModelInput, ModelSource, NeedsValues
-from .ir.module import IRModule
+from .progress import terminal_bar
 from .runtime.executable import Executable
 
-Compile = Callable[[IRModule], Executable]
+Compile = Callable[..., Executable]
+"""(module, progress=) -> its executable"""
 log = logging.getLogger("tcomp")
 
 MAX_BYTES = 1 << 16
@@ -28,6 +29,7 @@ class Specialized:
 
     Args:
         shapes: of the inputs, as `fixed_shapes` gives them. compile: a module -> its executable.
+        tells: whether `compile` tells of its progress itself; else a terminal shows a bar.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class Specialized:
         compile: Compile,
         values: Sequence[str] = (),
         limit: int = 32,
+        tells: bool = False,
     ) -> None:
         self.source = source
         self.shapes = dict(shapes)
         self.limit = limit
+        self._tells = tells
         self._compile = compile
         self._values = dict.fromkeys(values)
         self._table: OrderedDict[Any, Executable] = OrderedDict()
@@ -134,7 +138,10 @@ class Specialized:
         }
         module = self.source.build(shapes, values)
         log.info("compiling %s for %s", self.source.name, ", ".join(f"{k}={list(s)}" for k, s in shapes.items()))
-        return self._compile(module)
+        if self._tells:
+            return self._compile(module)
+        with terminal_bar(f"compiling {self.source.name}") as note:
+            return self._compile(module, progress=note)
 
 
 def _fitting(value: Any, i: ModelInput) -> np.ndarray:
@@ -158,12 +165,14 @@ def _fitting(value: Any, i: ModelInput) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(array.shape)
 
 
-def specialize(source: ModelSource, shapes: Mapping[str, Any], compile: Compile) -> Executable | Specialized:
+def specialize(
+    source: ModelSource, shapes: Mapping[str, Any], compile: Compile, tells: bool = False
+) -> Executable | Specialized:
     """The executable of a model whose extents are all known; otherwise one that compiles when extents are seen."""
     closed = all(s is not None and all(isinstance(e, (int, Bound)) for e in s) for s in shapes.values())
     if not closed:
-        return Specialized(source, shapes, compile)
+        return Specialized(source, shapes, compile, tells=tells)
     try:
         return compile(source.build(shapes, {}))
     except NeedsValues as error:
-        return Specialized(source, shapes, compile, error.names)
+        return Specialized(source, shapes, compile, error.names, tells=tells)

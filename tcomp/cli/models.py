@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..compiler import compile
 from ..dtype import DType
 from ..errors import TcompError
 from ..importers import Bound, ModelSource, NeedsValues, fixed_shapes, source_of
 from ..ir.module import IRModule
+from ..progress import terminal_bar
 from ..runtime.executable import Executable
 
 ModelFile = Annotated[Path, typer.Argument(help="an ONNX file")]
@@ -157,21 +157,9 @@ def load_model(model: Path, dims: str, shapes: str, files: Sequence[str], seed: 
 
 def compiled(loaded: Loaded, target: str, threads: int, quiet: bool = False) -> Executable:
     """The executable, with a progress bar on a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("compiling {task.fields[kernel]}"),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, kernel="")
-
-        def note(done: int, total: int, kernel: str) -> None:
-            bar.update(task, completed=done, total=total, kernel=kernel)
-
+    with nullcontext() if quiet else terminal_bar(f"compiling {loaded.source.name}") as note:
         exe: Executable = compile(loaded.module, target=target, num_threads=threads or None, progress=note)
-        return exe
+    return exe
 
 
 def statistics_of(x: np.ndarray) -> Mapping[str, Any]:
