@@ -24,6 +24,7 @@ _PUBLIC = {
     "Trace": ".schedule",
     "dtype": ".dtype",
     "evaluate": ".ops.reference",
+    "importers": ".",
     "te": ".",
 }
 

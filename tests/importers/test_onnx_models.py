@@ -189,6 +189,11 @@ def test_all_that_cannot_be_compiled_is_told_at_once() -> None:
         tcomp.compile(m)
     text = str(error.value)
     assert "2 problems" in text and "nonzero_a" in text and "attribute 'wobble' of LeakyRelu is not read" in text
+    sparse = model([node("Add", "x w", "y")], [("x", FLOAT, (4,))], [("y", FLOAT, (4,))])
+    values = [numpy_helper.from_array(a, n) for a, n in ((np.ones(1, "float32"), "w"), (np.array([2]), "places"))]
+    sparse.graph.sparse_initializer.add().CopyFrom(helper.make_sparse_tensor(*values, [4]))
+    with pytest.raises(UnsupportedError, match="initializer w: sparse tensors"):
+        tcomp.compile(sparse)
     texts = model([node("Identity", "s", "t")], [("s", TensorProto.STRING, (1,))], [("t", TensorProto.STRING, (1,))])
     with pytest.raises(UnsupportedError, match="STRING"):
         tcomp.compile(texts)

@@ -46,12 +46,15 @@ class OnnxSource:
         self._arrays: dict[str, np.ndarray] = {}
         self._lacking: dict[str, str] = {}
         problems: list[str] = []
-        for t in (*model.graph.initializer, *model.graph.sparse_initializer):
-            try:
-                self._arrays[t.name if isinstance(t, TensorProto) else t.values.name] = array_of(t, folder)
-            except UnsupportedError as error:
-                self._lacking[t.name if isinstance(t, TensorProto) else t.values.name] = error.what
         found: list[ModelInput] = []
+        for t in model.graph.initializer:
+            try:
+                self._arrays[t.name] = array_of(t, folder)
+            except UnsupportedError as error:
+                self._lacking[t.name] = error.what
+        self._lacking.update(
+            {t.values.name: "sparse tensors cannot be compiled" for t in model.graph.sparse_initializer}
+        )
         for v in model.graph.input:
             if v.name not in self._arrays and v.name not in self._lacking:
                 try:
