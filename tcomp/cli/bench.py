@@ -48,7 +48,7 @@ def bench_model(
         raise TcompError(f"unknown library {unknown[0]!r}", hint=f"one of {', '.join(PEERS)}")
     loaded = models.load_model(model, dims, shapes, input or [], seed)
     exact = evaluate(loaded.module, loaded.arguments, exact=True)
-    counts = [models.number(t, "--dims") for t in threads.split(",") if t] or [usable_cores()]
+    counts = [models.number(t, "--threads") for t in threads.split(",") if t] or [usable_cores()]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder) / "inputs.npz"
@@ -59,6 +59,8 @@ def bench_model(
             found = race(sides, task, seconds)
             for side in sides:
                 side.close()
+            if "tcomp" not in found:
+                raise TcompError(f"tcomp cannot run {model}", hint="tcomp run tells why")
             rows += [_row(name, count, told, exact, found["tcomp"]) for name, told in found.items()]
     if as_json:
         print(json.dumps({"cpu": str(Target.parse("cpu")), "rows": rows}, indent=1))

@@ -47,7 +47,7 @@ class TensorError:
 
     @property
     def is_within(self) -> bool:
-        return bool(self.error <= max(10 * self.before, 0) + self.budget) and not np.isnan(self.error)
+        return bool(self.error <= 10 * self.before + self.budget) and not np.isnan(self.error)
 
 
 def check_model(

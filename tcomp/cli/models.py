@@ -67,12 +67,12 @@ def pairs(text: str, what: str) -> dict[str, str]:
     return found
 
 
-_EXAMPLE = {"--dims": "batch=1,sequence=128", "--shapes": "x=1x3x224x224"}
+_EXAMPLE = {"--threads": "1,2", "--dims": "batch=1,sequence=128", "--shapes": "x=1x3x224x224"}
 
 
 def number(text: str, what: str) -> int:
     if not re.fullmatch(r"\d+", text):
-        raise TcompError(f"{text!r} is no extent", hint=f"{what}, such as {_EXAMPLE[what]}")
+        raise TcompError(f"{text!r} is no number that fits", hint=f"{what}, such as {_EXAMPLE[what]}")
     return int(text)
 
 

@@ -61,18 +61,21 @@ def data_sets(case: Any) -> list[tuple[onnx.ModelProto, list[np.ndarray], list[n
     return sets
 
 
-def run(case: Any, target: str = "cpu") -> None:
+def run(case: Any, rtol: float = 0.0, atol: float = 0.0) -> None:
     """Compile a case and compare its results with the suite's own.
+
+    Args:
+        rtol, atol: where the suite's own tolerance is not what the case can hold (see DIFFERENT).
 
     Raises:
         AssertionError: they differ. TcompError: it cannot be compiled.
     """
     for model, inputs, outputs in data_sets(case):
-        exe = tcomp.compile(model, target=target)
+        exe = tcomp.compile(model)
         names = [v.name for v in model.graph.input]
         found = exe(**dict(zip(names, inputs)))
         results = found if isinstance(found, tuple) else (found,)
-        Runner.assert_similar_outputs(outputs, results, case.rtol, case.atol)
+        Runner.assert_similar_outputs(outputs, results, rtol or case.rtol, atol or case.atol)
 
 
 REFUSED = {
@@ -89,11 +92,11 @@ REFUSED = {
 """What is refused, and the names of its cases."""
 
 DIFFERENT = {
-    "test_dft_inverse": "rounding errors of the expected result, where the exact one is zero",
-    "test_dft_inverse_opset19": "as above",
-    "test_attention_4d_causal_fp16_expanded": "float16 between fused operators is kept in float32",
+    "test_dft_inverse": (0.0, 1e-6),  # rounding errors of the expected result, where the exact one is zero
+    "test_dft_inverse_opset19": (0.0, 1e-6),
+    "test_attention_4d_causal_fp16_expanded": (4e-3, 0.0),  # float16 between fused operators is kept in float32
 }
-"""Cases whose results differ, and why."""
+"""Cases that do not pass by the suite's tolerance, on some CPUs at least, and the (rtol, atol) that they do hold; not counted as passed."""
 
 
 def reason(name: str) -> str:
@@ -102,7 +105,7 @@ def reason(name: str) -> str:
 
 
 def main() -> None:
-    """Print the table of docs/onnx.md."""
+    """Print the table of docs/importers.md."""
     for kind in KINDS:
         passed, groups = 0, dict.fromkeys(REFUSED, 0)
         for name, case in cases(kind).items():

@@ -78,7 +78,7 @@ def test_bench_races_processes(model: Path) -> None:
     ("args", "message"),
     [
         (("--dims", "rows"), "cannot read 'rows'"),
-        (("--dims", "rows=many"), "'many' is no extent"),
+        (("--dims", "rows=many"), "'many' is no number"),
         (("--dims", "columns=3"), "no extent 'columns'"),
         (("--input", "none.npy"), "cannot read none.npy"),
         (("--input", "z=x.npy"), "cannot read x.npy"),

@@ -248,6 +248,22 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
             tcomp.compile(tmp_path / "bad.onnx")
 
 
+def test_values_outside_of_the_folder_are_refused_wherever_they_stand() -> None:
+    """In a constant of a node, and in a model that no file is known of."""
+    t = numpy_helper.from_array(np.ones(3, "float32"), "w")
+    t.ClearField("raw_data")
+    t.data_location = TensorProto.EXTERNAL
+    t.external_data.add(key="location", value="pyproject.toml")
+    inside = model(
+        [node("Constant", "", "w", value=t), node("Add", "x w", "y")], [("x", FLOAT, (3,))], [("y", FLOAT, (3,))]
+    )
+    beside = model([node("Add", "x w", "y")], [("x", FLOAT, (3,))], [("y", FLOAT, (3,))])
+    beside.graph.initializer.add().CopyFrom(t)
+    for m in (inside, beside):
+        with pytest.raises(ShapeError, match="no file in the model's folder"):
+            tcomp.compile(m)
+
+
 def test_dims_and_shapes_are_checked() -> None:
     m, _ = mlp()
     for how, message in [({"dims": {"size": 3}}, "no extent 'size'"), ({"shapes": {"z": (1,)}}, "no input 'z'"), ({"dims": {"batch": -1}}, "-1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,8 +59,6 @@ class Node(Calls):
     attrs: Mapping[str, Any]
     num_outputs: int
     body: Callable[..., Any] | None = None
-    outputs: tuple[str, ...] = ()
-    declared: Mapping[str, TensorType] = field(default_factory=dict)
 
     # inputs
 

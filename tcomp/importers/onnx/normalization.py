@@ -16,6 +16,8 @@ from .table import MICROSOFT, converts
 def batch_normalization(c: Node) -> Any:
     x, scale, bias, mean, var = (c[i] for i in range(5))
     eps = c.attr("epsilon", 1e-5)
+    if not c.attr("spatial", 1):
+        raise c.refuse("statistics of each element")
     if c.attr("training_mode", 0):
         return _training(c, x, scale, bias, mean, var, eps)
     d = x.type.dtype

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import ModelProto
 
 from ...errors import ShapeError, TcompError, UnsupportedError
 from ...ir.graph import Operand
@@ -81,14 +81,9 @@ class OnnxSource:
             raise TcompError(f"cannot read {file}", why=error.strerror or str(error)) from error
         except DecodeError as error:
             raise TcompError(f"{file} is no ONNX model, or a damaged one", why=str(error)) from error
-        _check_external(model.graph, file)
-        source = OnnxSource(model, file.name, str(file.parent))
+        source = OnnxSource(model, file.name, str(file.parent.resolve()))
         del model.graph.initializer[:], model.graph.sparse_initializer[:]  # they are arrays now
         return source
-
-    @property
-    def model(self) -> ModelProto:
-        return self._model
 
     def operators(self) -> list[str]:
         """See `ModelSource`."""
@@ -126,20 +121,6 @@ class OnnxSource:
         module = g.build(*operands)
         main = module.main
         return module.with_main(with_fields(main, attrs=main.attrs.with_(result_names=self.outputs)))
-
-
-def _check_external(graph: GraphProto, file: Path) -> None:
-    """Raises TcompError where data are said to lie outside of the model's folder."""
-    root = file.parent.resolve()
-    for t in graph.initializer:
-        if t.data_location == TensorProto.EXTERNAL:
-            where = next((e.value for e in t.external_data if e.key == "location"), "")
-            target = root / where
-            inside = where and not os.path.isabs(where) and target.resolve().is_relative_to(root)
-            if not inside or not target.is_file():
-                raise TcompError(
-                    f"{file} keeps the weights {t.name!r} in {where!r}", why="that is no file in the model's folder"
-                )
 
 
 def source_of(model: Any) -> OnnxSource | None:

@@ -12,7 +12,7 @@ Converter = Callable[[Node], Any]
 
 HARMLESS = {
     ("BatchNormalization", "momentum"), ("BatchNormalization", "is_test"), ("BatchNormalization", "consumed_inputs"),
-    ("BatchNormalization", "spatial"), ("Dropout", "seed"), ("Dropout", "ratio"), ("Dropout", "is_test"),
+    ("Dropout", "seed"), ("Dropout", "ratio"), ("Dropout", "is_test"),
     ("LayerNormalization", "stash_type"), ("RMSNormalization", "stash_type"), ("GroupNormalization", "stash_type"),
     ("SimplifiedLayerNormalization", "stash_type"), ("MaxPool", "storage_order"), ("Cast", "saturate"), ("CastLike", "saturate"),
     ("Cast", "round_mode"), ("CastLike", "round_mode"), ("QuantizeLinear", "saturate"), ("QuantizeLinear", "block_size"),
@@ -49,8 +49,3 @@ def converter(domain: str, name: str, version: int) -> Converter | None:
     """The converter of an operator in a version of its domain; None where there is none."""
     fitting = [f for since, f in _TABLE.get((domain, name), []) if since <= version]
     return fitting[-1] if fitting else None
-
-
-def operators() -> list[tuple[str, str]]:
-    """(domain, name) of each operator that has a converter."""
-    return sorted(_TABLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,21 @@ def dtype_of(element: int) -> DType:
 def array_of(tensor: TensorProto, folder: str = "") -> np.ndarray:
     """The values of a tensor.
 
+    Args:
+        folder: of the model's file, for values that lie in a file beside it; without one, such a tensor is refused.
+
     Raises:
-        UnsupportedError: of a type that tcomp lacks. ShapeError: it is damaged.
+        UnsupportedError: of a type that tcomp lacks. ShapeError: it is damaged, or its values lie outside of the model's folder.
     """
     wanted = dtype_of(tensor.data_type)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        where = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        root = Path(folder).resolve()
+        inside = folder and where and (root / where).resolve().is_relative_to(root)
+        if not inside or not (root / where).is_file():
+            raise ShapeError(
+                f"tensor {tensor.name!r} keeps its values in {where!r}", why="that is no file in the model's folder"
+            )
     try:
         values = numpy_helper.to_array(tensor, folder)
     except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +62,6 @@ class Node(Calls):
             return [value] * count
         found = list(value)
         return found * count if len(found) == 1 else found
-
-    def extents(self, shape: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(shape)
 
     def numbers(self, *values: Any) -> None:
         """Raises UnsupportedError where one is a tensor: what they say must be known."""
