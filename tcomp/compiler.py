@@ -1,39 +1,25 @@
-"""compile(): the whole way from a model to an Executable, written down in one place."""
+"""compile(): the front door. Models that were compiled before are loaded; others go through the driver."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from .assemble import make_program
 from .backends import backend_of
-from .codegen.build import Kernel
-from .codegen.cache import ObjectCache, fingerprint
-from .config import config
-from .errors import TcompError, UnsupportedError
-from .importers import shapes_of, source_of
-from .ir.graph import FuncCall
-from .ir.module import IRModule, module_of_kernel
-from .ir.primfunc import PrimFunc
-from .ir.query import free_vars
-from .ir.verify import verify
+from .errors import TcompError
 from .lazy import lazy_module
-from .passes import SNAPSHOTS, pipeline, plan_memory
+from .remembered import LaterStages, entry_of
 from .runtime.executable import Executable
-from .specialized import specialize
-from .stages import Stages
 from .target import Target
 
 if TYPE_CHECKING:
-    from .backends import Backend
-    from .schedule.source import ScheduleSource, UserSchedule
+    from .driver import Progress
+    from .schedule.source import UserSchedule
 
-# what a model whose kernels are all in the cache does not need
-sources = lazy_module("tcomp.schedule.source")
-check = lazy_module("tcomp.passes.check")
-
-Progress = Callable[[int, int, str], None]
+# what a model that was compiled before does not need
+driver = lazy_module("tcomp.driver")
+importers = lazy_module("tcomp.importers")
+specialized = lazy_module("tcomp.specialized")
 
 
 def compile(
@@ -83,107 +69,43 @@ def compile(
     if denormals not in ("keep", "flush"):
         raise TcompError(f"denormals={denormals!r}", hint='"keep" or "flush"')
     backend = backend_of(Target.parse(target))
-    source = source_of(model, inputs)
-    if source is not None:
-        again = partial(
-            compile, target=target, num_threads=num_threads, schedules=schedules, winograd=winograd,
-            check_indices=check_indices, denormals=denormals, progress=progress,
-        )  # fmt: skip
-        return specialize(source, shapes_of(source, inputs, dims, shapes), again, progress is not None)
-    if dims is not None or shapes is not None:
-        raise TcompError("dims= and shapes= are for models from elsewhere", hint="GraphBuilder.dim, or example inputs")
-    module, own = _as_module(model, inputs)
-    cache = ObjectCache()
-    seen, lowered = _lower(module, backend, winograd, cache)
-    plan = plan_memory(lowered)
-    kernels = _make_kernels(lowered, backend, {**own, **(schedules or {})})
-    if config().verify >= 2 and not module.main.dims:
-        check.check_equivalence(seen, lowered, {name: k.scheduled for name, k in kernels.items()})
-    backend.build(list(kernels.values()), cache, _counter(progress, len(kernels)))
-    program = make_program(module, lowered, plan, kernels, check_indices, denormals == "flush")
-    library = backend.link(program, list(kernels.values()), cache)
-    return Executable(program, library, num_threads, Stages(seen, kernels, backend.views))
+
+    def compile_module(
+        module: Any, own: Mapping[str, UserSchedule] | None = None, progress: Progress | None = progress
+    ) -> Executable:
+        options = driver.Options(
+            num_threads, {**(own or {}), **(schedules or {})}, winograd, check_indices, denormals == "flush", progress
+        )
+        return driver.compile_module(module, backend, options)
+
+    def compile_anew() -> tuple[Any, Sequence[str]]:
+        """The executable, and the files besides the model's own that it was read from."""
+        source = importers.source_of(model, inputs)
+        if source is None:
+            if dims is not None or shapes is not None:
+                raise TcompError(
+                    "dims= and shapes= are for models from elsewhere", hint="GraphBuilder.dim, or example inputs"
+                )
+            return compile_module(*driver.as_module(model, inputs)), ()
+        found = importers.shapes_of(source, inputs, dims, shapes)
+        return specialized.specialize(source, found, compile_module, progress is not None), source.beside
+
+    options = (backend.target, winograd, check_indices, denormals)
+    entry = None if schedules else entry_of(model, inputs, dims, shapes, options)
+    found = None if entry is None else entry.load(backend)
+    if found is not None:
+        if progress is not None:
+            count = len(found[0].kernels)
+            progress(count, count, "found compiled")
+        return Executable(*found, num_threads, LaterStages(lambda: compile_anew()[0].stages))
+    exe, beside = compile_anew()
+    if entry is not None and isinstance(exe, Executable):
+        entry.save(exe.program, exe.library, beside)
+    return exe
 
 
 def workspace_bytes(model: Any, inputs: Any = None, target: str | Target = "cpu", *, winograd: bool = True) -> int:
     """The bytes of the workspace that a compiled model will need, without generating its code; arguments as for `compile`."""
-    module, _ = _as_module(model, inputs)
-    lowered = _lower(module, backend_of(Target.parse(target)), winograd, ObjectCache())[1]
-    return plan_memory(lowered).arena_bytes
-
-
-def _as_module(model: Any, inputs: Any) -> tuple[IRModule, dict[str, UserSchedule]]:
-    """What is to be compiled, and the schedules that it brings along."""
-    if isinstance(model, IRModule):
-        return model, {}
-    if isinstance(model, PrimFunc):
-        return module_of_kernel(model), {}
-    if isinstance(getattr(model, "func", None), PrimFunc):
-        return module_of_kernel(model.func), {model.func.name: model}
-    trace = getattr(model, "__tcomp_trace__", None)
-    if trace is None:
-        raise UnsupportedError(
-            f"cannot compile a {type(model).__name__}",
-            hint="give an IRModule, a frontend Module, a PrimFunc, a Schedule, or an object with __tcomp_trace__(inputs)",
-        )
-    if inputs is None:
-        raise TcompError("compile needs example inputs to trace this model", hint="compile(model, [x])")
-    module = trace(list(inputs) if isinstance(inputs, (list, tuple)) else [inputs])
-    if not isinstance(module, IRModule):
-        raise UnsupportedError(
-            f"__tcomp_trace__ of {type(model).__name__} returned a {type(module).__name__}, no IRModule"
-        )
-    return module, {}
-
-
-def _lower(
-    module: IRModule, backend: Backend, winograd: bool, cache: ObjectCache
-) -> tuple[dict[str, IRModule], IRModule]:
-    """The stages of a module on its way, and its kernels, not yet scheduled."""
-    verify(module)
-    _refuse_unbounded(module)
-    seen = {"traced": module}
-
-    def observe(name: str, now: IRModule) -> None:
-        if name in SNAPSHOTS:
-            seen[SNAPSHOTS[name]] = now
-
-    return seen, pipeline(backend.layout(winograd), cache, fingerprint()).run(module, observe)
-
-
-def _refuse_unbounded(module: IRModule) -> None:
-    """Raises UnsupportedError where an operator would have a symbolic extent without a bound: no workspace could be made for it."""
-    if all(isinstance(b.call, FuncCall) for b in module.main.bindings):
-        return
-    for f in module.graphs:
-        for v in (v for b in f.bindings for v in (*b.call.args, *b.results)):
-            unbounded = [e for s in v.type.shape if not isinstance(s, int) for e in free_vars(s) - f.bounds.keys()]
-            if unbounded:
-                raise UnsupportedError(
-                    f"cannot compile a model with symbolic extents that have no bound: {v.name} is {v.type}",
-                    why=f"how much memory it takes depends on {unbounded[0].name}",
-                    hint=f'GraphBuilder.dim("{unbounded[0].name}", max=...), or an integer',
-                )
-
-
-def _make_kernels(lowered: IRModule, backend: Backend, schedules: Mapping[str, UserSchedule]) -> dict[str, Kernel]:
-    """The kernels of a lowered module, each with the schedule that the user gave for it, else the default one."""
-    unknown = schedules.keys() - lowered.kernels.keys()
-    if unknown:
-        names = ", ".join(lowered.kernels)
-        raise TcompError(f"no kernel {sorted(unknown)[0]!r} to schedule", why=f"the kernels are {names}")
-    given: ScheduleSource | None = sources.UserSchedules(schedules) if schedules else None
-    found = {name: None if given is None else given.find(f, backend.target) for name, f in lowered.kernels.items()}
-    return {name: backend.kernel(f, found[name]) for name, f in lowered.kernels.items()}
-
-
-def _counter(progress: Progress | None, total: int) -> Callable[[Kernel], None] | None:
-    if progress is None:
-        return None
-    done: list[Kernel] = []
-
-    def note(k: Kernel) -> None:
-        done.append(k)
-        progress(len(done), total, k.func.name)
-
-    return note
+    module, _ = driver.as_module(model, inputs)
+    lowered = driver.lower(module, backend_of(Target.parse(target)), winograd)[1]
+    return driver.plan_memory(lowered).arena_bytes

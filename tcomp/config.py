@@ -3,8 +3,9 @@
 | variable | meaning | default |
 | --- | --- | --- |
 | `TCOMP_NUM_THREADS` | threads of a parallel loop | the cores this process may use |
-| `TCOMP_CACHE_DIR` | folder of cached object code | the user's cache folder |
-| `TCOMP_CACHE` | 0 switches the object cache off | 1 |
+| `TCOMP_CACHE_DIR` | folder of cached object code and compiled models | the user's cache folder |
+| `TCOMP_CACHE` | 0 switches the cache off | 1 |
+| `TCOMP_CACHE_MIB` | how much whole models may take in the cache, with their weights | 4096 |
 | `TCOMP_DUMP` | folder that receives the program after each pass that changed it | none |
 | `TCOMP_VERIFY` | 0: check the final program; 1: after each pass; 2: also run it in the interpreter | 0 |
 | `TCOMP_CODE_LIMIT` | instructions that unrolling and vectorizing may make of a block, before a step is refused | 32768 |
@@ -29,6 +30,7 @@ class Config:
     num_threads: int | None = None
     cache_dir: str | None = None
     use_cache: bool = True
+    cache_mib: int = 4096
     dump: str | None = None
     verify: int = 0
     code_limit: int = 32768
@@ -60,6 +62,7 @@ def config() -> Config:
         num_threads=_integer("TCOMP_NUM_THREADS", None, 1, 1024),
         cache_dir=os.environ.get("TCOMP_CACHE_DIR") or None,
         use_cache=bool(_integer("TCOMP_CACHE", 1, 0, 1)),
+        cache_mib=_integer("TCOMP_CACHE_MIB", 4096, 0, 1 << 30),
         dump=os.environ.get("TCOMP_DUMP") or None,
         verify=_integer("TCOMP_VERIFY", 0, 0, 2),
         code_limit=_integer("TCOMP_CODE_LIMIT", 32768, 1, 1 << 40),

@@ -222,6 +222,6 @@ def test_results_go_to_memory_that_can_take_them() -> None:
 
 def test_a_module_without_text_says_so() -> None:
     exe = kernel(lambda a, i: a[i] + 1.0)
-    exe._stages = None
+    exe.stages = None
     with pytest.raises(TcompError, match="carries no program text"):
         exe.ir("graph")

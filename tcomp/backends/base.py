@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..codegen.build import Kernel, LoweringStep
-from ..codegen.cache import ObjectCache
-from ..ir.primfunc import PrimFunc
-from ..passes.pack import LayoutPolicy
-from ..runtime.device.base import Library
-from ..runtime.program import Program
-from ..target import Target
+if TYPE_CHECKING:  # what loads a compiled model needs none of these
+    from ..codegen.build import Kernel, LoweringStep
+    from ..codegen.cache import ObjectCache
+    from ..ir.primfunc import PrimFunc
+    from ..passes.pack import LayoutPolicy
+    from ..runtime.device.base import Library
+    from ..runtime.program import Program
+    from ..target import Target
 
 
 class Backend(Protocol):
@@ -49,3 +50,6 @@ class Backend(Protocol):
 
     def link(self, program: Program, kernels: Sequence[Kernel], cache: ObjectCache) -> Library:
         """The code of a program, loaded."""
+
+    def load(self, objects: Sequence[bytes]) -> Library:
+        """A library from what it was linked from before (`Library.objects`)."""

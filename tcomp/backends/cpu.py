@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..codegen.assembly import assembly_facts
-from ..codegen.build import Kernel, LoweringStep, build_all, cached_code, make_kernel
-from ..codegen.cache import ObjectCache
-from ..codegen.llvm.generator import LlvmGenerator
-from ..ir.primfunc import PrimFunc
-from ..ir.printer import text
 from ..lazy import lazy_module
-from ..passes.pack import LayoutPolicy
 from ..runtime.device.cpu import CpuLibrary, load_objects
 from ..runtime.program import Branch, Launch, Loop, Program, Step
 from ..target import CpuTarget
-from .scheduling import cpu_scheduler, told
-from .workers import helpers
 
+if TYPE_CHECKING:
+    from ..codegen.build import Kernel, LoweringStep
+    from ..codegen.cache import ObjectCache
+    from ..codegen.llvm.generator import LlvmGenerator
+    from ..ir.primfunc import PrimFunc
+    from ..passes.pack import LayoutPolicy
+
+# what a model that was compiled before does not need
+assembly = lazy_module("tcomp.codegen.assembly")
+build = lazy_module("tcomp.codegen.build")
+llvm = lazy_module("tcomp.codegen.llvm.generator")
+printer = lazy_module("tcomp.ir.printer")
+scheduling = lazy_module("tcomp.backends.scheduling")
+workers = lazy_module("tcomp.backends.workers")
 # what a model whose kernels are all in the cache does not need
 llvm_entry = lazy_module("tcomp.codegen.llvm.entry")
 layouts = lazy_module("tcomp.schedule.rules.cpu.layout")
@@ -34,7 +39,8 @@ class CpuBackend:
 
     @property
     def generator(self) -> LlvmGenerator:
-        return LlvmGenerator(self.target)
+        generator: LlvmGenerator = llvm.LlvmGenerator(self.target)
+        return generator
 
     @property
     def steps(self) -> tuple[LoweringStep, ...]:
@@ -49,20 +55,24 @@ class CpuBackend:
         return policy
 
     def kernel(self, func: PrimFunc, given: Any = None) -> Kernel:
-        if given is None:
-            return make_kernel(func, self.generator, cpu_scheduler(self.target))
-        return make_kernel(func, self.generator, lambda _: told(given), f"given\n{text(given.schedule.func)}")
+        variant, scheduler = "", scheduling.cpu_scheduler(self.target)
+        if given is not None:
+            variant, scheduler = f"given\n{printer.text(given.schedule.func)}", lambda _: scheduling.told(given)
+        kernel: Kernel = build.make_kernel(func, self.generator, scheduler, variant)
+        return kernel
 
     def build(
         self, kernels: Sequence[Kernel], cache: ObjectCache, on_done: Callable[[Kernel], None] | None = None
     ) -> None:
-        build_all(kernels, cache, on_done, helpers)
+        build.build_all(kernels, cache, on_done, workers.helpers)
 
     def link(self, program: Program, kernels: Sequence[Kernel], cache: ObjectCache) -> CpuLibrary:
         name = f"{list(map(_code_of, program.steps))!r}|{program.flush_denormals}"
-        entry = cached_code(name, lambda: llvm_entry.entry_module(program), self.generator, cache)
-        objects = dict.fromkeys(k.object_code for k in kernels)
-        return load_objects([*objects, entry], lacking=self.target.missing_here())
+        entry = build.cached_code(name, lambda: llvm_entry.entry_module(program), self.generator, cache)
+        return self.load([*dict.fromkeys(k.object_code for k in kernels), entry])
+
+    def load(self, objects: Sequence[bytes]) -> CpuLibrary:
+        return load_objects(objects, lacking=self.target.missing_here())
 
     def explain(self, k: Kernel) -> str:
         """Which schedule a kernel got, what it costs by arithmetic, and what its assembly looks like."""
@@ -80,7 +90,7 @@ class CpuBackend:
                 lines.append(
                     f"its algorithm saves {100 * (1 - cost.flops / needed):.1f} % of the direct way's operations"
                 )
-        return "\n".join([*lines, str(assembly_facts(k.assembly()))])
+        return "\n".join([*lines, str(assembly.assembly_facts(k.assembly()))])
 
 
 def _code_of(s: Step) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from ..codegen.build import Kernel, LoweringStep, Scheduled, make_kernel
 from ..codegen.cache import ObjectCache
 from ..dtype import DType
+from ..errors import InternalError
 from ..ir.expr import Buffer
 from ..ir.interp import evaluate, interpreted, python_source
 from ..ir.primfunc import PrimFunc
@@ -103,12 +104,16 @@ class ReferenceBackend:
     def link(self, program: Program, kernels: Sequence[Kernel], cache: ObjectCache) -> InterpretedLibrary:
         return InterpretedLibrary(program, {k.symbol: k.scheduled for k in kernels})
 
+    def load(self, objects: Sequence[bytes]) -> InterpretedLibrary:
+        raise InternalError("the interpreter has no objects to load")
+
 
 class InterpretedLibrary:
     """A program whose kernels the interpreter runs, on the very memory that native code would use (a `Library`)."""
 
     device = CpuDevice()
     lacking: tuple[str, ...] = ()
+    objects: tuple[bytes, ...] = ()
 
     def __init__(self, program: Program, functions: Mapping[str, PrimFunc]) -> None:
         self._program = program

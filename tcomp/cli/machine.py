@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..codegen.cache import cache_folder
+from ..codegen.cache import OBJECTS, PROGRAMS, cache_folder
 from ..errors import TcompError
 from ..ops import OPERATORS
 from ..target import CpuTarget, Target
@@ -26,7 +26,7 @@ def info(target: str = typer.Option("cpu", help='"cpu", or "llvm -mcpu=... -num-
         ("target", str(t)),
         *(_cpu_facts(t) if isinstance(t, CpuTarget) else ()),
         ("operators", str(len(OPERATORS))),
-        ("object cache", str(cache_folder())),
+        ("cache", str(cache_folder())),
     ):
         table.add_row(name, value)
     Console().print(table)
@@ -44,12 +44,11 @@ def _cpu_facts(t: CpuTarget) -> list[tuple[str, str]]:
 
 
 def clean() -> None:
-    """Delete all cached object code."""
-    folder = cache_folder()
-    files = [p for p in folder.rglob("*") if p.is_file()] if folder.is_dir() else []
+    """Delete all cached object code and compiled models."""
+    files = [p for kind in (OBJECTS, PROGRAMS) for p in (cache_folder() / kind).rglob("*") if p.is_file()]
     for p in files:
         p.unlink(missing_ok=True)
-    print(f"deleted {len(files)} files from {folder}")
+    print(f"deleted {len(files)} files from {cache_folder()}")
 
 
 def operators() -> None:

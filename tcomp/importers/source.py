@@ -59,6 +59,7 @@ class ModelSource(Protocol):
     Attributes:
         name: for people.
         inputs: what calls give; outputs: the names of the results.
+        beside: files besides its own that it was read from so far, by their places in its folder.
     """
 
     @property
@@ -69,6 +70,9 @@ class ModelSource(Protocol):
 
     @property
     def outputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def beside(self) -> tuple[str, ...]: ...
 
     def operators(self) -> list[str]:
         """The operator of each node, those of loops' and branches' bodies included."""

@@ -36,7 +36,7 @@ class Executable:
         self, program: Program, library: Library, num_threads: int | None = None, stages: TextViews | None = None
     ) -> None:
         self.program = program
-        self._stages = stages
+        self.stages = stages
         self._runner = Runner(program, library)
         self._results = ResultMemory()
         self._expected = static_types(program.inputs) if not program.dims else None
@@ -52,6 +52,11 @@ class Executable:
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.program.inputs))
         return f"<Executable ({inputs}) -> {', '.join(map(str, self.program.outputs))}, {self.num_kernels} kernels>"
+
+    @property
+    def library(self) -> Library:
+        """The code that it runs."""
+        return self._runner.library
 
     @property
     def inputs(self) -> tuple[Spec, ...]:
@@ -195,9 +200,9 @@ class Executable:
         Raises:
             TcompError: no such stage or kernel, or the module was loaded from a file without its sources.
         """
-        if self._stages is None:
+        if self.stages is None:
             raise TcompError("this module carries no program text", why="it was loaded from an exported file")
-        return self._stages(stage, kernel)
+        return self.stages(stage, kernel)
 
     def explain(self, kernel: str | None = None) -> str:
         """Why a kernel (by default each) is as fast as it is: the rule that scheduled it, operations and bytes by arithmetic,

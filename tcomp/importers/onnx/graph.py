@@ -18,7 +18,7 @@ from .functions import schema_function
 from .node import Attributes, Given, Node
 from .shapes import of_extents
 from .table import HARMLESS, converter
-from .types import array_of, attribute
+from .types import NOWHERE, ModelFolder, array_of, attribute
 
 
 class _Missing:
@@ -50,11 +50,11 @@ class Reader:
     Attributes:
         functions: the model's own, by (domain, name).
         problems: what cannot be compiled, of all nodes.
-        folder: of the model's file, for data that lie beside it.
+        folder: of the model's file.
     """
 
     functions: Mapping[tuple[str, str], FunctionProto]
-    folder: str = ""
+    folder: ModelFolder = NOWHERE
     problems: list[str] = field(default_factory=list)
     depth: int = 0
 

@@ -21,7 +21,7 @@ from ..extents import Extents
 from ..source import Bound, ModelInput, declared, refusal
 from . import converters  # noqa: F401  (fills the table)
 from .graph import Reader, Scope
-from .types import array_of, input_of
+from .types import NOWHERE, ModelFolder, array_of, input_of
 
 
 class OnnxSource:
@@ -29,13 +29,13 @@ class OnnxSource:
 
     Args:
         model: the model, which must not change any more.
-        name: for people. folder: where data lie that are not in the model itself.
+        name: for people. folder: of its file.
 
     Raises:
         UnsupportedError: an input is no tensor.
     """
 
-    def __init__(self, model: ModelProto, name: str = "model", folder: str = "") -> None:
+    def __init__(self, model: ModelProto, name: str = "model", folder: ModelFolder = NOWHERE) -> None:
         self._model = model
         self.name = name
         self.folder = folder
@@ -66,6 +66,10 @@ class OnnxSource:
         self.inputs = tuple(found)
         self.outputs = tuple(v.name for v in model.graph.output)
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        return tuple(self.folder.read)
+
     @staticmethod
     def load(path: str | os.PathLike[str]) -> OnnxSource:
         """A model from a file.
@@ -81,7 +85,7 @@ class OnnxSource:
             raise TcompError(f"cannot read {file}", why=error.strerror or str(error)) from error
         except DecodeError as error:
             raise TcompError(f"{file} is no ONNX model, or a damaged one", why=str(error)) from error
-        source = OnnxSource(model, file.name, str(file.parent.resolve()))
+        source = OnnxSource(model, file.name, ModelFolder(str(file.parent)))
         del model.graph.initializer[:], model.graph.sparse_initializer[:]  # they are arrays now
         return source
 

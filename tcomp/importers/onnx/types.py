@@ -36,26 +36,52 @@ def dtype_of(element: int) -> DType:
     return dtype(name)
 
 
-def array_of(tensor: TensorProto, folder: str = "") -> np.ndarray:
-    """The values of a tensor.
+class ModelFolder:
+    """Where the data of a model lie that are not in its file.
 
     Args:
-        folder: of the model's file, for values that lie in a file beside it; without one, such a tensor is refused.
+        path: of the folder; None where the model is no file: it can have no such data.
+
+    Attributes:
+        read: the files that were read, by their places in the folder.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = None if path is None else Path(path).resolve()
+        self.read: dict[str, None] = {}
+
+    def open(self, name: str) -> str | None:
+        """The folder, which `name` is a file in; None where it is not."""
+        if self.path is None or not name:
+            return None
+        file = self.path / name
+        if not file.resolve().is_relative_to(self.path) or not file.is_file():
+            return None
+        self.read[name] = None
+        return str(self.path)
+
+
+NOWHERE = ModelFolder()
+
+
+def array_of(tensor: TensorProto, folder: ModelFolder = NOWHERE) -> np.ndarray:
+    """The values of a tensor.
 
     Raises:
         UnsupportedError: of a type that tcomp lacks. ShapeError: it is damaged, or its values lie outside of the model's folder.
     """
     wanted = dtype_of(tensor.data_type)
+    path = ""
     if tensor.data_location == TensorProto.EXTERNAL:
         where = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        root = Path(folder).resolve()
-        inside = folder and where and (root / where).resolve().is_relative_to(root)
-        if not inside or not (root / where).is_file():
+        found = folder.open(where)
+        if found is None:
             raise ShapeError(
                 f"tensor {tensor.name!r} keeps its values in {where!r}", why="that is no file in the model's folder"
             )
+        path = found
     try:
-        values = numpy_helper.to_array(tensor, folder)
+        values = numpy_helper.to_array(tensor, path)
     except Exception as error:
         raise ShapeError(f"tensor {tensor.name!r} is damaged", why=f"{type(error).__name__}: {error}") from error
     return np.asarray(values, wanted.numpy)

@@ -61,6 +61,8 @@ class TorchSource:
         UnsupportedError: it changes its inputs or its own state.
     """
 
+    beside: tuple[str, ...] = ()
+
     def __init__(self, program: ExportedProgram, name: str = "model") -> None:
         self.name = name
         self._program = decomposed(program)

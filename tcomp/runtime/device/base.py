@@ -41,6 +41,7 @@ class Library(Protocol):
 
     Attributes:
         lacking: features that the code needs and this machine lacks: it must not be run.
+        objects: what it was linked from, to be linked again elsewhere; none where it cannot be.
     """
 
     @property
@@ -48,6 +49,9 @@ class Library(Protocol):
 
     @property
     def lacking(self) -> tuple[str, ...]: ...
+
+    @property
+    def objects(self) -> tuple[bytes, ...]: ...
 
     def entry(self) -> Callable[[int, Any, int, Any], Any]:
         """Run the whole program: (table of arguments, table of constants, workspace, table of extents or None), all addresses."""

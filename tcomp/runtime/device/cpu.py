@@ -71,9 +71,10 @@ class CpuLibrary:
 
     device = CpuDevice()
 
-    def __init__(self, engine: Any, lacking: Sequence[str] = ()) -> None:
+    def __init__(self, engine: Any, lacking: Sequence[str] = (), objects: Sequence[bytes] = ()) -> None:
         self._engine = engine
         self.lacking = tuple(lacking)
+        self.objects = tuple(objects)
         # The garbage collector finalizes a cycle's objects in any order, and LLVM's context takes the engine's module with it, which
         # the engine then frees again: this reference keeps both out of the garbage until the engine has been closed.
         weakref.finalize(self, engine.close).atexit = False
@@ -131,12 +132,13 @@ def load_objects(objects: Iterable[bytes], symbols: Sequence[str] = (), lacking:
     """
     ensure_pool()
     engine = _engine("")
-    for data in objects:
+    linked = tuple(objects)
+    for data in linked:
         if data[:4] not in (b"\x7fELF", b"\xcf\xfa\xed\xfe"):
             raise TcompError("the object code is damaged", why="it does not start as an object file")
         engine.add_object_file(llvm.ObjectFileRef.from_data(data))
     engine.finalize_object()
-    library = CpuLibrary(engine, lacking)
+    library = CpuLibrary(engine, lacking, linked)
     for symbol in symbols:
         library.address(symbol)
     return library

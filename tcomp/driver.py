@@ -1,0 +1,137 @@
+"""The driver: the whole way from a module to an Executable, written down in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .assemble import make_program
+from .codegen.build import Kernel
+from .codegen.cache import ObjectCache, fingerprint
+from .config import config
+from .errors import TcompError, UnsupportedError
+from .ir.graph import FuncCall
+from .ir.module import IRModule, module_of_kernel
+from .ir.primfunc import PrimFunc
+from .ir.query import free_vars
+from .ir.verify import verify
+from .lazy import lazy_module
+from .passes import SNAPSHOTS, pipeline, plan_memory
+from .runtime.executable import Executable
+from .stages import Stages
+
+if TYPE_CHECKING:
+    from .backends import Backend
+    from .schedule.source import ScheduleSource, UserSchedule
+
+# what a model whose kernels are all in the cache does not need
+sources = lazy_module("tcomp.schedule.source")
+check = lazy_module("tcomp.passes.check")
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller of `compile` decides; see there."""
+
+    num_threads: int | None = None
+    schedules: Mapping[str, UserSchedule] = field(default_factory=dict)
+    winograd: bool = True
+    check_indices: bool = True
+    flush_denormals: bool = False
+    progress: Progress | None = None
+
+
+def compile_module(module: IRModule, backend: Backend, options: Options) -> Executable:
+    """The executable of a module."""
+    cache = ObjectCache()
+    seen, lowered = lower(module, backend, options.winograd)
+    plan = plan_memory(lowered)
+    kernels = _make_kernels(lowered, backend, options.schedules)
+    if config().verify >= 2 and not module.main.dims:
+        check.check_equivalence(seen, lowered, {name: k.scheduled for name, k in kernels.items()})
+    backend.build(list(kernels.values()), cache, _counter(options.progress, len(kernels)))
+    program = make_program(module, lowered, plan, kernels, options.check_indices, options.flush_denormals)
+    library = backend.link(program, list(kernels.values()), cache)
+    return Executable(program, library, options.num_threads, Stages(seen, kernels, backend.views))
+
+
+def as_module(model: Any, inputs: Any) -> tuple[IRModule, dict[str, UserSchedule]]:
+    """What is to be compiled, and the schedules that it brings along.
+
+    Raises:
+        UnsupportedError: nothing that can be compiled. TcompError: example inputs are missing.
+    """
+    if isinstance(model, IRModule):
+        return model, {}
+    if isinstance(model, PrimFunc):
+        return module_of_kernel(model), {}
+    if isinstance(getattr(model, "func", None), PrimFunc):
+        return module_of_kernel(model.func), {model.func.name: model}
+    trace = getattr(model, "__tcomp_trace__", None)
+    if trace is None:
+        raise UnsupportedError(
+            f"cannot compile a {type(model).__name__}",
+            hint="give an IRModule, a frontend Module, a PrimFunc, a Schedule, or an object with __tcomp_trace__(inputs)",
+        )
+    if inputs is None:
+        raise TcompError("compile needs example inputs to trace this model", hint="compile(model, [x])")
+    module = trace(list(inputs) if isinstance(inputs, (list, tuple)) else [inputs])
+    if not isinstance(module, IRModule):
+        raise UnsupportedError(
+            f"__tcomp_trace__ of {type(model).__name__} returned a {type(module).__name__}, no IRModule"
+        )
+    return module, {}
+
+
+def lower(module: IRModule, backend: Backend, winograd: bool) -> tuple[dict[str, IRModule], IRModule]:
+    """The stages of a module on its way, and its kernels, not yet scheduled."""
+    verify(module)
+    _refuse_unbounded(module)
+    seen = {"traced": module}
+
+    def observe(name: str, now: IRModule) -> None:
+        if name in SNAPSHOTS:
+            seen[SNAPSHOTS[name]] = now
+
+    return seen, pipeline(backend.layout(winograd), ObjectCache(), fingerprint()).run(module, observe)
+
+
+def _refuse_unbounded(module: IRModule) -> None:
+    """Raises UnsupportedError where an operator would have a symbolic extent without a bound: no workspace could be made for it."""
+    if all(isinstance(b.call, FuncCall) for b in module.main.bindings):
+        return
+    for f in module.graphs:
+        for v in (v for b in f.bindings for v in (*b.call.args, *b.results)):
+            unbounded = [e for s in v.type.shape if not isinstance(s, int) for e in free_vars(s) - f.bounds.keys()]
+            if unbounded:
+                raise UnsupportedError(
+                    f"cannot compile a model with symbolic extents that have no bound: {v.name} is {v.type}",
+                    why=f"how much memory it takes depends on {unbounded[0].name}",
+                    hint=f'GraphBuilder.dim("{unbounded[0].name}", max=...), or an integer',
+                )
+
+
+def _make_kernels(lowered: IRModule, backend: Backend, schedules: Mapping[str, UserSchedule]) -> dict[str, Kernel]:
+    """The kernels of a lowered module, each with the schedule that the user gave for it, else the default one."""
+    unknown = schedules.keys() - lowered.kernels.keys()
+    if unknown:
+        names = ", ".join(lowered.kernels)
+        raise TcompError(f"no kernel {sorted(unknown)[0]!r} to schedule", why=f"the kernels are {names}")
+    given: ScheduleSource | None = sources.UserSchedules(schedules) if schedules else None
+    found = {name: None if given is None else given.find(f, backend.target) for name, f in lowered.kernels.items()}
+    return {name: backend.kernel(f, found[name]) for name, f in lowered.kernels.items()}
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[Kernel], None] | None:
+    if progress is None:
+        return None
+    done: list[Kernel] = []
+
+    def note(k: Kernel) -> None:
+        done.append(k)
+        progress(len(done), total, k.func.name)
+
+    return note
