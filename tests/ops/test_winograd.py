@@ -29,6 +29,9 @@ def test_the_matrices_filter(m: int, rng: np.random.Generator) -> None:
         (4, (3, 13, 6, 20), 40, 16, (0, 1, 2, 1), "llvm -mcpu=haswell -num-cores=2"),
         (2, (1, 7, 5, 8), 9, 8, 0, "llvm -mcpu=haswell -num-cores=1"),
         (4, (1, 30, 30, 64), 64, 32, 1, "cpu"),
+        (4, (3, 4, 3, 16), 16, 16, 1, "llvm -mcpu=haswell -num-cores=1"),  # images of one tile
+        (2, (7, 2, 2, 20), 9, 8, 1, "llvm -mcpu=x86-64-v2 -num-cores=2"),
+        (4, (1, 4, 4, 16), 16, 16, 1, "llvm -mcpu=haswell -num-cores=2"),
     ],
 )
 def test_against_float64(

@@ -157,14 +157,22 @@ def apply(sch: Schedule, plan: WinogradPlan) -> None:
     unroll_and_vectorize(sch, sch.get_loops(by_role(sch, ROWS))[-3:])
     products, around = sch.cache_write(by_role(sch, PRODUCT), 0, "local").name, 0
     if not plan.staged:
-        sch.compute_at(products, site)
+        _compute_at(sch, products, site)
         around = 1
     _products(sch, products, around, plan.rows, plan.vectors, plan.lanes, in_stages)
     if not plan.staged:
-        sch.compute_at(by_role(sch, IMAGE), site)
+        _compute_at(sch, by_role(sch, IMAGE), site)
     _transform(sch, around, plan.lanes, in_stages)
     if plan.parallel:
         sch.parallel(site)
+
+
+def _compute_at(sch: Schedule, block: str, site: Var) -> None:
+    """Compute the tiles that are needed there; a single one has a loop, too."""
+    sch.compute_at(block, site)
+    inner = sch.get_loops(block)[1:]
+    if len(inner) == 3:
+        sch.add_unit_loop(inner[2])
 
 
 def _write_back(sch: Schedule, m: int, lanes: int) -> tuple[Var, Var, Var]:
