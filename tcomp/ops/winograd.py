@@ -72,6 +72,19 @@ def combine(index: Expr, table: Table, term: Callable[[int], Expr]) -> Expr:
     return result
 
 
+def _weighted(index: Expr, table: Table, term: Callable[[int], Expr]) -> Expr:
+    """The same sum where the loop over the index stays: every term counts, its factor is looked up."""
+    total: Expr | None = None
+    for n in range(len(table[0])):
+        part = term(n)
+        factor = as_expr(float(table[-1][n]), part.dtype)
+        for k in range(len(table) - 2, -1, -1):
+            factor = te.select(te.equal(index, k), as_expr(float(table[k][n]), part.dtype), factor)
+        total = part * factor if total is None else total + part * factor
+    assert total is not None
+    return total
+
+
 def _check_tile(name: str, attrs: Attrs) -> int:
     if attrs["tile"] not in IMAGE:
         raise ShapeError(f"{name}: tile {attrs['tile']!r} is not supported", hint="2 or 4")
@@ -99,8 +112,7 @@ def _weight(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.Tens
 
     def at(a: Expr, b: Expr, panel: Expr, i: Expr, column: Expr) -> Expr:
         o = panel * width + column
-        rows = lambda z: combine(a, WEIGHT[m], lambda y: w[y, z, i, o])
-        both = combine(b, WEIGHT[m], rows)
+        both = _weighted(b, WEIGHT[m], lambda z: _weighted(a, WEIGHT[m], lambda y: w[y, z, i, o]))
         return both if columns % width == 0 else te.select(o < columns, both, as_expr(0, w.dtype))
 
     return te.compute(out.shape, at, name="winograd_weight")
