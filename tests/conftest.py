@@ -1,7 +1,9 @@
 """Shared fixtures: a cache folder of the test run's own, seeded random numbers."""
 
 import os
+import random
 import tempfile
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -16,3 +18,18 @@ os.environ.setdefault("TCOMP_WORKERS", "0")
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(1234)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `drawn(share)`, that share of its cases is left to `make test`, the others are slow; the same ones each time."""
+    groups: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("drawn"):
+            groups[item.nodeid.split("[")[0]].append(item)
+    for name, cases in groups.items():
+        share = cases[0].get_closest_marker("drawn").args[0]
+        kept = set(random.Random(name).sample(range(len(cases)), max(1, round(share * len(cases)))))
+        for number, item in enumerate(cases):
+            if number not in kept:
+                item.add_marker(pytest.mark.slow)

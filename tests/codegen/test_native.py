@@ -147,6 +147,7 @@ def test_large_scratch_buffers_come_from_the_heap(rng: np.random.Generator) -> N
     "name", ["int8", "uint8", "int16", "uint16", "float16", "bfloat16", "bool", "int32", "uint32", "float32", "int64"]
 )
 @pytest.mark.parametrize("lanes", [2, 3, 4, 8, 16])
+@pytest.mark.drawn(1 / 3)
 def test_masked_stores_leave_the_neighbours_alone(source: str, name: str, lanes: int) -> None:
     """The last vector of a row of 2 lanes + 1 has one lane; the next element belongs to the row behind it, or to nobody."""
     n = 2 * lanes + 1

@@ -92,6 +92,7 @@ def test_compiled_products_are_those_of_numpy(make: Any, shapes: Any, kind: str)
         (lambda: Language("transformer"), text, None), (lambda: Language("transformer"), text, 1),
     ],
 )  # fmt: skip
+@pytest.mark.drawn(1 / 2)
 def test_steps_in_bfloat16_lose_what_eager_ones_lose(make: Any, data: Any, recompute: int | None) -> None:
     one, two = pair(make)
     batch = data()

@@ -210,6 +210,7 @@ TARGETS = ["cpu", "llvm -mcpu=x86-64", "llvm -mcpu=haswell"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.drawn(1 / 3)
 def test_recomputed_layers_take_the_square_root_of_the_memory_and_lose_the_same(target: str) -> None:
     batch = [R.standard_normal((256, 64)).astype("float32"), R.integers(0, 10, 256)]
     memory: dict[Any, int] = {}
@@ -250,6 +251,7 @@ def test_a_memory_limit_chooses_what_is_computed_again() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.drawn(1 / 3)
 def test_a_recomputed_transformer_with_dropout_loses_the_same(target: str) -> None:
     batch, losses = text(), {}
     for every in (None, 1):

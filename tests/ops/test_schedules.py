@@ -29,6 +29,7 @@ def refusals(module: tcomp.IRModule, target: str) -> list[str]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.drawn(1 / 3)
 def test_attention_of_any_length(target: str) -> None:
     """Groups of rows whose register tiles would leave them made the last rule refuse to run them in parallel."""
     found = []
@@ -43,6 +44,7 @@ def test_attention_of_any_length(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.drawn(1 / 3)
 def test_every_operator(target: str, rng: np.random.Generator) -> None:
     found = []
     for op, shapes, attrs in CASES:
@@ -119,6 +121,7 @@ def _epilogues() -> dict[str, Any]:
 
 @pytest.mark.parametrize("epilogue", _epilogues())
 @pytest.mark.parametrize("anchor", ["winograd", "conv", "depthwise", "product", "pool"])
+@pytest.mark.drawn(1 / 3)
 def test_no_tail_makes_an_anchors_rule_refuse(anchor: str, epilogue: str, rng: np.random.Generator) -> None:
     """A rule that refuses leaves its kernel to one that knows nothing of it: slow code, and long to compile."""
     g = tcomp.GraphBuilder()

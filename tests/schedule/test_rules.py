@@ -61,6 +61,7 @@ GRAPHS = {
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.cpu)
 @pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.drawn(1 / 2)
 def test_rules_keep_the_meaning_and_replay(name: str, target: Target) -> None:
     build, rule = GRAPHS[name]
     (func,) = kernels(build)
@@ -133,6 +134,7 @@ def test_accumulators_are_as_small_as_the_register_file(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(0, 120, 3))
+@pytest.mark.drawn(1 / 2)
 def test_any_kernel_gets_a_schedule_that_keeps_its_meaning(seed: int) -> None:
     func = random_func(seed)
     inputs = make_inputs(func, seed)
