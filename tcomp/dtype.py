@@ -16,7 +16,7 @@ ml_dtypes = lazy_module("ml_dtypes")
 _NAME = re.compile(r"(bool|int|uint|float|bfloat)(\d*)(?:x(\d+))?$")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DType:
     """A scalar type, or a vector of `lanes` scalars.
 
@@ -29,6 +29,14 @@ class DType:
     kind: str
     bits: int
     lanes: int = 1
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:  # nearly always: by far the most frequent question
+            return True
+        return type(other) is DType and (self.kind, self.bits, self.lanes) == (other.kind, other.bits, other.lanes)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.bits, self.lanes))
 
     @property
     def name(self) -> str:

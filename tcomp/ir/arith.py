@@ -101,31 +101,63 @@ def linear(e: Expr, env: Env | None = None) -> Linear:
 
 
 def _linear(e: Expr, env: Env, depth: int) -> Linear:
-    if isinstance(e, Const):
+    kind = type(e)
+    if kind is Const:
         return Linear(None, int(e.value))
-    if isinstance(e, Var):
-        bounds = env.get(e)
-        if bounds is not None and is_const(bounds[0]) and bounds[0] == bounds[1]:
-            return Linear(None, int(bounds[0].value))
-        return Linear({e: 1})
-    if isinstance(e, Add):
-        return _linear(e.a, env, depth).add(_linear(e.b, env, depth))
-    if isinstance(e, Sub):
-        return _linear(e.a, env, depth).add(_linear(e.b, env, depth), -1)
-    if isinstance(e, Mul):
-        a, b = _linear(e.a, env, depth), _linear(e.b, env, depth)
-        if b.is_constant:
-            return a.scale(b.constant)
-        if a.is_constant:
-            return b.scale(a.constant)
-        return Linear({Mul(*sorted((a.expr(), b.expr()), key=_order)): 1})
-    if isinstance(e, (FloorDiv, FloorMod)):
-        return _divide(type(e), _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
-    if isinstance(e, (Min, Max)):
-        return _extremum(type(e), _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
-    if isinstance(e, Call) and e.op == "neg":
+    if kind in _SUMS or kind is Var:
+        terms: dict[Expr, int] = {}
+        return Linear(terms, _gather(e, 1, terms, env, depth))
+    if kind is FloorDiv or kind is FloorMod:
+        return _divide(kind, _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
+    if kind is Min or kind is Max:
+        return _extremum(kind, _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
+    if kind is Call and e.op == "neg":
         return _linear(e.args[0], env, depth).scale(-1)
     return Linear({map_children(e, lambda x: simplify(x, env)): 1})
+
+
+_SUMS = (Add, Sub, Mul)
+
+
+def _gather(e: Expr, scale: int, terms: dict[Expr, int], env: Env, depth: int) -> int:
+    """Add `scale` times an expression to terms. The constant that is left."""
+    kind = type(e)
+    if kind is Const:
+        return int(e.value) * scale
+    if kind is Var:
+        bounds = env.get(e)
+        if bounds is not None and type(bounds[0]) is Const and bounds[0] == bounds[1]:
+            return int(bounds[0].value) * scale
+        _count(e, scale, terms)
+        return 0
+    if kind is Add:
+        return _gather(e.a, scale, terms, env, depth) + _gather(e.b, scale, terms, env, depth)
+    if kind is Sub:
+        return _gather(e.a, scale, terms, env, depth) + _gather(e.b, -scale, terms, env, depth)
+    if kind is Mul and type(e.b) is Const:
+        k = scale * int(e.b.value)
+        return _gather(e.a, k, terms, env, depth) if k else 0
+    form = _product(e.a, e.b, env, depth) if kind is Mul else _linear(e, env, depth)
+    for t, c in form.terms.items():
+        _count(t, c * scale, terms)
+    return form.constant * scale
+
+
+def _count(term: Expr, count: int, terms: dict[Expr, int]) -> None:
+    new = terms.get(term, 0) + count
+    if new:
+        terms[term] = new
+    else:
+        terms.pop(term, None)
+
+
+def _product(x: Expr, y: Expr, env: Env, depth: int) -> Linear:
+    a, b = _linear(x, env, depth), _linear(y, env, depth)
+    if b.is_constant:
+        return a.scale(b.constant)
+    if a.is_constant:
+        return b.scale(a.constant)
+    return Linear({Mul(*sorted((a.expr(), b.expr()), key=_order)): 1})
 
 
 def _order(e: Expr) -> str:

@@ -135,10 +135,14 @@ class Const(Expr):
         return (struct.pack("d", self.value) if self.dtype.is_float else int(self.value)), self.dtype
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Const) and self._key() == other._key()
+        if self is other:
+            return True
+        if type(other) is not Const or self.dtype != other.dtype:
+            return False
+        return self._key() == other._key() if self.dtype.is_float else self.value == other.value
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        return hash(self.value) if self.value == self.value else 0  # NaN, whose hash tells objects apart
 
 
 @node

@@ -10,9 +10,9 @@ reads): a walk does not enter them and a rewrite does not replace them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any, TypeVar, cast, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
 
@@ -40,8 +40,12 @@ def identity_node(cls: type[T]) -> type[T]:
     return dataclass(frozen=True, slots=True, eq=False)(cls)
 
 
+_PLAIN = {"str", "int", "float", "bool", "int | float | bool", "DType", "str | None", "int | None", "LoopKind", "IterKind"}
+"""Annotations of fields that hold no nodes."""
+
+
 def _child_fields(cls: Any) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(cls) if not f.metadata.get("atom"))
+    return tuple(f.name for f in fields(cls) if not f.metadata.get("atom") and f.type not in _PLAIN)
 
 
 child_fields: Callable[[Any], tuple[str, ...]] = cache(_child_fields)
@@ -90,9 +94,21 @@ def unique_nodes(x: Node) -> list[Node]:
     return found
 
 
+def _init_fields(cls: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls) if f.init)
+
+
+init_fields: Callable[[Any], tuple[str, ...]] = cache(_init_fields)
+"""The names of the fields that the constructor of a node class takes, in order."""
+
+
 def with_fields(x: T, **changes: Any) -> T:
     """A copy of a node with some fields replaced."""
-    return replace(cast(Any, x), **changes)
+    cls: Any = type(x)
+    values = [changes.pop(name) if name in changes else getattr(x, name) for name in init_fields(cls)]
+    assert not changes, f"{cls.__name__} has no field {next(iter(changes))}"
+    copy: T = cls(*values)
+    return copy
 
 
 def map_children(x: T, f: Callable[[Any], Any]) -> T:
@@ -108,7 +124,7 @@ def map_children(x: T, f: Callable[[Any], Any]) -> T:
             items = tuple(f(item) if isinstance(item, Node) else item for item in value)
             if any(a is not b for a, b in zip(items, value)):
                 changes[name] = items
-    return replace(cast(Any, x), **changes) if changes else x
+    return with_fields(x, **changes) if changes else x
 
 
 def rewrite(x: Any, post: Callable[[Any], Any], pre: Callable[[Any], Any] | None = None) -> Any:
@@ -154,7 +170,7 @@ def _with_new_children(x: Any, results: list[Any]) -> Any:
             items.reverse()
             if any(a is not b for a, b in zip(items, value)):
                 changes[name] = tuple(items)
-    return replace(x, **changes) if changes else x
+    return with_fields(x, **changes) if changes else x
 
 
 def substitute(x: T, mapping: Mapping[Any, Any]) -> T:
@@ -168,7 +184,7 @@ def substitute(x: T, mapping: Mapping[Any, Any]) -> T:
     def post(current: Any) -> Any:
         buffer = getattr(current, "buffer", None)
         if buffer is not None and buffer in mapping:
-            return replace(current, buffer=mapping[buffer])
+            return with_fields(current, buffer=mapping[buffer])
         return current
 
     def pre(current: Any) -> Any:
