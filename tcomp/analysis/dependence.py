@@ -56,7 +56,8 @@ def private_buffers(func: PrimFunc, under: For) -> set[Buffer]:
     Nothing outside the loop touches them, and no value flows from one iteration to another: each iteration writes, before
     it reads, at least the region that it reads, and no reduction into them runs along the loop.
     """
-    return {b for b, group in _touching(func).items() if _is_private(func, group, under)}
+    inside = {b.name for b in blocks_under(under.body)}
+    return {b for b, group in _touching(func).items() if _is_private(func, group, under, inside)}
 
 
 def _touching(func: PrimFunc) -> dict[Buffer, list[Access]]:
@@ -69,8 +70,7 @@ def _touching(func: PrimFunc) -> dict[Buffer, list[Access]]:
     return touched
 
 
-def _is_private(func: PrimFunc, group: Sequence[Access], loop: For) -> bool:
-    inside = {b.name for b in blocks_under(loop.body)}
+def _is_private(func: PrimFunc, group: Sequence[Access], loop: For, inside: set[str]) -> bool:
     return all(a.block.name in inside for a in group) and _flows_stay_inside(func, group, loop)
 
 
@@ -200,8 +200,9 @@ def _elements(func: PrimFunc, a: Access, around: Sequence[For]) -> Any:
 
 def private_loops(func: PrimFunc) -> dict[Buffer, set[Var]]:
     """For each intermediate buffer, the loops inside which it may be allocated: each iteration has a buffer of its own."""
-    loops = list(func.loops.values())
-    return {b: {s.var for s in loops if _is_private(func, group, s)} for b, group in _touching(func).items()}
+    loops = [(s, {b.name for b in blocks_under(s.body)}) for s in func.loops.values()]
+    touching = _touching(func)
+    return {b: {s.var for s, inside in loops if _is_private(func, g, s, inside)} for b, g in touching.items()}
 
 
 def _shared_accesses(func: PrimFunc, loop: For) -> dict[Buffer, list[Access]]:

@@ -32,7 +32,7 @@ class Access:
 
 @lru_cache(maxsize=256)  # the checks of a schedule step ask for these again and again
 def accesses(block: Block) -> tuple[Access, ...]:
-    """Every access of a block, its init included."""
+    """The accesses of a block, its init included; equal ones once."""
     found: list[Access] = []
 
     def visit(s: Stmt, inner: tuple[For, ...]) -> None:
@@ -51,7 +51,7 @@ def accesses(block: Block) -> tuple[Access, ...]:
             visit(x, deeper)
 
     visit(block, ())
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def loops_inside(func: PrimFunc, a: Access, around: Sequence[For]) -> list[For]:
