@@ -24,7 +24,17 @@ HAS_MODELS = all(
 """Whether the packages are there whose models tutorial 11 runs."""
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tutorials").glob("*.py")), ids=lambda p: p.stem)
+LONG = ("06_train_cnn", "10_sequence_to_sequence")
+"""What they are about, compiled training, 07 and 08 run as well."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem in LONG else [])
+        for p in sorted((ROOT / "tutorials").glob("*.py"))
+    ],
+)
 def test_tutorial_runs(path: Path, tmp_path: Path) -> None:
     if path.stem.startswith("12"):
         pytest.importorskip("torch")

@@ -40,7 +40,18 @@ def identity_node(cls: type[T]) -> type[T]:
     return dataclass(frozen=True, slots=True, eq=False)(cls)
 
 
-_PLAIN = {"str", "int", "float", "bool", "int | float | bool", "DType", "str | None", "int | None", "LoopKind", "IterKind"}
+_PLAIN = {
+    "str",
+    "int",
+    "float",
+    "bool",
+    "int | float | bool",
+    "DType",
+    "str | None",
+    "int | None",
+    "LoopKind",
+    "IterKind",
+}
 """Annotations of fields that hold no nodes."""
 
 

@@ -34,6 +34,7 @@ def test_every_operator_has_a_small_case() -> None:
 
 
 @pytest.mark.parametrize(("op", "shapes", "attrs"), SMALL, ids=[f"{c[0]}-{i}" for i, c in enumerate(SMALL)])
+@pytest.mark.drawn(1 / 3)
 def test_every_operator(op: str, shapes: list, attrs: dict, rng: np.random.Generator) -> None:
     arrays = [make(s, op, rng) for s in shapes]
     g = tcomp.GraphBuilder()
@@ -43,6 +44,7 @@ def test_every_operator(op: str, shapes: list, attrs: dict, rng: np.random.Gener
 
 
 @pytest.mark.parametrize("seed", range(30))
+@pytest.mark.drawn(1 / 2)
 def test_random_graphs(seed: int) -> None:
     """Many kernels, results and constants in one program."""
     module, inputs, eps = random_graph(seed)

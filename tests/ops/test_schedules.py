@@ -69,6 +69,7 @@ def test_every_operator(target: str, rng: np.random.Generator) -> None:
         "float64 float64",
     ],
 )
+@pytest.mark.drawn(1 / 3)
 def test_products_of_narrow_numbers(kinds: str, target: str, rng: np.random.Generator) -> None:
     a, b = map(tcomp.dtype.dtype, kinds.split())
     found = []

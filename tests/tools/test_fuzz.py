@@ -89,7 +89,7 @@ def test_a_case_that_does_not_end_fails(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_refused_steps_are_tried_on_request() -> None:
-    tried = list(outcomes(60, 30, 1, anyway=True))
+    tried = list(outcomes(60, 12, 1, anyway=True))
     assert sum(o.tried for o in tried) == sum(len(o.refused) for o in tried) > 0
     assert all(o.harmless is not None and len(o.harmless) <= o.tried for o in tried)
 
