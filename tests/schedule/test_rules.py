@@ -99,7 +99,7 @@ def test_channels_of_images_are_summed_in_vectors(size: tuple[int, int]) -> None
 
 def test_padded_convolutions_pack_large_kernels_that_vary() -> None:
     def build(g: GraphBuilder) -> object:
-        x, w = g.input("x", (1, 3, 3, 15)), g.input("w", (3, 3, 15, 258))
+        x, w = g.input("x", (1, 5, 5, 15)), g.input("w", (3, 3, 15, 258))
         return g.conv2d(x, w, padding=1, layout="NHWC", kernel_layout="HWIO")
 
     (func,) = kernels(build)
