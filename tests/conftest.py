@@ -1,5 +1,6 @@
 """Shared fixtures: a cache folder of the test run's own, seeded random numbers."""
 
+import gc
 import os
 import random
 import tempfile
@@ -33,3 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for number, item in enumerate(cases):
             if number not in kept:
                 item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay to the end: the collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
