@@ -104,7 +104,7 @@ def test_the_interpreter_agrees(name: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["llvm -mcpu=haswell -num-cores=4", "cpu -num-cores=1", "cpu -num-cores=8"])
-@pytest.mark.drawn(1 / 2)
+@pytest.mark.drawn(1 / 3)
 def test_other_plans(target: str) -> None:
     exe = tcomp.compile(built("cnn"), target=target)
     assert not [k.name for k in exe.program.kernels if "refused" in exe.ir("scheduled", k.name)]

@@ -24,8 +24,8 @@ HAS_MODELS = all(
 """Whether the packages are there whose models tutorial 11 runs."""
 
 
-LONG = ("06_train_cnn", "10_sequence_to_sequence")
-"""What they are about, compiled training, 07 and 08 run as well."""
+LONG = ("06_train_cnn", "08_transformer", "10_sequence_to_sequence")
+"""What they are about, compiled training, 07 and 09 run as well."""
 
 
 @pytest.mark.parametrize(

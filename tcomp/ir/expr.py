@@ -135,10 +135,8 @@ class Const(Expr):
         return (struct.pack("d", self.value) if self.dtype.is_float else int(self.value)), self.dtype
 
     def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if type(other) is not Const or self.dtype != other.dtype:
-            return False
+        if self is other or type(other) is not Const or self.dtype != other.dtype:
+            return self is other
         return self._key() == other._key() if self.dtype.is_float else self.value == other.value
 
     def __hash__(self) -> int:

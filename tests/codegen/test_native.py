@@ -39,6 +39,7 @@ def build(f: object, *inputs: te.Tensor, vector: int | None = None) -> object:
 
 @pytest.mark.parametrize("vector", [None, 8])
 @pytest.mark.parametrize("source", ALL, ids=str)
+@pytest.mark.drawn(1 / 3)
 def test_conversions_between_all_dtypes(source: DType, vector: int | None, rng: np.random.Generator) -> None:
     x = values(source, rng, 37)
     a = te.placeholder((37,), source, "A")
@@ -51,6 +52,7 @@ def test_conversions_between_all_dtypes(source: DType, vector: int | None, rng: 
 
 @pytest.mark.parametrize("vector", [None, 8])
 @pytest.mark.parametrize("d", [d for d in ALL if d != bool_], ids=str)
+@pytest.mark.drawn(1 / 3)
 def test_arithmetic_in_all_dtypes(d: DType, vector: int | None, rng: np.random.Generator) -> None:
     x, y = values(d, rng, 37), values(d, rng, 37)[::-1].copy()
     a, b = te.placeholder((37,), d, "A"), te.placeholder((37,), d, "B")

@@ -386,6 +386,7 @@ def test_a_trace_knows_types_and_computes_nothing(c: Case) -> None:
      "conv_transpose (1, 3, 2, 4, 4) (2, 3, 2, 3, 4) {'stride': 2, 'padding': (0, 2, 1), 'output_padding': 1, 'groups': 2}",
      "conv_transpose (1, 3, 4, 4) (3, 3, 1, 4) {'stride': 3, 'output_padding': 1, 'groups': 2}", "attention causal"],
 )  # fmt: skip
+@pytest.mark.drawn(1 / 2)
 def test_values_and_gradients_compile(name: str) -> None:
     (c,) = [c for c in CASES if c.name == name]
     arrays = [a.astype("float32") for a in draws(c, 12)[0]]

@@ -65,6 +65,7 @@ def test_what_is_no_float32_stays_as_it_is() -> None:
         (lambda a, b: ndl.einsum("bij,bkj->ik", a, b), [(3, 5, 8), (3, 7, 8)]),
     ],
 )
+@pytest.mark.drawn(1 / 2)
 def test_compiled_products_are_those_of_numpy(make: Any, shapes: Any, kind: str) -> None:
     """Value and gradients, against full precision and against the eager ones."""
     a, b = (leaf(*s) for s in shapes)
@@ -92,7 +93,7 @@ def test_compiled_products_are_those_of_numpy(make: Any, shapes: Any, kind: str)
         (lambda: Language("transformer"), text, None), (lambda: Language("transformer"), text, 1),
     ],
 )  # fmt: skip
-@pytest.mark.drawn(1 / 2)
+@pytest.mark.drawn(1 / 3)
 def test_steps_in_bfloat16_lose_what_eager_ones_lose(make: Any, data: Any, recompute: int | None) -> None:
     one, two = pair(make)
     batch = data()
@@ -109,6 +110,7 @@ def test_steps_in_bfloat16_lose_what_eager_ones_lose(make: Any, data: Any, recom
 @pytest.mark.parametrize(
     "scale", [lambda: optim.LossScale(2.0**42, interval=3), lambda: optim.LossScale(2.0**60, 4.0, 2.0**-12, 2)]
 )
+@pytest.mark.drawn(1 / 2)
 def test_steps_whose_gradients_overflow_change_nothing(scale: Any) -> None:
     """float16 ends at 65504: a large scale overflows, is halved until it does not, and grows again."""
     one, two = pair(cnn)

@@ -81,7 +81,7 @@ def check(op: str, kind: DType, rng: np.random.Generator) -> bool:
 
 @pytest.mark.parametrize("kind", OFTEN, ids=str)
 @pytest.mark.parametrize("op", sorted(OPERATORS))
-@pytest.mark.drawn(1 / 3)
+@pytest.mark.drawn(1 / 4)
 def test_rule_reference_and_kernel_agree(op: str, kind: DType, rng: np.random.Generator) -> None:
     check(op, kind, rng)
 

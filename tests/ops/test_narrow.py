@@ -27,6 +27,7 @@ def numbers(rng: np.random.Generator, kind: str, *shape: int) -> np.ndarray:
 @pytest.mark.parametrize("constant", [True, False], ids=["constant", "varying"])
 @pytest.mark.parametrize("kinds", [("uint8", "int8"), ("int8", "int8"), ("uint8", "uint8"), ("int8", "uint8")])
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.drawn(1 / 3)
 def test_products_of_bytes_are_exact(
     shape: tuple, kinds: tuple, constant: bool, target: str, rng: np.random.Generator
 ) -> None:
@@ -55,6 +56,7 @@ def test_convolutions_of_bytes_are_exact(kinds: tuple, padding: int, rng: np.ran
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
 @pytest.mark.parametrize("constant", [True, False], ids=["constant", "varying"])
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.drawn(1 / 2)
 def test_products_of_short_floats_are_summed_up_in_float32(
     shape: tuple, constant: bool, kind: str, target: str, rng: np.random.Generator
 ) -> None:

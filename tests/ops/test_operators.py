@@ -218,6 +218,7 @@ RUNS = [(op, shapes, attrs, c) for op, shapes, attrs in CASES for c in ((False, 
 @pytest.mark.parametrize(
     ("op", "shapes", "attrs", "constants"), RUNS, ids=[f"{r[0]}-{i}{'-constant' * r[3]}" for i, r in enumerate(RUNS)]
 )
+@pytest.mark.drawn(1 / 2)
 def test_compiled_against_the_reference(
     op: str, shapes: list, attrs: dict, constants: bool, rng: np.random.Generator
 ) -> None:

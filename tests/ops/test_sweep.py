@@ -72,6 +72,7 @@ def check(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
+@pytest.mark.drawn(1 / 2)
 def test_random_shapes(seed: int) -> None:
     check(seed)
 

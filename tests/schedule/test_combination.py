@@ -65,6 +65,7 @@ def test_argmax_in_vectors(m: int, rng: np.random.Generator) -> None:
     "name", ["bool", "int8", "uint8", "int16", "int32", "uint32", "int64", "uint64", "float16", "bfloat16", "float64"]
 )
 @pytest.mark.parametrize("f", [te.argmax, te.argmin])
+@pytest.mark.drawn(1 / 2)
 def test_places_of_extremes_of_every_dtype(f: Callable, name: str, rng: np.random.Generator) -> None:
     x = rng.integers(0, 2 if name == "bool" else 100, (3, 19)).astype(dtype(name).numpy)
     if name != "bool":

@@ -61,7 +61,7 @@ GRAPHS = {
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.cpu)
 @pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.drawn(1 / 2)
+@pytest.mark.drawn(1 / 4)
 def test_rules_keep_the_meaning_and_replay(name: str, target: Target) -> None:
     build, rule = GRAPHS[name]
     (func,) = kernels(build)
@@ -97,6 +97,7 @@ def test_channels_of_images_are_summed_in_vectors(size: tuple[int, int]) -> None
     check(sch, func)
 
 
+@pytest.mark.slow
 def test_padded_convolutions_pack_large_kernels_that_vary() -> None:
     def build(g: GraphBuilder) -> object:
         x, w = g.input("x", (1, 5, 5, 15)), g.input("w", (3, 3, 15, 258))

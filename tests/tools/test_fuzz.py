@@ -33,6 +33,7 @@ def test_past_failures_stay_fixed(case: Case) -> None:
 
 
 @pytest.mark.parametrize("first", range(20_000, 20_120, 20))
+@pytest.mark.drawn(1 / 2)
 def test_fresh_cases(first: int) -> None:
     failed = [o for o in outcomes(first, 20, 1) if o.layer]
     assert not failed, "\n".join(f"python -m tcomp.tools shrink {o.case.seed}: {o.layer}: {o.detail}" for o in failed)

@@ -14,7 +14,7 @@ from tcomp.tools.graph_fuzz import differs, random_graph, run_graph, verdicts
 
 
 @pytest.mark.parametrize("first", range(40_000, 40_120, 20))
-@pytest.mark.drawn(1 / 2)
+@pytest.mark.drawn(1 / 3)
 def test_fresh_graphs(first: int) -> None:
     assert not [v for v in verdicts(first, 20) if v[1]]
 
