@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import pkgutil
 import re
 import warnings
 from functools import cache
@@ -26,6 +29,28 @@ def cases(kind: str = "node") -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {c.name: c for c in load_model_tests(kind=kind)}
+
+
+NODE = "onnx.backend.test.case.node"
+
+
+def node_files() -> list[str]:
+    """The files of the suite that define node cases, about one for each operator."""
+    root = importlib.util.find_spec(NODE)
+    assert root is not None and root.submodule_search_locations
+    found = pkgutil.walk_packages(list(root.submodule_search_locations), f"{NODE}.")
+    return sorted(m.name.removeprefix(f"{NODE}.") for m in found if not m.ispkg)
+
+
+@cache
+def cases_of(file: str) -> dict[str, Any]:
+    """The node cases that a file defines. They are computed when it is first imported, some in seconds."""
+    made = importlib.import_module(NODE)._NodeTestCases
+    before = len(made)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module(f"{NODE}.{file}")
+    return {c.name: c for c in made[before:]}
 
 
 def _folder(case: Any) -> Path:
