@@ -25,11 +25,10 @@ def profile_model(
     """Time each kernel of a model on its own."""
     loaded = models.load_model(model, dims, shapes, input or [], seed)
     found = models.compiled(loaded, target, threads).profile(*loaded.arguments, repeat=repeat)
-    rows = found.rows
     if top:
-        rows = tuple(sorted(rows, key=lambda r: -r.seconds)[:top])
+        found = found.slowest(top)
     if as_json:
         keys = ("name", "seconds", "flops", "nbytes", "gflops", "gbytes", "origin", "calls")
-        print(json.dumps([{k: getattr(r, k) for k in keys} for r in rows], indent=1))
+        print(json.dumps([{k: getattr(r, k) for k in keys} for r in found.rows], indent=1))
         return
-    print(type(found)(rows))
+    print(found)

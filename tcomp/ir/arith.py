@@ -101,43 +101,41 @@ def linear(e: Expr, env: Env | None = None) -> Linear:
 
 
 def _linear(e: Expr, env: Env, depth: int) -> Linear:
-    kind = type(e)
-    if kind is Const:
+    if type(e) is Const:
         return Linear(None, int(e.value))
-    if kind in _SUMS or kind is Var:
+    if type(e) in _SUMS:
         terms: dict[Expr, int] = {}
         return Linear(terms, _gather(e, 1, terms, env, depth))
-    if kind is FloorDiv or kind is FloorMod:
-        return _divide(kind, _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
-    if kind is Min or kind is Max:
-        return _extremum(kind, _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
-    if kind is Call and e.op == "neg":
+    if type(e) is FloorDiv or type(e) is FloorMod:
+        return _divide(type(e), _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
+    if type(e) is Min or type(e) is Max:
+        return _extremum(type(e), _linear(e.a, env, depth), _linear(e.b, env, depth), env, depth)
+    if type(e) is Call and e.op == "neg":
         return _linear(e.args[0], env, depth).scale(-1)
     return Linear({map_children(e, lambda x: simplify(x, env)): 1})
 
 
-_SUMS = (Add, Sub, Mul)
+_SUMS = (Var, Add, Sub, Mul)
 
 
 def _gather(e: Expr, scale: int, terms: dict[Expr, int], env: Env, depth: int) -> int:
     """Add `scale` times an expression to terms. The constant that is left."""
-    kind = type(e)
-    if kind is Const:
+    if type(e) is Const:
         return int(e.value) * scale
-    if kind is Var:
+    if type(e) is Var:
         bounds = env.get(e)
         if bounds is not None and type(bounds[0]) is Const and bounds[0] == bounds[1]:
             return int(bounds[0].value) * scale
         _count(e, scale, terms)
         return 0
-    if kind is Add:
+    if type(e) is Add:
         return _gather(e.a, scale, terms, env, depth) + _gather(e.b, scale, terms, env, depth)
-    if kind is Sub:
+    if type(e) is Sub:
         return _gather(e.a, scale, terms, env, depth) + _gather(e.b, -scale, terms, env, depth)
-    if kind is Mul and type(e.b) is Const:
+    if type(e) is Mul and type(e.b) is Const:
         k = scale * int(e.b.value)
         return _gather(e.a, k, terms, env, depth) if k else 0
-    form = _product(e.a, e.b, env, depth) if kind is Mul else _linear(e, env, depth)
+    form = _product(e.a, e.b, env, depth) if type(e) is Mul else _linear(e, env, depth)
     for t, c in form.terms.items():
         _count(t, c * scale, terms)
     return form.constant * scale

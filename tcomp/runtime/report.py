@@ -75,13 +75,24 @@ class ProfileRow:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Kernel calls in the order of a run."""
+    """Kernel calls in the order of a run.
+
+    Attributes:
+        others: seconds of calls that are not listed.
+    """
 
     rows: tuple[ProfileRow, ...]
+    others: float = 0.0
 
     @property
     def seconds(self) -> float:
-        return sum(r.seconds for r in self.rows)
+        """Of all calls."""
+        return sum(r.seconds for r in self.rows) + self.others
+
+    def slowest(self, count: int) -> Profile:
+        """Only so many calls, the slowest first."""
+        rows = sorted(self.rows, key=lambda r: -r.seconds)[:count]
+        return Profile(tuple(rows), self.seconds - sum(r.seconds for r in rows))
 
     def __str__(self) -> str:
         names = [r.name if r.calls == 1 else f"{r.name} x {r.calls}" for r in self.rows]
@@ -91,4 +102,7 @@ class Profile:
             share = 100 * r.seconds / self.seconds if self.seconds else 0.0
             numbers = f"{1e6 * r.seconds:9.2f}  {share:5.1f}  {r.gflops:8.2f}  {r.gbytes:7.2f}"
             lines.append(f"{name:<{width}}  {numbers}{f'  {r.origin}' if r.origin else ''}")
+        if self.others:
+            share = 100 * self.others / self.seconds
+            lines.append(f"{'others':<{width}}  {1e6 * self.others:9.2f}  {share:5.1f}")
         return "\n".join([*lines, f"{'total':<{width}}  {1e6 * self.seconds:9.2f}"])

@@ -65,7 +65,11 @@ def test_check_and_profile(model: Path) -> None:
     assert all(t["kernel"] for t in found["tensors"])
     rows = json.loads(tcomp("profile", model, "--json", "--repeat", 2))
     assert rows and all(r["seconds"] > 0 for r in rows)
-    assert "total" in tcomp("profile", model, "--top", 1)
+    shown = tcomp("profile", model, "--top", 1).splitlines()
+    micros = {line.split()[0]: float(line.split()[1]) for line in shown[1:]}
+    *_, others, total = micros.values()
+    assert len(micros) == 3 and list(micros)[-2:] == ["others", "total"] and 0 < others < total
+    assert abs(sum(micros.values()) - 2 * total) < 0.1
 
 
 def test_bench_races_processes(model: Path) -> None:

@@ -264,6 +264,18 @@ def test_values_outside_of_the_folder_are_refused_wherever_they_stand() -> None:
             tcomp.compile(m)
 
 
+@pytest.mark.parametrize("place", [b"MatMul", b"matmul_h", b"batch", b"tiny", b"axis", b"\x0a\x01x"])
+def test_texts_that_are_none_are_refused(place: bytes) -> None:
+    """Of operators, nodes, extents, graphs, attributes, values: protobuf hands bytes out where they are no UTF-8."""
+    m, _ = mlp()
+    data = m.SerializeToString()
+    assert place in data
+    damaged = onnx.ModelProto()
+    damaged.ParseFromString(data.replace(place, place[:-1] + b"\xff"))
+    with pytest.raises(ShapeError, match=r"\.\w+ is no text"):
+        tcomp.compile(damaged, dims={"batch": 2})
+
+
 def test_dims_and_shapes_are_checked() -> None:
     m, _ = mlp()
     for how, message in [({"dims": {"size": 3}}, "no extent 'size'"), ({"shapes": {"z": (1,)}}, "no input 'z'"), ({"dims": {"batch": -1}}, "-1"),

@@ -21,7 +21,7 @@ from ..extents import Extents
 from ..source import Bound, ModelInput, declared, refusal
 from . import converters  # noqa: F401  (fills the table)
 from .graph import Reader, Scope
-from .types import NOWHERE, ModelFolder, array_of, input_of
+from .types import NOWHERE, ModelFolder, array_of, damaged_text, input_of
 
 
 class OnnxSource:
@@ -41,8 +41,9 @@ class OnnxSource:
         self.folder = folder
         if not model.HasField("graph"):
             raise ShapeError(f"{name} has no graph")
-        if not all(isinstance(v.name, str) for v in (*model.graph.input, *model.graph.output)):
-            raise ShapeError(f"{name} is damaged", why="the name of an input or a result is no text")
+        damaged = damaged_text(model)
+        if damaged:
+            raise ShapeError(f"{name} is damaged", why=f"{damaged} is no text")
         self._arrays: dict[str, np.ndarray] = {}
         self._lacking: dict[str, str] = {}
         problems: list[str] = []

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 from onnx import AttributeProto, TensorProto, TypeProto, numpy_helper
 
 from ...dtype import DType, dtype
@@ -34,6 +35,20 @@ def dtype_of(element: int) -> DType:
         shown = next((k for k, v in known if v == element), str(element))
         raise UnsupportedError(f"tensors of {shown} cannot be compiled", hint=f"one of {', '.join(_NAMES.values())}")
     return dtype(name)
+
+
+def damaged_text(message: Message) -> str:
+    """A field of a message, or of one inside it, that should be a text and is none; protobuf gives bytes there. Empty where all are."""
+    for field, value in message.ListFields():
+        many = value if hasattr(value, "extend") else (value,)
+        if field.type == field.TYPE_STRING:
+            if not all(isinstance(v, str) for v in many):
+                return f"{message.DESCRIPTOR.name}.{field.name}"
+        elif field.type == field.TYPE_MESSAGE:
+            for v in many:
+                if found := damaged_text(v):
+                    return found
+    return ""
 
 
 class ModelFolder:
