@@ -19,7 +19,7 @@ from .ir.verify import verify
 from .lazy import lazy_module
 from .passes import SNAPSHOTS, pipeline, plan_memory
 from .runtime.executable import Executable
-from .stages import Stages
+from .stages import Stages, without_values
 
 if TYPE_CHECKING:
     from .backends import Backend
@@ -55,7 +55,12 @@ def compile_module(module: IRModule, backend: Backend, options: Options) -> Exec
     backend.build(list(kernels.values()), cache, _counter(options.progress, len(kernels)))
     program = make_program(module, lowered, plan, kernels, options.check_indices, options.flush_denormals)
     library = backend.link(program, list(kernels.values()), cache)
-    return Executable(program, library, options.num_threads, Stages(seen, kernels, backend.views))
+    return Executable(
+        program,
+        library,
+        options.num_threads,
+        Stages({name: without_values(m) for name, m in seen.items()}, kernels, backend.views),
+    )
 
 
 def as_module(model: Any, inputs: Any) -> tuple[IRModule, dict[str, UserSchedule]]:

@@ -88,6 +88,8 @@ class OnnxSource:
             raise TcompError(f"{file} is no ONNX model, or a damaged one", why=str(error)) from error
         source = OnnxSource(model, file.name, ModelFolder(str(file.parent)))
         del model.graph.initializer[:], model.graph.sparse_initializer[:]  # they are arrays now
+        source._model = ModelProto()
+        source._model.CopyFrom(model)  # the memory of a message is freed with the whole message alone
         return source
 
     def operators(self) -> list[str]:
