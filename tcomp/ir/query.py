@@ -75,8 +75,10 @@ def free_vars(e: Any) -> set[Var]:
     stack = [e]
     while stack:
         x = stack.pop()
-        if isinstance(x, Var):
+        if type(x) is Var:
             out.add(x)
+        elif type(x) is Const:
+            continue
         elif isinstance(x, BinaryExpr):
             stack += (x.a, x.b)
         elif isinstance(x, Load):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import VerifyError
-from .expr import Buffer, Expr, Load, Var
+from .expr import Buffer, Const, Expr, Load, Var
 from .graph import Binding, Cond, ConstRef, FuncCall, Function, Scan, Value
 from .module import IRModule
 from .node import walk
@@ -189,11 +189,14 @@ class _PrimFuncVerifier:
 
     def expr(self, e: Expr, scope: frozenset[Var], place: Stmt) -> None:
         for x in walk(e):
-            if isinstance(x, Var) and x not in scope:
-                self.fail(f"variable {x.name} is used outside the loop or block that binds it", place)
-            if isinstance(x, Load):
+            if type(x) is Const:
+                continue
+            if type(x) is Var:
+                if x not in scope:
+                    self.fail(f"variable {x.name} is used outside the loop or block that binds it", place)
+            elif type(x) is Load:
                 self.access(x.buffer, x.indices, place)
-            if not isinstance(x, Expr):
+            elif not isinstance(x, Expr):
                 self.fail(f"{type(x).__name__} stands where an expression should", place)
 
     def access(self, buffer: Buffer, indices: tuple[Expr, ...], place: Stmt) -> None:
