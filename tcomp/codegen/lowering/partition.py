@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
-from ...ir.arith import can_prove, dims_env, linear
-from ...ir.expr import LE, LT, Const, Expr, FloorDiv, FloorMod, Load, Var, const
+from ...ir.arith import TRUE, can_prove, dims_env, linear
+from ...ir.expr import LE, LT, And, Const, Expr, FloorDiv, FloorMod, Load, Var, const
 from ...ir.node import rewrite, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import conjuncts, free_vars
@@ -28,6 +29,9 @@ def partition_loops(func: PrimFunc) -> PrimFunc:
 
     Where loops were fused, so that the condition is about a digit of a loop's variable, as in `f % 10 * 16 + ii < n`, the digit
     gets a name and takes the part of `io`.
+
+    A condition of masked loads that no inner loop decides, such as whether a row of a padded image is one of the image, becomes a
+    branch around the loop's body, without it on one side.
     """
     return with_fields(func, body=_visit(func.body, dims_env(func.dims), 0))
 
@@ -42,7 +46,30 @@ def _visit(s: Stmt, env: Env, versions: int) -> Stmt:
             return with_fields(s, body=_two_versions(s.body, s.var, bound, inner, versions))
         for digit in _digits(s, inner):
             s = with_fields(s, body=_named(digit, s.body))
+        if isinstance(s, For) and (decided := _decided(s)):
+            return with_fields(s, body=_switched(s.body, decided, inner, versions))
     return map_statements(s, lambda x: _visit(x, inner, versions))
+
+
+def _decided(s: For) -> list[Expr]:
+    """The conditions of masked loads inside a loop that its variable decides, and those around it, but none inside."""
+    inside = {x.var for x in walk_statements(s.body) if isinstance(x, (For, Let))}
+    found: dict[Expr, None] = {}
+    for x in walk(s.body):
+        if isinstance(x, Load) and x.mask is not None:
+            for c in conjuncts(x.mask):
+                used = free_vars(c)
+                if isinstance(c, (LT, LE)) and s.var in used and not used & inside:
+                    found[c] = None
+    return [c for c in found if not any(isinstance(e, Load) for e in walk(c))]
+
+
+def _switched(body: Stmt, conditions: list[Expr], env: Env, versions: int) -> Stmt:
+    """The body where all conditions hold, without them; and as it is."""
+    held = set(conditions)
+    free = simplify_statements(rewrite(body, lambda x: TRUE if x in held else x), env)
+    whole, edge = (_visit(x, env, versions + 1) for x in (free, own_binders(body)))
+    return If(reduce(And, conditions), whole, edge)
 
 
 def _two_versions(body: Stmt, var: Var, bound: int, env: Env, versions: int, known: Env | None = None) -> Stmt:
