@@ -166,12 +166,12 @@ def sink_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | No
 
 
 def _untransposed(g: Rewriter, a: Operand, axes: tuple[int, ...], type_: TensorType) -> Operand | None:
-    """An argument as it was before the transpose; constants are transposed back when compiling."""
+    """An argument as it was before the transpose; constants are transposed back when compiling, arguments that are spread along some axes
+    when they are needed: they are smaller."""
     inner = g.definition(a, "transpose")
     if inner is not None and inner.attrs["axes"] == axes:
         return inner.args[0]
-    array = g.array(a)
-    if array is None:
+    if g.array(a) is None and a.type.shape == type_.shape:
         return None
     if a.type.size == 1 and a.type.ndim == 0:
         return a
@@ -225,20 +225,22 @@ def _reshaped(g: Rewriter, a: Operand, shape: Shape, type_: TensorType) -> Opera
     return None
 
 
-@rule(kinds=("reduction",), keepdims=False, symbolic=True)
+@rule(kinds=("reduction",), symbolic=True)
 def reduce_of_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-    """A reduction over transposed axes is one over the axes themselves, where the remaining axes keep their order."""
+    """A reduction over transposed axes is one over the axes themselves, where the remaining axes keep their order. Where the reduced
+    axes are kept, too, the result is transposed, which is smaller."""
     inner = g.definition(call.args[0], "transpose")
-    if inner is None:
+    if inner is None or "keepdims" not in call.attrs:
         return None
     axes = inner.attrs["axes"]
     given = call.attrs["axes"]
     reduced = range(len(axes)) if given is None else [given] if isinstance(given, int) else given
     reduced = {a % len(axes) for a in reduced}
     rest = [axes[a] for a in range(len(axes)) if a not in reduced]
-    if rest != sorted(rest):
-        return None
-    return g.again(call, inner.args[0], axes=tuple(sorted(axes[a] for a in reduced)))
+    own = tuple(sorted(axes[a] for a in reduced))
+    if call.attrs["keepdims"]:
+        return g.op("transpose", g.again(call, inner.args[0], axes=own), axes=axes)
+    return g.again(call, inner.args[0], axes=own) if rest == sorted(rest) else None
 
 
 # arithmetic
