@@ -26,6 +26,8 @@ INF, NAN = float("inf"), float("nan")
 # (exp(r) - 1 - r) / r^2 on |r| <= ln(2) / 2
 _EXP = (0.5000000013462218, 0.16666577003160268, 0.041666464976128345, 0.0083631755654689499, 0.0013933643522426567)
 # below it exp rounds to zero in float32
+_WHOLE = 1.5 * 2.0**23
+"""Added to a number below 2^22, it leaves the nearest whole number in the last bits."""
 _EXP_OF_ZERO = -103.98
 # 2^f on |f| <= 1/2, for double precision intermediates
 _EXP2 = (
@@ -132,9 +134,14 @@ def scale2(p: Expr, whole: Expr) -> Expr:
 def _exp_less_one(x: Expr) -> tuple[Expr, Expr]:
     """e^x = (p + 1) * 2^n: p, and n as a whole float."""
     n = _unary("round", Mul(x, _c(1.4426950408889634, x)))
+    return _exp_reduced(x, n), n
+
+
+def _exp_reduced(x: Expr, n: Expr) -> Expr:
+    """e^(x - n ln 2) - 1."""
     r = _fma(n, _c(-0.693359375, x), x)  # ln(2) in two parts, the first with few bits
     r = _fma(n, _c(2.12194440e-4, x), r)
-    return _fma(Mul(r, r), _poly(r, _EXP), r), n
+    return _fma(Mul(r, r), _poly(r, _EXP), r)
 
 
 def exp(x: Expr) -> Expr:
@@ -199,8 +206,20 @@ def rsqrt(x: Expr) -> Expr:
 
 
 def sigmoid(x: Expr) -> Expr:
-    e = _unary("exp", _unary("neg", _unary("abs", x)))  # expanded in turn, or the C library's for float64
-    return Div(Select(LT(x, _c(0.0, x)), e, _c(1.0, x)), Add(e, _c(1.0, x)))
+    """1 / (1 + e^-x), with e^-x = p 2^n. From n = 127 on both 1 and 2^n are taken 2^(n - 126) times smaller, so that the quotient alone
+    becomes denormal."""
+    if x.dtype.bits == 64:
+        e = _unary("exp", _unary("neg", _unary("abs", x)))  # the C library's
+        return Div(Select(LT(x, _c(0.0, x)), e, _c(1.0, x)), Add(e, _c(1.0, x)))
+    near = _clamp(x, _EXP_OF_ZERO, 87.0)
+    shifted = _fma(near, _c(-1.4426950408889634, x), _c(_WHOLE, x))  # its last bits are those of n
+    p = Add(_exp_reduced(_unary("neg", near), Sub(shifted, _c(_WHOLE, x))), _c(1.0, x))
+    bits = bitcast(shifted, _wide(int32, x))
+    exponent = Call("shl", (bits, _c(23, bits)), bits.dtype)
+    most, one = _c(126 << 23, bits), _c(127 << 23, bits)
+    kept = Min(exponent, most)
+    unit = bitcast(Sub(one, Sub(exponent, kept)), x.dtype)
+    return Div(unit, _fma(p, bitcast(Add(kept, one), x.dtype), unit))
 
 
 def tanh(x: Expr) -> Expr:
