@@ -130,6 +130,7 @@ def exported(name: str, batch: int) -> tuple[Path, list[np.ndarray]]:
     """The model as an ONNX file, written when it is first asked for, and its example inputs."""
     import torch
 
+    _define_missing()
     file = FOLDER / f"{name}_{batch}.onnx"
     if not file.is_file():
         FOLDER.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 EMR = "Emerald Rapids, 2 cores"
 ZEN5 = "Zen 5, 2 cores"
+ZEN3 = "Zen 3, 2 cores"
 
 
 def _cost(default: float, unit: str, what: str, where: str) -> Any:
@@ -30,6 +31,7 @@ class CostModel:
     shared_bytes: float = _cost(
         6, "bytes per cycle", "what the last-level cache gives a core that multiplies meanwhile", EMR
     )
+    outer_bytes: float = _cost(3, "bytes per cycle", "what memory gives a core that multiplies meanwhile", ZEN3)
     tile_start: float = _cost(40, "cycles", "first loads and last sums of a register tile", EMR)
     window: float = _cost(
         512, "instructions", "how far a core looks ahead: a short tile starts before the end of its neighbour", EMR

@@ -36,8 +36,8 @@ def choose_algorithm(
 ) -> tuple[int, int]:
     """(outputs along each side of a tile, columns of a weight panel) for a 3 x 3 convolution; (0, 0) where the direct way wins.
 
-    Counts vector multiply-adds and the bytes of the weights, which come from beyond L2; the transformed ones are (m + 2)^2 / 9 times
-    as many.
+    Counts vector multiply-adds and the bytes of the weights, which come from beyond L2, and from memory where the last cache cannot
+    hold them; the transformed ones are (m + 2)^2 / 9 times as many.
 
     Args:
         extents: of the result, (n, height, width, channels); weight: (3, 3, in, out).
@@ -48,13 +48,17 @@ def choose_algorithm(
     if c < lanes or o < lanes or dtype != float32:
         return 0, 0
     work = c * ceil(o / lanes)
-    traffic = c * o * itemsize / target.costs.shared_bytes
-    direct = n * h * w * 9 * work + 9 * traffic
+
+    def traffic(points: int) -> float:
+        nbytes, costs = points * c * o * itemsize, target.costs
+        return nbytes / (costs.shared_bytes if nbytes <= (target.l3_bytes or nbytes) else costs.outer_bytes)
+
+    direct = n * h * w * 9 * work + traffic(9)
     best, chosen = direct / target.costs.winograd_margin, 0
     for m, (before, after) in TRANSFORMS.items():
         tiles, size = n * ceil(h / m) * ceil(w / m), m + 2
         transforms = tiles * (ceil(c / lanes) * before + ceil(o / lanes) * after)
-        cycles = tiles * size * size * work + transforms + size * size * traffic
+        cycles = tiles * size * size * work + transforms + traffic(size * size)
         if cycles < best:
             best, chosen = cycles, m
     if not chosen:
