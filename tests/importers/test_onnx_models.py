@@ -264,6 +264,25 @@ def test_values_outside_of_the_folder_are_refused_wherever_they_stand() -> None:
             tcomp.compile(m)
 
 
+@pytest.mark.parametrize(
+    ("size", "beta", "bias", "shape"),
+    [(5, 0.75, 1.0, (2, 7, 5, 3)), (4, 0.5, 2.0, (1, 9, 4)), (3, 0.25, 1.0, (1, 5, 6, 6)), (3, 0.6, 1.0, (1, 6, 3, 5)), (3, 0.75, -0.01, (1, 6, 3, 5))],
+)  # fmt: skip
+def test_local_response_normalization(size: int, beta: float, bias: float, shape: tuple) -> None:
+    """Of a base that may be negative, the power is NaN."""
+    m = model(
+        [node("LRN", "x", "y", size=size, alpha=0.1, beta=beta, bias=bias)],
+        [("x", FLOAT, shape)],
+        [("y", FLOAT, shape)],
+    )
+    x = R.standard_normal(shape).astype("float32")
+    wide, before = x.astype("float64"), (size - 1) // 2
+    near = [(wide[:, max(0, i - before) : i + size - before] ** 2).sum(1) for i in range(shape[1])]
+    with np.errstate(invalid="ignore"):
+        want = wide / (bias + 0.1 / size * np.stack(near, 1)) ** beta
+    np.testing.assert_allclose(tcomp.compile(m)(x), want, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("place", [b"MatMul", b"matmul_h", b"batch", b"tiny", b"axis", b"\x0a\x01x"])
 def test_texts_that_are_none_are_refused(place: bytes) -> None:
     """Of operators, nodes, extents, graphs, attributes, values: protobuf hands bytes out where they are no UTF-8."""

@@ -330,9 +330,26 @@ def lrn(c: Node) -> Operand:
     x, size = c[0], c.needed("size", int)
     alpha, beta, bias = c.attr("alpha", 1e-4), c.attr("beta", 0.75), c.attr("bias", 1.0)
     n, channels, *rest = c.static()
-    rows = c.reshape(c.g.op("multiply", x, x), (n, 1, channels, prod(rest)))
+    # channels lie across, so that neighbouring pixels are neighbours in memory
+    squares = c.reshape(c.g.op("multiply", x, x), (n, 1, channels, prod(rest)))
     before = (size - 1) // 2
-    mean = pooled(c, "avg_pool2d", rows, [size, 1], [1, 1], [(before, size - 1 - before), (0, 0)], [1, 1])
+    mean = c.g.op(
+        "avg_pool2d", squares, kernel=(1, size), stride=(1, 1), padding=(0, before, 0, size - 1 - before),
+        count_include_pad=True, layout="NHWC",
+    )  # fmt: skip
     around = c.g.op("add_scalar", c.g.op("multiply_scalar", mean, scalar=alpha), scalar=bias)
-    factor = c.g.op("power_scalar", around, scalar=-beta)
-    return c.g.op("multiply", x, c.reshape(factor, c.static()))
+    return c.g.op("divide", x, c.reshape(_positive_power(c, around, beta, bias > 0 <= alpha), c.static()))
+
+
+def _positive_power(c: Node, x: Operand, exponent: float, is_positive: bool) -> Operand:
+    """x to a power; of positive numbers, quarters are square roots and their products."""
+    quarters = 4 * exponent
+    if not is_positive or quarters not in (1, 2, 3, 4):
+        return c.g.op("power_scalar", x, scalar=exponent)
+    half = c.g.op("sqrt", x)
+    return {
+        1: lambda: c.g.op("sqrt", half),
+        2: lambda: half,
+        3: lambda: c.g.op("multiply", half, c.g.op("sqrt", half)),
+        4: lambda: x,
+    }[int(quarters)]()
