@@ -104,6 +104,8 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def _digest(file: Path) -> str:
+    if not file.is_file():  # a pipe, or a device, may have no end
+        raise OSError(f"{file} is no file")
     with open(file, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 

@@ -1,5 +1,6 @@
 """ONNX models made by hand: names, open extents, inputs whose values decide extents, control flow, and what is refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,10 @@ def test_files(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(TcompError):
             tcomp.compile(path)(x)
-    for name, message in [("none.onnx", "cannot read"), ("model.bin", "ends in .onnx")]:
+    os.mkfifo(tmp_path / "pipe.onnx")  # nobody will ever write to it
+    (tmp_path / "zero.onnx").symlink_to("/dev/zero")
+    for name, message in [("none.onnx", "cannot read"), ("model.bin", "ends in .onnx"), ("/dev/zero", "ends in .onnx"),
+                          ("pipe.onnx", "no regular file"), ("zero.onnx", "no regular file"), ("", "ends in .onnx")]:  # fmt: skip
         with pytest.raises(TcompError, match=message):
             tcomp.compile(tmp_path / name)
 

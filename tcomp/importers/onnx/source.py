@@ -79,6 +79,8 @@ class OnnxSource:
             TcompError: there is no such file, or it is damaged.
         """
         file = Path(path)
+        if file.exists() and not file.is_file():
+            raise TcompError(f"cannot read {file}", why="it is no regular file")
         try:
             model = ModelProto()
             model.ParseFromString(file.read_bytes())
