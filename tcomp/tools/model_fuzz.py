@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import resource
 import signal
-import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ from ..errors import InternalError, TcompError
 from ..importers import ModelSource, source_of
 
 LIMIT_SECONDS, LIMIT_BYTES = 20, 4 << 30
-OUTCOMES = ("result", "refused", "defect", "crash", "hang", "wrote")
-"""How a case may end; the first two are right."""
+RIGHT = ("result", "refused")
+"""How a case should end. Others: "defect" (any other exception), "crash", "hang", "wrote" (a file)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,29 +226,30 @@ def _wait(child: int) -> int | None:
     return None
 
 
-def fuzz(files: Sequence[Path], cases: int, seed: int, keep: Path | None = None) -> Counter[str]:
-    """Try mutated files; those that end wrongly are printed, and kept in a folder.
+def _case(payloads: Sequence[bytes], seed: int, n: int) -> tuple[int, bytes]:
+    """Which file a case damages, and what comes out."""
+    rng = random.Random(f"{seed}-{n}")
+    which = rng.randrange(len(payloads))
+    return which, mutated(payloads[which], rng)
 
-    Returns:
-        How often each outcome was seen.
-    """
+
+def _judge(payloads: Sequence[bytes], seed: int, n: int) -> Outcome:
     os.environ["TCOMP_CACHE"] = "0"
     os.environ["TCOMP_WORKERS"] = "0"
+    return run_case(_case(payloads, seed, n)[1], n)
+
+
+def outcomes(
+    files: Sequence[Path], cases: int, seed: int = 0, jobs: int = 1, keep: Path | None = None
+) -> Iterator[tuple[str, Outcome]]:
+    """(name of the case and its file, how it ended) of mutated files; those that end wrongly are kept in a folder."""
     payloads = [f.read_bytes() for f in files]
-    found: Counter[str] = Counter()
-    for n in range(cases):
-        rng = random.Random(f"{seed}-{n}")
-        which = rng.randrange(len(payloads))
-        payload = mutated(payloads[which], rng)
-        outcome = run_case(payload, n)
-        found[outcome.kind] += 1
-        if outcome.kind not in OUTCOMES[:2]:
-            print(
-                f"case {seed}-{n} of {files[which].name}: {outcome.kind}: {outcome.text[:600]}",
-                file=sys.stderr,
-                flush=True,
-            )
-            if keep is not None:
+    judge = partial(_judge, payloads, seed)
+    with nullcontext() if jobs <= 1 else ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        ended = map(judge, range(cases)) if pool is None else pool.map(judge, range(cases), chunksize=10)
+        for n, outcome in enumerate(ended):
+            which, payload = _case(payloads, seed, n)
+            if outcome.kind not in RIGHT and keep is not None:
                 keep.mkdir(parents=True, exist_ok=True)
                 (keep / f"{seed}-{n}.onnx").write_bytes(payload)
-    return found
+            yield f"{seed}-{n} of {files[which].name}", outcome
