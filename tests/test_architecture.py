@@ -73,6 +73,7 @@ ALLOWED = {
         "backends",
         "codegen",
         "compiler",
+        "config",
         "dtype",
         "errors",
         "importers",

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler import compile
+from ..config import config
 from ..errors import InternalError, TcompError
 from ..importers import ModelSource, source_of
 
@@ -197,6 +198,8 @@ def run_case(payload: bytes, seed: int) -> Outcome:
         if not child:
             os.close(there)
             os.chdir(folder)
+            os.environ.update(TCOMP_CACHE="0", TCOMP_WORKERS="0")
+            config.cache_clear()
             os.dup2(here, 1)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             _try(file, seed)
@@ -234,8 +237,6 @@ def _case(payloads: Sequence[bytes], seed: int, n: int) -> tuple[int, bytes]:
 
 
 def _judge(payloads: Sequence[bytes], seed: int, n: int) -> Outcome:
-    os.environ["TCOMP_CACHE"] = "0"
-    os.environ["TCOMP_WORKERS"] = "0"
     return run_case(_case(payloads, seed, n)[1], n)
 
 

@@ -1,5 +1,6 @@
 """Damaged model files: each ends in a result or in a user's error."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.drawn(1 / 3)
 def test_damaged_files_end_well(files: list[Path], seed: int, tmp_path: Path) -> None:
+    before = dict(os.environ)
     ended = dict(model_fuzz.outcomes(files, 15, seed, keep=tmp_path))
     assert len(ended) == 15 and {o.kind for o in ended.values()} == {"result", "refused"}, ended
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir()) and dict(os.environ) == before
 
 
 def test_what_ends_badly_is_told_and_kept(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
