@@ -349,8 +349,9 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
                 assert seen.setdefault(int(number), float(loss)) == float(loss)
         return process.returncode
 
-    assert run(5, 3) == -9  # between checkpoints, within an epoch
-    for delay in np.random.default_rng().uniform(0, 0.02, 2):  # at any moment, writing a checkpoint included
+    for stop in (5, 8):  # between checkpoints, at different places of an epoch
+        assert run(stop, 3) == -9
+    for delay in np.random.default_rng().uniform(0, 0.02, 3):  # at any moment, writing a checkpoint included
         assert run(0, 1, delay) in (0, -9), delay
     assert run(0, 3) == 0
     assert [seen[i] for i in range(1, 13)] == whole
