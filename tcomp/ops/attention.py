@@ -21,10 +21,12 @@ from ..ir.stmt import Attrs
 from .common import broadcast_shape, element, float_only, plain, quotient, same_dtype, same_extent, widened
 from .registry import Operator, mismatch, register
 
-_DEFAULTS = {"scale": None, "causal": False, "panel": 0}
+_DEFAULTS = {"scale": None, "causal": False, "empty": "zeros", "panel": 0}
 """scale: None for 1 / sqrt(features); causal: a query sees no key after its own place: True or "lower_right" puts the last ones of
-both in line, "upper_left" the first ones. A query that sees no key at all gets zeros, as in flash attention; so does one whose mask is
--inf everywhere. panel: pack the keys into panels of so many, inside the kernel."""
+both in line, "upper_left" the first ones. empty: what a query gets that sees no key at all, or whose scores are all -inf: "zeros", as in
+flash attention, "nan", as a softmax of them, or "guard": weights of zero, as where a softmax is NaN it is set to zero, and so they are
+where a score is NaN or +inf. panel: pack the keys into panels of so many, inside the kernel."""
+_EMPTY = ("zeros", "nan", "guard")
 
 
 def _batch(args: Sequence[TensorType]) -> tuple[Any, ...]:
@@ -40,6 +42,8 @@ def _infer(args: Sequence[TensorType], attrs: Attrs) -> TensorType:
         raise ShapeError(
             f"attention: causal={attrs['causal']!r}", hint="False, True (as lower_right), 'lower_right' or 'upper_left'"
         )
+    if attrs["empty"] not in _EMPTY:
+        raise ShapeError(f"attention: empty={attrs['empty']!r}", hint=f"one of {', '.join(map(repr, _EMPTY))}")
     q, k, v = args[:3]
     if any(t.ndim < 2 for t in args[:3]):
         raise mismatch("attention", "queries, keys and values need at least two dimensions", *args)
@@ -114,17 +118,10 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
     top = te.compute(
         (*batch, rows), lambda *i: te.max(scores[(*i, j)], axis=j), name="attention_top", role="attention_top"
     )
-    hidden = attrs["causal"] and not (isinstance(shift, int) and shift >= 0)
-    may_see_none = len(args) == 4 or hidden or not (isinstance(count, int) and count > 0)
-    zero = as_expr(0, wide)
-
-    def weight(*i: Expr) -> Expr:
-        largest = top[i[:-1]]
-        if may_see_none:
-            largest = te.select(te.equal(largest, as_expr(-np.inf, wide)), zero, largest)
-        return call("exp", scores[i] - largest)
-
-    weights = te.compute((*batch, rows, count), weight, name="attention_weights", role="attention_weights")
+    no_keys = not (isinstance(count, int) and count > 0)
+    hidden = len(args) == 4 or (attrs["causal"] and not (isinstance(shift, int) and shift >= 0))
+    may_see_none = no_keys or attrs["empty"] == "guard" or (attrs["empty"] == "zeros" and hidden)
+    weights = _weights(scores, top, attrs["empty"] if may_see_none else "nan")
     n = te.reduce_axis(count, "n")
     total = te.compute(
         (*batch, rows), lambda *i: te.sum(weights[(*i, n)], axis=n), name="attention_total", role="attention_total"
@@ -140,17 +137,32 @@ def _attention(args: Sequence[te.Tensor], attrs: Attrs, out: TensorType) -> te.T
     def result(*i: Expr) -> Expr:
         value, whole = mixed[i], total[i[:-1]]
         if may_see_none:
-            whole = te.select(te.equal(whole, zero), as_expr(1, wide), whole)
+            whole = te.select(te.equal(whole, as_expr(0, wide)), as_expr(1, wide), whole)
         return te.cast(quotient(value, whole), out.dtype)
 
     return te.compute(out.shape, result, name="attention", role="attention")
+
+
+def _weights(scores: te.Tensor, top: te.Tensor, empty: str) -> te.Tensor:
+    """exp(scores - top), where rows without a finite greatest score are `empty`."""
+    infinity, zero = as_expr(np.inf, scores.dtype), as_expr(0, scores.dtype)
+
+    def weight(*i: Expr) -> Expr:
+        largest = top[i[:-1]]
+        if empty == "guard":
+            return te.select(call("abs", largest) < infinity, call("exp", scores[i] - largest), zero)
+        if empty == "zeros":
+            largest = te.select(te.equal(largest, -infinity), zero, largest)
+        return call("exp", scores[i] - largest)
+
+    return te.compute(scores.shape, weight, name="attention_weights", role="attention_weights")
 
 
 def _scale(given: float | None, features: int) -> float:
     return features**-0.5 if given is None else float(given)
 
 
-def _reference(q: Any, k: Any, v: Any, mask: Any = None, *, scale: Any, causal: bool, panel: int) -> Any:
+def _reference(q: Any, k: Any, v: Any, mask: Any = None, *, scale: Any, causal: bool, empty: str, panel: int) -> Any:
     scores = widened(q) @ np.swapaxes(widened(k), -1, -2) * widened(q).dtype.type(_scale(scale, q.shape[-1]))
     if mask is not None:
         scores = scores + mask
@@ -158,7 +170,9 @@ def _reference(q: Any, k: Any, v: Any, mask: Any = None, *, scale: Any, causal: 
         m, n = scores.shape[-2:]
         scores = np.where(np.tril(np.ones((m, n), bool), _shift(causal, m, n)), scores, -np.inf)
     top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-    e = np.exp(scores - np.where(np.isneginf(top), 0, top))
+    e = np.exp(scores - np.where(np.isneginf(top) & (empty == "zeros"), 0, top))
+    if empty == "guard":
+        e = np.where(np.isfinite(top), e, 0)
     total = e.sum(axis=-1, keepdims=True)
     return ((e / np.where(total == 0, 1, total)) @ widened(v)).astype(q.dtype)
 

@@ -189,7 +189,10 @@ class Rewriter:
         self.constants[unique] = values
         return ConstRef(unique, TensorType(values.shape, as_dtype(values.dtype)))
 
+    def uses(self, x: Operand) -> int:
+        """How often a value is used, by calls and as a result (as far as the graph so far tells)."""
+        return self._uses.get(x, 1)
+
     def is_used_once(self, x: Operand) -> bool:
         """Whether nothing but the call at hand uses a value (as far as the graph so far tells)."""
-        main = self.module.main
-        return self._uses.get(x, 1) <= 1 and x not in main.results
+        return self.uses(x) <= 1 and x not in self.module.main.results

@@ -15,9 +15,10 @@ from ..ir.graph import OpCall, Operand, TensorType
 from ..ir.module import IRModule
 from ..ops.common import extent, pair, plain
 from ..ops.conv import padding_of
-from ..ops.registry import get
+from .attention import products_to_attention
 from .convolutions import conv1d_to_conv2d, kernel_gradient_by_parts, transposed_conv_to_phases, volumes_to_ndhwc
 from .fold import EliminateDeadCode, fold_constant
+from .movement import MOVEMENT
 from .rewriter import Rewriter, Rule, rule
 
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
@@ -109,138 +110,6 @@ def matmul_of_rows(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | No
 def kernel_to_hwio(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
     """Kernels with output channels innermost, as they are packed; constant ones are turned when compiling."""
     return g.again(call, call.args[0], g.op("transpose", call.args[1], axes=(2, 3, 1, 0)), kernel_layout="HWIO")
-
-
-# movement
-
-
-@rule("reshape", "broadcast_to", "concat", "cast", "slice", "pad", "transpose", symbolic=True)
-def simplify_movement(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-    """Movements that do nothing vanish, and those of movements merge."""
-    if len(call.args) != 1:
-        return None
-    (x,) = call.args
-    if call.op in ("reshape", "broadcast_to") and x.type.shape == type_.shape:
-        return x
-    if call.op == "concat" or (call.op == "cast" and x.type.dtype == type_.dtype):
-        return x
-    if call.op == "slice" and x.type.shape == type_.shape and all(s > 0 for s in call.attrs["strides"] or ()):
-        return x
-    if call.op == "pad" and x.type.shape == type_.shape:
-        return x
-    if call.op == "reshape":
-        inner = g.definition(x, "reshape")
-        return None if inner is None else g.op("reshape", inner.args[0], shape=type_.shape)
-    if call.op == "transpose":
-        return _transpose(g, call.attrs["axes"], x, type_)
-    return None
-
-
-def _transpose(g: Rewriter, axes: tuple[int, ...], x: Operand, type_: TensorType) -> Operand | None:
-    if tuple(axes) == tuple(range(len(axes))):
-        return x
-    inner = g.definition(x, "transpose")
-    if inner is not None:
-        return g.op("transpose", inner.args[0], axes=tuple(inner.attrs["axes"][a] for a in axes))
-    if [a for a in axes if x.type.shape[a] != 1] == [a for a in range(len(axes)) if x.type.shape[a] != 1]:
-        return g.op("reshape", x, shape=type_.shape)  # only extents of 1 move
-    return None
-
-
-@rule(kinds=("elementwise",), symbolic=True)
-def sink_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-    """f(transpose(x)) = transpose(f(x)) for elementwise f, so that transposes meet and cancel."""
-    if call.op == "batch_norm":
-        return None
-    axes = None
-    for a in call.args:
-        inner = g.definition(a, "transpose")
-        if inner is not None and a.type.shape == type_.shape:
-            axes = axes or inner.attrs["axes"]
-    if axes is None:
-        return None
-    args = [u for a in call.args if (u := _untransposed(g, a, axes, type_)) is not None]
-    if len(args) < len(call.args):
-        return None
-    return g.op("transpose", g.again(call, *args), axes=axes)
-
-
-def _untransposed(g: Rewriter, a: Operand, axes: tuple[int, ...], type_: TensorType) -> Operand | None:
-    """An argument as it was before the transpose; constants are transposed back when compiling, arguments that are spread along some axes
-    when they are needed: they are smaller."""
-    inner = g.definition(a, "transpose")
-    if inner is not None and inner.attrs["axes"] == axes:
-        return inner.args[0]
-    if g.array(a) is None and a.type.shape == type_.shape:
-        return None
-    if a.type.size == 1 and a.type.ndim == 0:
-        return a
-    full = g.op("reshape", a, shape=(1,) * (type_.ndim - a.type.ndim) + a.type.shape)
-    return g.op("transpose", full, axes=tuple(int(i) for i in np.argsort(axes)))
-
-
-@rule(kinds=("elementwise",), symbolic=True)
-def sink_reshape(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-    """f(reshape(x)) = reshape(f(x)) for elementwise f, so that what follows a product joins its kernel.
-
-    Other arguments are reshaped instead; never one that pulls as much the other way, or the two would take turns forever.
-    """
-    if call.op == "batch_norm":
-        return None
-    for a in call.args:
-        inner = g.definition(a, "reshape") if a.type.shape == type_.shape else None
-        source = g.definition(inner.args[0]) if inner is not None else None
-        if inner is None or source is None or get(source.op).kind not in ("anchor", "elementwise"):
-            continue
-        shape = inner.args[0].type.shape
-        others = [b for b in call.args if b is not a and b.type.shape == type_.shape]
-        if any(_pull(g, b, shape) >= _RANK[get(source.op).kind] for b in others):
-            continue
-        args = [r for b in call.args if (r := _reshaped(g, b, shape, type_)) is not None]
-        if len(args) == len(call.args):
-            return g.op("reshape", g.again(call, *args), shape=type_.shape)
-    return None
-
-
-_RANK = {"anchor": 2, "elementwise": 1}
-
-
-def _pull(g: Rewriter, a: Operand, shape: Shape) -> int:
-    """How much is lost if an argument must have another shape."""
-    inner = g.definition(a, "reshape")
-    if inner is not None and inner.args[0].type.shape == shape:
-        return 0  # it has that shape already
-    source = g.definition(a if inner is None else inner.args[0])
-    return 0 if source is None else _RANK.get(get(source.op).kind, 0)
-
-
-def _reshaped(g: Rewriter, a: Operand, shape: Shape, type_: TensorType) -> Operand | None:
-    """An argument of an elementwise call as it is when the result has another shape; None where that takes a copy."""
-    if a.type.shape == type_.shape:
-        return g.op("reshape", a, shape=shape)
-    if a.type.size == 1:
-        return g.op("reshape", a, shape=())
-    if shape[-1:] == type_.shape[-1:] and a.type.shape[-1:] == shape[-1:] and a.type.size == shape[-1]:
-        return g.op("reshape", a, shape=shape[-1:])
-    return None
-
-
-@rule(kinds=("reduction",), symbolic=True)
-def reduce_of_transpose(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
-    """A reduction over transposed axes is one over the axes themselves, where the remaining axes keep their order. Where the reduced
-    axes are kept, too, the result is transposed, which is smaller."""
-    inner = g.definition(call.args[0], "transpose")
-    if inner is None or "keepdims" not in call.attrs:
-        return None
-    axes = inner.attrs["axes"]
-    given = call.attrs["axes"]
-    reduced = range(len(axes)) if given is None else [given] if isinstance(given, int) else given
-    reduced = {a % len(axes) for a in reduced}
-    rest = [axes[a] for a in range(len(axes)) if a not in reduced]
-    own = tuple(sorted(axes[a] for a in reduced))
-    if call.attrs["keepdims"]:
-        return g.op("transpose", g.again(call, inner.args[0], axes=own), axes=axes)
-    return g.again(call, inner.args[0], axes=own) if rest == sorted(rest) else None
 
 
 # arithmetic
@@ -410,9 +279,9 @@ CANONICAL = (
     transposed_conv_to_phases,
     kernel_to_hwio,
     pointwise_conv_to_matmul,
+    products_to_attention,
     matmul_of_rows,
 )
-MOVEMENT = (simplify_movement, sink_transpose, sink_reshape, reduce_of_transpose)
 ARITHMETIC = (simplify_arithmetic, join_products, scale_slices, add_slices)
 SCALES = (fold_scale, merge_shifts)
 

@@ -298,11 +298,28 @@ def _rows(m: Graph, x: Made) -> None:
         case 2:
             m.call("rms_norm", x, m.leaf((n,), d))
         case 3 if len(x.shape) >= 2:
-            keys = (*x.shape[:-2], 5, n)
-            m.call("attention", x, m.leaf(keys, d), m.leaf((*x.shape[:-2], 5, 4), d), causal=r.random() < 0.5)
+            _attention(m, x)
         case 4 if len(x.shape) == 2 and n:
             labels = m.leaf((x.shape[0],), types.int64, values=[r.randrange(n) for _ in range(x.shape[0])])
             m.call("cross_entropy", x, labels)
+
+
+def _attention(m: Graph, x: Made) -> None:
+    """As one call, or as its parts."""
+    r, d, stack = m.rng, x.dtype, x.shape[:-2]
+    keys, values = m.leaf((*stack, 5, x.shape[-1]), d), m.leaf((*stack, 5, 4), d)
+    if r.random() < 0.5:
+        m.call("attention", x, keys, values, causal=r.random() < 0.5)
+        return
+    turned = (*range(len(stack)), len(stack) + 1, len(stack))
+    scores = m.call("matmul", x, m.call("transpose", keys, axes=turned) or keys)
+    if scores is not None and r.random() < 0.5:
+        scores = m.call("multiply_scalar", scores, scalar=0.3)
+    if scores is not None and r.random() < 0.5:
+        scores = m.call("add", scores, m.leaf(r.choice(((5,), (x.shape[-2], 1), ())), d))
+    weights = scores and m.call("softmax", scores, axis=-1)
+    if weights is not None:
+        m.call("matmul", weights, values)
 
 
 def _slices(m: Graph, x: Made) -> None:

@@ -53,6 +53,28 @@ def test_tiles_of_fused_loops_have_a_version_without_conditions(rows: int, colum
     assert all(map(agree, run(lowered, inputs), run(func, inputs)))
 
 
+@pytest.mark.parametrize(("rows", "group", "tile"), [(49, 12, 4), (50, 24, 6), (48, 12, 4)])
+def test_tiles_of_groups_that_loops_around_decide_have_a_version_without_conditions(
+    rows: int, group: int, tile: int
+) -> None:
+    func = product(rows, 3, 32)
+    sch = Schedule(func)
+    i, j, k = sch.get_loops("matmul")
+    io, ii = sch.split(i, [None, group])
+    im, ii = sch.split(ii, [None, tile])
+    sch.reorder(io, im, k, ii, j)
+    sch.decompose_reduction("matmul", k)
+    sch.unroll(ii)
+    sch.vectorize(j)
+    lowered = sch.func
+    for step in STEPS[: STEPS.index(partition.partition_loops) + 1]:
+        lowered = step(lowered)
+    loops = [s for s in walk_statements(lowered.body) if isinstance(s, For) and s.var is k]
+    assert any(not any(isinstance(s, If) for s in walk_statements(loop.body)) for loop in loops)
+    inputs = make_inputs(func, 0)
+    assert all(map(agree, run(lowered, inputs), run(func, inputs)))
+
+
 def test_scratch_memory_in_another_layout_is_filled_past_the_edge() -> None:
     """A column that is kept as (quotient, remainder) has a place of its own past the edge too: no mask is needed."""
     func = product(3, 5, 70)

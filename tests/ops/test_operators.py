@@ -141,6 +141,8 @@ case("attention", (2, 2, 4, 30, 16), (2, 1, 1, 70, 16), (2, 1, 1, 70, 16), (30, 
 case("attention", (50, 64), (197, 64), (197, 64), (197,), scale=0.3, causal=True)
 case("attention", (3, 65, 20), (3, 65, 20), (3, 65, 12), causal=True, panel=32)
 case("attention", (3, 1, 64), (3, 200, 64), (3, 200, 64))
+case("attention", (2, 197, 20), (2, 33, 20), (2, 33, 24), (33,), empty="guard", panel=16)
+case("attention", (3, 50, 16), (3, 197, 16), (3, 197, 9), (50, 1), empty="nan")
 case("take", (9, 17), (3, 5, "int64"))
 case("take", (4, 9, 17), (6, "int32"), axis=1)
 case("take", (4, 9), (2, 3, "int64"), axis=-1)
@@ -406,6 +408,7 @@ def test_other_dtypes(op: str, kind: str, rng: np.random.Generator) -> None:
         ("layer_norm", [(3, 4), (3,), (4,)], {}, "extent of the last axis"),
         ("rms_norm", [(3, 4), (3,)], {}, "extent of the last axis"),
         ("attention", [(3, 4), (5, 4)], {}, "queries, keys, values"),
+        ("attention", [(3, 4), (5, 4), (5, 4)], {"empty": "none"}, "empty='none'"),
         ("attention", [(4,), (5, 4), (5, 4)], {}, "at least two dimensions"),
         ("attention", [(3, 4), (5, 6), (5, 4)], {}, "queries have 4 features, keys 6"),
         ("attention", [(3, 4), (5, 4), (6, 4)], {}, "5 keys, but 6 values"),

@@ -11,7 +11,7 @@ from tcomp.errors import InternalError
 from tcomp.ir.graph import OpCall
 from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
-from tcomp.passes import convolutions, expand, fold, simplify
+from tcomp.passes import attention, convolutions, expand, fold, movement, simplify
 from tcomp.passes.rewriter import Rewriter, Rule, rule
 
 Make = Callable[[GraphBuilder], Any]
@@ -43,7 +43,45 @@ def slices(g: GraphBuilder, start: float = 0.0) -> Any:
     return g.scatter_add(begin, x(g, 6, dtype="int64"), x(g, 6, 4))
 
 
+def attended(
+    g: GraphBuilder,
+    *,
+    guard: bool = False,
+    mask: tuple | None = None,
+    shared: bool = False,
+    axis: int = -1,
+    kind: str = "float32",
+) -> Any:
+    """Attention as its parts; `shared`: the scores are used again."""
+
+    def number(value: float) -> Any:
+        return g.constant(np.array(value, kind))
+
+    q, k, v = x(g, 2, 3, 7, 8, dtype=kind), x(g, 2, 9, 3, 8, dtype=kind), x(g, 2, 3, 9, 5, dtype=kind)
+    k = g.multiply(g.transpose(k, axes=(0, 2, 3, 1)), number(0.5))
+    scores = g.divide_scalar(g.matmul(g.multiply(number(0.7), q), k), scalar=3.0)
+    if mask is not None:
+        scores = g.add(x(g, *mask, dtype=kind), scores)
+    weights = g.softmax(scores, axis=axis)
+    if guard:
+        weights = g.where(g.isnan(weights), number(0), weights)
+    y = g.matmul(weights, v)
+    return g.add(y, g.sum(scores)) if shared else y
+
+
 TABLE: dict[str, tuple[Rule, Make, Make]] = {
+    "products_to_attention": (attention.products_to_attention, attended, lambda g: attended(g, shared=True)),
+    "products_to_attention, of rows": (attention.products_to_attention, attended, lambda g: attended(g, axis=0)),
+    "products_to_attention, masked": (
+        attention.products_to_attention,
+        lambda g: attended(g, mask=(7, 1)),
+        lambda g: attended(g, mask=(4, 1, 1, 1, 1)),
+    ),
+    "products_to_attention, guarded": (
+        attention.products_to_attention,
+        lambda g: attended(g, guard=True, mask=(9,)),
+        lambda g: attended(g, guard=True, kind="float16"),
+    ),
     "scale_slices": (
         simplify.scale_slices,
         lambda g: g.negative(g.multiply(x(g), slices(g))),
@@ -108,32 +146,42 @@ TABLE: dict[str, tuple[Rule, Make, Make]] = {
         lambda g: g.matmul(x(g, 2, 3, 4), x(g, 2, 4, 5)),
     ),
     "simplify_movement": (
-        simplify.simplify_movement,
+        movement.simplify_movement,
         lambda g: g.reshape(g.reshape(x(g, 4, 6), shape=(3, 8)), shape=(24,)),
         lambda g: g.reshape(x(g, 4, 6), shape=(3, 8)),
     ),
+    "simplify_movement, a slice of a transpose": (
+        movement.simplify_movement,
+        lambda g: g.slice(g.transpose(x(g, 2, 5, 6), axes=(1, 2, 0)), begin=(-2, 4), end=(None, 0), strides=(1, -2)),
+        lambda g: g.slice(x(g, 2, 5, 6), begin=(-2, 4), end=(None, 0), strides=(1, -2)),
+    ),
+    "simplify_movement, axes split and merged before a transpose": (
+        movement.simplify_movement,
+        lambda g: g.reshape(g.transpose(x(g, 2, 5, 1, 6, 4, 1), axes=(3, 2, 4, 0, 5, 1)), shape=(1, 3, 8, 2, 1, 5)),
+        lambda g: g.reshape(g.transpose(x(g, 2, 5, 6, 4), axes=(3, 2, 0, 1)), shape=(24, 10)),
+    ),
     "sink_transpose": (
-        simplify.sink_transpose,
+        movement.sink_transpose,
         lambda g: g.exp(turned(g, 3, 4)),
         lambda g: g.add(turned(g, 3, 4), x(g, 4, 3)),
     ),
     "sink_reshape": (
-        simplify.sink_reshape,
+        movement.sink_reshape,
         lambda g: g.relu(g.reshape(g.matmul(x(g, 4, 3), x(g, 3, 6)), shape=(2, 2, 6))),
         lambda g: g.relu(g.reshape(x(g, 4, 6), shape=(2, 2, 6))),
     ),
     "reduce_of_transpose": (
-        simplify.reduce_of_transpose,
+        movement.reduce_of_transpose,
         lambda g: g.sum(turned(g, 3, 4), axes=(0,)),
         lambda g: g.sum(g.transpose(x(g, 2, 3, 4), axes=(2, 1, 0)), axes=(1,)),
     ),
     "reduce_of_transpose, axes kept": (
-        simplify.reduce_of_transpose,
+        movement.reduce_of_transpose,
         lambda g: g.mean(g.transpose(x(g, 2, 3, 4), axes=(2, 1, 0)), axes=(1,), keepdims=True),
         lambda g: g.mean(x(g, 2, 3, 4), axes=(1,), keepdims=True),
     ),
     "sink_transpose, beside what is spread": (
-        simplify.sink_transpose,
+        movement.sink_transpose,
         lambda g: g.multiply(g.transpose(x(g, 2, 3, 4), axes=(0, 2, 1)), x(g, 4, 1)),
         lambda g: g.multiply(g.transpose(x(g, 2, 3, 4), axes=(0, 2, 1)), x(g, 2, 4, 3)),
     ),
@@ -174,10 +222,32 @@ def test_what_a_rule_rewrites_and_what_it_leaves_alone(name: str) -> None:
 
 
 def test_every_rule_is_in_the_table() -> None:
-    tables = (simplify.CANONICAL, simplify.MOVEMENT, simplify.ARITHMETIC, simplify.SCALES)
+    tables = (simplify.CANONICAL, movement.MOVEMENT, simplify.ARITHMETIC, simplify.SCALES)
     known = {r.name for rules in tables for r in rules} | {"expand", "fold_constant", "kernel_gradient_by_parts"}
     names = {name: name.split(", ")[0] for name in TABLE}
     assert set(names.values()) == known and all(names[key] == entry[0].name for key, entry in TABLE.items())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("guard", [False, True])
+def test_rows_that_a_softmax_makes_nan_stay_what_they_are(guard: bool, masked: bool) -> None:
+    """Rows that see nothing, or hold NaN or +inf: NaN of a softmax, zeros where the graph asks for them."""
+    g = GraphBuilder()
+    module = g.build(attended(g, guard=guard, mask=(2, 3, 7, 9) if masked else None))
+    arrays = [R.standard_normal(p.type.shape).astype("float32") for p in module.main.params]
+    q, _, v, *mask = arrays
+    q[0, 1, 2, 3], q[0, 2, 3, 4], v[0, 1, 2, 3] = np.nan, np.inf, np.inf
+    for m in mask:
+        m[0, 0, 4], m[1, 1, 5, 6], m[1, 2, 0, 1] = -np.inf, np.inf, np.nan
+        m[..., 0] = -np.inf
+    with np.errstate(all="ignore"):
+        want = evaluate(module, arrays)[0]
+    exe = tcomp.compile(module)
+    assert "attention" in [k.name for k in exe.program.kernels]
+    got = exe(*arrays)
+    assert np.isnan(want).any() and (want[0, 1, 2, :3] == 0).all() == guard
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    assert np.allclose(got, want, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 def test_rules_that_undo_each_other_are_named() -> None:

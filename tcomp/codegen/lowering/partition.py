@@ -7,7 +7,7 @@ from functools import reduce
 
 from ...ir.arith import TRUE, can_prove, dims_env, linear
 from ...ir.expr import LE, LT, And, Const, Expr, FloorDiv, FloorMod, Load, Var, const
-from ...ir.node import rewrite, walk, with_fields
+from ...ir.node import rewrite, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import conjuncts, free_vars
 from ...ir.stmt import Allocate, For, If, Let, Seq, Stmt, Store, map_statements, own_binders, seq, walk_statements
@@ -31,7 +31,8 @@ def partition_loops(func: PrimFunc) -> PrimFunc:
     gets a name and takes the part of `io`.
 
     A condition of masked loads that no inner loop decides, such as whether a row of a padded image is one of the image, becomes a
-    branch around the loop's body, without it on one side.
+    branch around the loop's body, without it on one side. So does one that loops around this one decide, too, where it holds for all
+    copies and lanes when it holds for the last: `group * 42 + io * 6 + ii < n` does if `group * 42 + io * 6 + 5 < n`.
     """
     return with_fields(func, body=_visit(func.body, dims_env(func.dims), 0))
 
@@ -46,30 +47,47 @@ def _visit(s: Stmt, env: Env, versions: int) -> Stmt:
             return with_fields(s, body=_two_versions(s.body, s.var, bound, inner, versions))
         for digit in _digits(s, inner):
             s = with_fields(s, body=_named(digit, s.body))
-        if isinstance(s, For) and (decided := _decided(s)):
+        if isinstance(s, For) and (decided := _decided(s, inner)):
             return with_fields(s, body=_switched(s.body, decided, inner, versions))
     return map_statements(s, lambda x: _visit(x, inner, versions))
 
 
-def _decided(s: For) -> list[Expr]:
-    """The conditions of masked loads inside a loop that its variable decides, and those around it, but none inside."""
-    inside = {x.var for x in walk_statements(s.body) if isinstance(x, (For, Let))}
-    found: dict[Expr, None] = {}
-    for x in walk(s.body):
-        if isinstance(x, Load) and x.mask is not None:
-            for c in conjuncts(x.mask):
-                used = free_vars(c)
-                if isinstance(c, (LT, LE)) and s.var in used and not used & inside:
-                    found[c] = None
-    return [c for c in found if not any(isinstance(e, Load) for e in walk(c))]
+def _decided(s: For, env: Env) -> dict[Expr, Expr]:
+    """The conditions inside a loop that its variable decides, and those around it, and what must hold for them to hold in all copies and
+    lanes; no other variable inside takes part in them."""
+    tiles = _tiles(s.body)
+    inside = {x.var for x in walk_statements(s.body) if isinstance(x, (For, Let))} - tiles
+    found: dict[Expr, Expr] = {}
+    for c, inner, is_mask in _comparisons(s.body, env):
+        used = free_vars(c)
+        if not (is_mask or used & tiles):
+            continue
+        if s.var in used and not used & inside and not any(isinstance(e, Load) for e in walk(c)):
+            last = _at_last(c, used & tiles, inner)
+            if last is not None:
+                found[c] = last
+    return found
 
 
-def _switched(body: Stmt, conditions: list[Expr], env: Env, versions: int) -> Stmt:
+def _at_last(c: LT | LE, tiles: set[Var], env: Env) -> Expr | None:
+    """A comparison where it is hardest to meet for the variables of tiles; None where that is not at one of their ends."""
+    terms = linear(c.a - c.b, {}).terms
+    ends = {}
+    for var in tiles:
+        others = [t for t in terms if t is not var and var in free_vars(t)]
+        low, high = env[var]
+        end = high if terms.get(var, 0) > 0 else low
+        if others or not isinstance(end, Const):
+            return None
+        ends[var] = end
+    return substitute(c, ends)
+
+
+def _switched(body: Stmt, decided: dict[Expr, Expr], env: Env, versions: int) -> Stmt:
     """The body where all conditions hold, without them; and as it is."""
-    held = set(conditions)
-    free = simplify_statements(rewrite(body, lambda x: TRUE if x in held else x), env)
+    free = simplify_statements(rewrite(body, lambda x: TRUE if x in decided else x), env)
     whole, edge = (_visit(x, env, versions + 1) for x in (free, own_binders(body)))
-    return If(reduce(And, conditions), whole, edge)
+    return If(reduce(And, dict.fromkeys(decided.values())), whole, edge)
 
 
 def _two_versions(body: Stmt, var: Var, bound: int, env: Env, versions: int, known: Env | None = None) -> Stmt:
@@ -127,9 +145,18 @@ def _tiles(body: Stmt) -> set[Var]:
     return {x.var for x in walk_statements(body) if isinstance(x, For) and x.kind in ("vectorized", "unrolled")}
 
 
-def _hoistable(body: Stmt, var: Var, env: Env) -> Iterator[tuple[Expr, Env]]:
+def _hoistable(body: Stmt, var: Var, env: Env) -> Iterator[tuple[LT | LE, Env]]:
     """Comparisons in a loop's body of which its variable, and those of loops inside of it, decide; with their ranges."""
-    inner, outer, tiles = env, set(env) - {var}, _tiles(body)
+    outer, tiles = set(env) - {var}, _tiles(body)
+    for c, inner, _ in _comparisons(body, env):
+        used = free_vars(c)
+        if var in used and used & tiles and not used & outer:
+            yield c, inner
+
+
+def _comparisons(body: Stmt, env: Env) -> Iterator[tuple[LT | LE, Env, bool]]:
+    """Those that branches and masked loads ask for, with the ranges of the variables around them, and whether they are of a load."""
+    inner = env
     for x in walk_statements(body):
         conditions: list[Expr] = []
         if isinstance(x, (For, Let)):
@@ -140,9 +167,8 @@ def _hoistable(body: Stmt, var: Var, env: Env) -> Iterator[tuple[Expr, Env]]:
             masks = [e.mask for e in walk(x.value) if isinstance(e, Load) and e.mask is not None]
             conditions = list(dict.fromkeys(masks))
         for c in (c for condition in conditions for c in conjuncts(condition)):
-            used = free_vars(c)
-            if isinstance(c, (LT, LE)) and var in used and used & tiles and not used & outer:
-                yield c, inner
+            if isinstance(c, (LT, LE)):
+                yield c, inner, not isinstance(x, If)
 
 
 def _whole_tiles(body: Stmt, var: Var, env: Env) -> int | None:
