@@ -151,12 +151,12 @@ def sink_reshape(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None
         return None
     for a in call.args:
         inner = g.definition(a, "reshape") if a.type.shape == type_.shape else None
-        source = g.definition(inner.args[0]) if inner is not None else None
-        if inner is None or source is None or get(source.op).kind not in ("anchor", "elementwise"):
+        rank = _rank(g, inner.args[0]) if inner is not None else 0
+        if inner is None or not rank:
             continue
         shape = inner.args[0].type.shape
         others = [b for b in call.args if b is not a and b.type.shape == type_.shape]
-        if any(_pull(g, b, shape) >= _RANK[get(source.op).kind] for b in others):
+        if any(_pull(g, b, shape) >= rank for b in others):
             continue
         args = [r for b in call.args if (r := _reshaped(g, b, shape, type_)) is not None]
         if len(args) == len(call.args):
@@ -164,7 +164,21 @@ def sink_reshape(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None
     return None
 
 
-_RANK = {"anchor": 2, "elementwise": 1}
+_LONGEST = 8
+"""Elementwise calls in a row through which a product is looked for."""
+
+
+def _rank(g: Rewriter, x: Operand, calls: int = _LONGEST) -> int:
+    """How much an operand wants what follows it to keep its shape: 2 for a product, which others can join, and elementwise calls after
+    one, 1 for other elementwise calls, 0 for all else."""
+    source = g.definition(x)
+    kind = None if source is None else get(source.op).kind
+    if source is None or kind not in ("anchor", "elementwise"):
+        return 0
+    if kind == "anchor":
+        return 2
+    same = [a for a in source.args if a.type.shape == x.type.shape and g.definition(a) is not None]
+    return max([1, *(_rank(g, a, calls - 1) for a in same[:2])]) if calls else 1
 
 
 def _pull(g: Rewriter, a: Operand, shape: Shape) -> int:
@@ -172,8 +186,7 @@ def _pull(g: Rewriter, a: Operand, shape: Shape) -> int:
     inner = g.definition(a, "reshape")
     if inner is not None and inner.args[0].type.shape == shape:
         return 0  # it has that shape already
-    source = g.definition(a if inner is None else inner.args[0])
-    return 0 if source is None else _RANK.get(get(source.op).kind, 0)
+    return _rank(g, a if inner is None else inner.args[0])
 
 
 def _reshaped(g: Rewriter, a: Operand, shape: Shape, type_: TensorType) -> Operand | None:

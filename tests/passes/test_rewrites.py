@@ -170,6 +170,11 @@ TABLE: dict[str, tuple[Rule, Make, Make]] = {
         lambda g: g.relu(g.reshape(g.matmul(x(g, 4, 3), x(g, 3, 6)), shape=(2, 2, 6))),
         lambda g: g.relu(g.reshape(x(g, 4, 6), shape=(2, 2, 6))),
     ),
+    "sink_reshape, beside what no product leads to": (
+        movement.sink_reshape,
+        lambda g: g.add(g.exp(x(g, 2, 2, 6)), g.reshape(g.add(g.matmul(x(g, 4, 3), x(g, 3, 6)), c(g, 6)), shape=(2, 2, 6))),
+        lambda g: g.add(g.exp(x(g, 2, 2, 6)), g.reshape(g.exp(x(g, 4, 6)), shape=(2, 2, 6))),
+    ),
     "reduce_of_transpose": (
         movement.reduce_of_transpose,
         lambda g: g.sum(turned(g, 3, 4), axes=(0,)),
