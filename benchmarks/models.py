@@ -127,6 +127,7 @@ def warm_seconds(file: str, arrays: str, threads: int) -> float:
 
 def run_case(name: str, batch: int, threads: int, peers: Sequence[str], seconds: float) -> list[dict[str, Any]]:
     file, inputs = zoo.exported(name, batch)
+    peers = [p for p in peers if name in zoo.MODELS or not p.startswith("torch")]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TCOMP_CACHE_DIR"] = folder  # so that tcomp compiles cold
@@ -151,14 +152,16 @@ def run_case(name: str, batch: int, threads: int, peers: Sequence[str], seconds:
 
 
 def main(
-    models: str = typer.Option("", help="names of benchmarks.zoo, all by default"),
+    models: str = typer.Option(
+        "", help="names of benchmarks.zoo: all by default, those of packages that are not installed left out"
+    ),
     batch: str = "1,8",
     threads: str = "1,2",
     peers: str = "onnxruntime,openvino,torch",
     seconds: float = typer.Option(3.0, help="time for each side of a case, about"),
 ) -> None:
     """Print a table of ratios; write it as JSON to benchmarks/out."""
-    names = [n for n in models.split(",") if n] or list(zoo.MODELS)
+    names = [n for n in models.split(",") if n] or [*zoo.MODELS, *(n for n in zoo.PACKAGED if zoo.is_installed(n))]
     libraries, rows, console = [p for p in peers.split(",") if p], [], Console(width=150)
     console.print(f"{tcomp.Target.parse('cpu')}")
     table = Table(

@@ -1,7 +1,11 @@
-"""Well-known architectures, with random weights, as PyTorch modules and ONNX files. Needs torch, torchvision, timm, transformers."""
+"""Well-known architectures, with random weights, as PyTorch modules and ONNX files, and files that packages carry.
+
+Needs torch, torchvision, timm, transformers; the text detector and recogniser need rapidocr-onnxruntime.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable
@@ -97,6 +101,12 @@ MODELS: dict[str, Callable[[int], tuple[Any, tuple[Any, ...]]]] = {
 }
 """batch -> (module, example inputs)."""
 
+PACKAGED: dict[str, tuple[str, str, tuple[int, ...]]] = {
+    "ocr_detector": ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx", (3, 480, 640)),
+    "ocr_recogniser": ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", (3, 48, 320)),
+}
+"""Package, file in it, shape of an image: ONNX models that there is no module of."""
+
 
 _DEFINED: list[Any] = []
 
@@ -127,7 +137,13 @@ def make(name: str, batch: int) -> tuple[Any, tuple[Any, ...]]:
 
 
 def exported(name: str, batch: int) -> tuple[Path, list[np.ndarray]]:
-    """The model as an ONNX file, written when it is first asked for, and its example inputs."""
+    """The model as an ONNX file, written when it is first asked for, and its example inputs.
+
+    Raises:
+        FileNotFoundError: of a model that a package carries, which is not installed.
+    """
+    if name in PACKAGED:
+        return _packaged(name), [np.random.default_rng(0).random((batch, *PACKAGED[name][2]), np.float32)]
     import torch
 
     _define_missing()
@@ -141,3 +157,16 @@ def exported(name: str, batch: int) -> tuple[Path, list[np.ndarray]]:
         os.replace(str(file) + ".part", file)
     torch.manual_seed(0)
     return file, [x.numpy() for x in MODELS[name](batch)[1]]
+
+
+def is_installed(name: str) -> bool:
+    """Whether the package is there that carries a model."""
+    return importlib.util.find_spec(PACKAGED[name][0]) is not None
+
+
+def _packaged(name: str) -> Path:
+    package, file, _ = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"{name} is a file of the package {package}, which is not installed")
+    return Path(spec.origin).parent / file

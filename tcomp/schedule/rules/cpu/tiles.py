@@ -117,7 +117,7 @@ def rows_within(row_bytes: int, target: CpuTarget) -> int:
     """How many rows of a matrix, so many bytes apart, L1 can hold lines of.
 
     A line's place in the cache is given by its address modulo 4096 (64 sets of 64 bytes): lines that lie a multiple of 4096 apart
-    compete for the ways of one set, of which four are left to the other operand.
+    compete for the ways of one set, of which two are left to the other operand.
     """
-    ways = max(4, target.l1_bytes // 4096 - 4)
+    ways = max(4, target.l1_bytes // 4096 - 2)
     return ways if row_bytes % 4096 == 0 else 2 * ways if row_bytes % 2048 == 0 else 64
