@@ -101,10 +101,15 @@ class Sync(Stmt):
 
 @identity_node
 class Prefetch(Stmt):
-    """Bring an element's cache line near; the element need not exist. Made by lowering."""
+    """Bring an element's cache line near; the element need not exist. Made by lowering.
+
+    Attributes:
+        level: the nearest cache that it is to reach.
+    """
 
     buffer: Buffer = atom()
     indices: tuple[Expr, ...]
+    level: int = 1
 
 
 @identity_node

@@ -106,7 +106,8 @@ class Steps:
         self._run("unannotate", self._place(target), key)
 
     def pragma(self, loop: Var, name: str, value: int) -> None:
-        """Tell the code generator about a loop: "auto_unroll_max_step" (statements), "prefetch" (iterations ahead)."""
+        """Tell the code generator about a loop: "auto_unroll_max_step" (statements), "prefetch" (iterations ahead),
+        "prefetch_next" (runs that read the same)."""
         self._run("pragma", self._loop(loop), name, value)
 
     # placement

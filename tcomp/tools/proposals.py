@@ -285,7 +285,7 @@ _ARGUMENTS: dict[str, Callable[[_Picker], tuple[Any, ...]]] = {
     "bind": _bind,
     "annotate": lambda p: (p.place, "note", p.n[2] % 3),
     "unannotate": lambda p: (p.place, "note"),
-    "pragma": lambda p: (p.loop, ("auto_unroll_max_step", "prefetch")[p.n[2] % 2], p.n[3] % 9),
+    "pragma": lambda p: (p.loop, ("auto_unroll_max_step", "prefetch", "prefetch_next")[p.n[2] % 3], p.n[3] % 9),
     "compute_inline": lambda p: (p.block,),
     "reverse_compute_inline": lambda p: (p.block,),
     "fuse_reduction_epilogue": lambda p: (p.block, BlockRef(p.blocks[p.n[1] % len(p.blocks)])),

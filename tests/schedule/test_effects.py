@@ -10,9 +10,11 @@ from tcomp import te
 from tcomp.codegen.lowering import lower
 from tcomp.errors import ScheduleError
 from tcomp.ir import Prefetch, Var
-from tcomp.ir.arith import linear
-from tcomp.ir.node import with_fields
+from tcomp.ir.arith import linear, simplify
+from tcomp.ir.expr import const
+from tcomp.ir.node import substitute, with_fields
 from tcomp.ir.printer import text
+from tcomp.ir.query import int_of
 from tcomp.ir.stmt import walk_statements
 from tcomp.schedule import Schedule, Trace
 from tcomp.schedule.primitives.base import exchange_buffer
@@ -182,6 +184,33 @@ def test_prefetch_asks_for_every_line_of_a_fast_stream() -> None:
     starts = [linear(s.indices[0]) for s in asked]
     assert [x.constant for x in starts] == [128, 144, 160, 176]
     assert [list(x.terms.values()) for x in starts] == [[64]] * 4
+
+
+def test_the_next_panel_is_fetched_share_by_share() -> None:
+    """Six tiles of rows pass a panel of 12 lines: each brings three of the next panel's at least, and they bring all."""
+    a, b = te.placeholder((12, 12), name="A"), te.placeholder((3, 12, 16), name="B")
+    k = te.reduce_axis(12, "k")
+    c = te.compute((12, 48), lambda i, j: te.sum(a[i, k] * b[j // 16, k, j % 16], axis=k), name="C")
+    func = te.create_prim_func([a, b, c], "f")
+    sch = Schedule(func)
+    i, j, k = sch.get_loops("C")
+    rows, row = sch.split(i, [None, 2])
+    panels, column = sch.split(j, [None, 16])
+    sch.reorder(panels, rows, k, row, column)
+    run = sch.fuse(panels, rows)
+    sch.pragma(k, "prefetch_next", 6)
+    lowered = lower(sch.func)
+    (asked,) = [s for s in walk_statements(lowered.body) if isinstance(s, Prefetch)]
+    assert (asked.buffer.name, asked.level) == ("B", 2)
+    for panel in range(3):
+        at = [
+            int_of(simplify(substitute(asked.indices[0], {run: const(panel * 6 + tile), k: const(step)}), {}))
+            for tile in range(6)
+            for step in range(12)
+        ]
+        begin = (panel + 1) * 12 * 16
+        assert set(range(begin, begin + 12 * 16, 16)) <= set(at) and min(at) == begin
+    check(sch, func)
 
 
 def test_prefetch_inside_vectors_asks_for_the_first_lane() -> None:

@@ -132,9 +132,9 @@ class MemoryEmitter:
         return self.splat(self.builder.trunc(one, I1), lanes)
 
     def prefetch(self, s: Prefetch) -> None:
-        """To be read soon, kept in all caches; an address outside of memory does no harm."""
+        """To be read soon, kept in all caches from that level on; an address outside of memory does no harm."""
         at = self.address(s.buffer, self.value(s.indices[0]))
-        args = [at, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)]
+        args = [at, ir.Constant(I32, 0), ir.Constant(I32, 4 - s.level), ir.Constant(I32, 1)]
         self.intrinsic("llvm.prefetch.p0", ir.VoidType(), args)
 
     def pointers(self, buffer: Buffer, index: ir.Value, lanes: int) -> ir.Value:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from math import ceil
 
 from ...ir.arith import Linear, dims_env, linear, simplify
-from ...ir.expr import Buffer, Const, Expr, Load, Ramp, Var, const
+from ...ir.expr import Buffer, Const, Expr, FloorDiv, Load, Ramp, Var, const
 from ...ir.node import substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
@@ -37,6 +38,9 @@ def _visit(s: Stmt, env: Env) -> Stmt:
     ahead = s.annotations.get("pragma_prefetch")
     if ahead is not None:
         s = with_fields(s, body=seq([*_prefetches(s, ahead, inner), s.body]))
+    runs = s.annotations.get("pragma_prefetch_next")
+    if runs is not None:
+        s = with_fields(s, body=seq([*_shares(s, runs), s.body]))
     return s
 
 
@@ -65,23 +69,51 @@ def _prefetches(loop: For, ahead: int, env: Env) -> list[Stmt]:
     start: dict[Var, Expr] = {v: const(0) for v in (*inside, *names)}
     start[loop.var] = loop.var + ahead
     outer = {v: r for v, r in env.items() if v is not loop.var}
-    own = {x.buffer for x in walk_statements(loop.body) if isinstance(x, (Allocate, Store))}
     slow: dict[tuple[Buffer, Expr], Stmt] = {}
     fast: dict[tuple[Buffer, Expr], Stmt] = {}
-    for e in walk(loop.body):
-        if not isinstance(e, Load) or e.buffer in own:
-            continue
-        index = e.indices[0].base if isinstance(e.indices[0], Ramp) else e.indices[0]
-        if loop.var not in free_vars(index) or any(isinstance(x, Load) for x in walk(index)):
-            continue
+    for buffer, index in _loads(loop):
         form, first = linear(index, {}), simplify(substitute(index, start), outer)
-        if abs(form.terms.get(loop.var, 0)) * e.buffer.dtype.itemsize < LINE:
-            slow.setdefault((e.buffer, first), Prefetch(e.buffer, (first,)))
+        if abs(form.terms.get(loop.var, 0)) * buffer.dtype.itemsize < LINE:
+            slow.setdefault((buffer, first), Prefetch(buffer, (first,)))
             continue
-        for offset in _line_starts(form, inside, e.buffer.dtype.itemsize):
+        for offset in _line_starts(form, inside, buffer.dtype.itemsize):
             at = simplify(first + offset, outer)
-            fast.setdefault((e.buffer, at), Prefetch(e.buffer, (at,)))
+            fast.setdefault((buffer, at), Prefetch(buffer, (at,)))
     return list((fast or slow).values())
+
+
+def _loads(loop: For) -> Iterator[tuple[Buffer, Expr]]:
+    """What a loop loads at places that its variable decides, and no other load: the buffer, and the index of the first lane."""
+    own = {x.buffer for x in walk_statements(loop.body) if isinstance(x, (Allocate, Store))}
+    for e in walk(loop.body):
+        if isinstance(e, Load) and e.buffer not in own:
+            index = e.indices[0].base if isinstance(e.indices[0], Ramp) else e.indices[0]
+            if loop.var in free_vars(index) and not any(isinstance(x, Load) for x in walk(index)):
+                yield e.buffer, index
+
+
+def _shares(loop: For, runs: int) -> list[Stmt]:
+    """What the next `runs` runs of a loop will read, all of them the same: this run asks for its share, a line an iteration, into L2.
+
+    The runs are those of a loop around it, whose variable says which one it is, `f % runs`, and what they read, `f // runs`. Neighbours
+    ask for some lines twice where their iterations are more than the lines of a share.
+    """
+    if not runs or not isinstance(loop.extent, Const):
+        return []
+    inside = [x.var for x in walk_statements(loop.body) if isinstance(x, (For, Let))]
+    start: dict[Var, Expr] = dict.fromkeys([*inside, loop.var], const(0))
+    found: dict[Buffer, Stmt] = {}
+    for buffer, index in _loads(loop):
+        form, per_line = linear(index, {}), LINE // buffer.dtype.itemsize
+        groups = [t for t in form.terms if isinstance(t, FloorDiv) and t.b == const(runs) and isinstance(t.a, Var)]
+        step = form.terms.get(loop.var, 0)
+        if step >= per_line and len(groups) == 1:
+            (group,) = groups
+            lines = ceil(loop.extent.value * ceil(step / per_line) / runs)
+            first = simplify(substitute(index, start) + form.terms[group], {})
+            own = (group.a % runs * lines + loop.var) * per_line
+            found.setdefault(buffer, Prefetch(buffer, (first + own,), 2))
+    return list(found.values())
 
 
 def _line_starts(form: Linear, extents: Mapping[Var, Expr], itemsize: int) -> list[int]:

@@ -45,7 +45,7 @@ from .tiles import Tile, choose_tile, rows_within, spread
 NAME = "tiled reduction"
 
 MIN_ROW_TILES = 4
-"""Tiles of rows that a packed panel must serve to be worth its copy."""
+"""Tiles of rows that a packed panel must serve to be worth its copy, or to be worth fetching bit by bit meanwhile."""
 SHORT, WIDE, USUAL = 32, 10, 8
 """Sums of fewer elements than SHORT are bound by their results, which tiles of few rows and up to WIDE vectors write in order;
 others have at most USUAL vectors."""
@@ -272,6 +272,10 @@ class TilePlan:
         "iterations ahead for which weights are fetched; 0 for none",
         lambda p, t: range(1 + ceil(t.costs.prefetch_cycles / UNROLL)),
     )
+    next_panel: int = decision(
+        "tiles of rows that a panel passes, each of which fetches its share of the next panel; 0 for none",
+        lambda p, t: range(prod(p.extents[:-1]) + 1),
+    )
 
 
 def _legal_rows(p: Problem, target: CpuTarget) -> Sequence[tuple[int, ...]]:
@@ -334,12 +338,16 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
     panels: WhenPacked = (
         "panel by panel" if packed_here else "beforehand" if fits or not parallel else "beforehand, in parallel"
     )
+    order = _order(p, at_once, packed_here, whole_rows)
+    row_tiles = prod(ceil(e / r) for e, r in zip(p.extents[:-1], tile.rows))
+    is_far = beyond_l2 and bool(p.panel) and unroll > 1
+    shared = is_far and order == "columns first" and not p.groups and row_tiles >= MIN_ROW_TILES
     return TilePlan(
-        tile.rows, tile.vectors, tile.lanes,
-        order=_order(p, at_once, packed_here, whole_rows), parallel=parallel,
+        tile.rows, tile.vectors, tile.lanes, order=order, parallel=parallel,
         copy="" if not p.is_padded else "at once" if at_once else "row by row",
         pack=pack, panels=panels if p.makes_panels else "", dot=next(iter(dot), ""), unroll=unroll,
-        prefetch=_ahead(tile, target) if beyond_l2 and p.panel and unroll > 1 else 0,
+        prefetch=_ahead(tile, target) if is_far and not shared else 0,
+        next_panel=row_tiles if shared else 0,
     )  # fmt: skip
 
 
@@ -408,6 +416,8 @@ def apply(sch: Schedule, plan: TilePlan) -> None:
         sch.unroll(step)
         if plan.prefetch:
             sch.pragma(steps, "prefetch", plan.prefetch)
+        if plan.next_panel:
+            sch.pragma(steps, "prefetch_next", plan.next_panel)
 
 
 def _copy_padded(sch: Schedule, name: str, acc: str, plan: TilePlan) -> None:
