@@ -22,42 +22,65 @@ from .runtime.extents import Code, Extent
 from .runtime.program import Argument, Branch, Clear, Copy, Launch, Loop, Program, Step
 
 
+@dataclass(frozen=True)
+class Interface:
+    """What a program takes from the model as the user gave it.
+
+    Attributes:
+        results: names of the results. num_calls: calls of operators. checks: of inputs that serve as places.
+    """
+
+    results: tuple[str, ...]
+    num_calls: int
+    checks: tuple[IndexCheck, ...]
+
+
+def interface_of(module: IRModule, check_indices: bool) -> Interface:
+    """
+    Raises:
+        ShapeError: a constant holds indices that are out of range.
+    """
+    main = module.main
+    is_kernel = all(isinstance(b.call, FuncCall) for b in main.bindings)
+    numbered = [r.name if is_kernel else f"result{i}" for i, r in enumerate(main.results)]
+    return Interface(
+        tuple(main.attrs.get("result_names", numbered)),
+        sum(f.num_calls for f in module.graphs),
+        _index_checks(module) if check_indices else (),
+    )
+
+
 def make_program(
-    module: IRModule,
+    interface: Interface,
     lowered: IRModule,
     plan: MemoryPlan,
     kernels: Mapping[str, Kernel],
-    check_indices: bool,
     flush_denormals: bool,
 ) -> Program:
     """The program of a model.
 
     Args:
-        module: as the user gave it; lowered: after all passes.
+        lowered: the module after all passes.
 
     Raises:
-        ShapeError: a constant holds indices that are out of range.
         UnsupportedError: an extent cannot be computed when the model is called.
     """
     main = lowered.main
     dims = main.dims
-    is_kernel = all(isinstance(b.call, FuncCall) for b in module.main.bindings)
     count = len(main.params)
     args = tuple(Argument("args", i) for i in range(count + len(main.results)))
     frame = _Frame(main, plan, args[:count], args[count:])
-    numbered = [r.name if is_kernel else f"result{i}" for i, r in enumerate(main.results)]
-    names = module.main.attrs.get("result_names", numbered)
     return Program(
         tuple(_spec(p.name, p.type, dims) for p in main.params),
-        tuple(_spec(name, r.type, dims) for name, r in zip(names, main.results)),
+        tuple(_spec(name, r.type, dims) for name, r in zip(interface.results, main.results)),
         tuple(v.name for v in dims),
         tuple(lowered.constants[name] for name in plan.constants),
         _Assembler(lowered, kernels).steps(frame),
         plan.arena_bytes,
         plan.total_bytes,
-        sum(f.num_calls for f in module.graphs),
+        interface.num_calls,
         main.attrs.get("updates", ()),
-        _index_checks(module) if check_indices else (),
+        interface.checks,
         tuple(s for k in kernels.values() for s in _scratch(k, dims)) if dims and not main.bounds else (),
         flush_denormals,
         tuple(main.bounds.get(v, 0) for v in dims),

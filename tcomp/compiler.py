@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from .backends import backend_of
@@ -14,6 +14,7 @@ from .target import Target
 
 if TYPE_CHECKING:
     from .driver import Progress
+    from .ir.module import IRModule
     from .schedule.source import UserSchedule
 
 # what a model that was compiled before does not need
@@ -70,13 +71,15 @@ def compile(
         raise TcompError(f"denormals={denormals!r}", hint='"keep" or "flush"')
     backend = backend_of(Target.parse(target))
 
-    def compile_module(
-        module: Any, own: Mapping[str, UserSchedule] | None = None, progress: Progress | None = progress
+    def compile_made(
+        make: Callable[[], IRModule],
+        own: Mapping[str, UserSchedule] | None = None,
+        progress: Progress | None = progress,
     ) -> Executable:
         options = driver.Options(
             num_threads, {**(own or {}), **(schedules or {})}, winograd, check_indices, denormals == "flush", progress
         )
-        return driver.compile_module(module, backend, options)
+        return driver.compile_module(make, backend, options)
 
     def compile_anew() -> tuple[Any, Sequence[str]]:
         """The executable, and the files besides the model's own that it was read from."""
@@ -86,9 +89,10 @@ def compile(
                 raise TcompError(
                     "dims= and shapes= are for models from elsewhere", hint="GraphBuilder.dim, or example inputs"
                 )
-            return compile_module(*driver.as_module(model, inputs)), ()
+            module, own = driver.as_module(model, inputs)
+            return compile_made(lambda: module, own), ()
         found = importers.shapes_of(source, inputs, dims, shapes)
-        return specialized.specialize(source, found, compile_module, progress is not None), source.beside
+        return specialized.specialize(source, found, compile_made, progress is not None), source.beside
 
     options = (backend.target, winograd, check_indices, denormals)
     entry = None if schedules else entry_of(model, inputs, dims, shapes, options)
@@ -107,5 +111,5 @@ def compile(
 def workspace_bytes(model: Any, inputs: Any = None, target: str | Target = "cpu", *, winograd: bool = True) -> int:
     """The bytes of the workspace that a compiled model will need, without generating its code; arguments as for `compile`."""
     module, _ = driver.as_module(model, inputs)
-    lowered = driver.lower(module, backend_of(Target.parse(target)), winograd)[1]
-    return driver.plan_memory(lowered).arena_bytes
+    lowered = driver.lower(lambda: module, backend_of(Target.parse(target)), winograd)
+    return driver.plan_memory(lowered.module).arena_bytes

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .assemble import make_program
+from .assemble import Interface, interface_of, make_program
 from .codegen.build import Kernel
 from .codegen.cache import ObjectCache, fingerprint
 from .config import config
@@ -44,23 +44,38 @@ class Options:
     progress: Progress | None = None
 
 
-def compile_module(module: IRModule, backend: Backend, options: Options) -> Executable:
-    """The executable of a module."""
+@dataclass(frozen=True)
+class Lowered:
+    """A module on its way.
+
+    Attributes:
+        module: its kernels, not yet scheduled. interface: of the module as it was given.
+        seen: its stages by name; without their constants' values, but where passes are to be checked.
+    """
+
+    module: IRModule
+    interface: Interface
+    seen: Mapping[str, IRModule]
+
+
+def compile_module(make: Callable[[], IRModule], backend: Backend, options: Options) -> Executable:
+    """The executable of a module.
+
+    Args:
+        make: gives the module; what it alone holds of its constants is freed as passes replace them.
+    """
     cache = ObjectCache()
-    seen, lowered = lower(module, backend, options.winograd)
+    done = lower(make, backend, options.winograd, options.check_indices)
+    lowered = done.module
     plan = plan_memory(lowered)
     kernels = _make_kernels(lowered, backend, options.schedules)
-    if config().verify >= 2 and not module.main.dims:
-        check.check_equivalence(seen, lowered, {name: k.scheduled for name, k in kernels.items()})
+    if config().verify >= 2 and not lowered.main.dims:
+        check.check_equivalence(done.seen, lowered, {name: k.scheduled for name, k in kernels.items()})
     backend.build(list(kernels.values()), cache, _counter(options.progress, len(kernels)))
-    program = make_program(module, lowered, plan, kernels, options.check_indices, options.flush_denormals)
+    program = make_program(done.interface, lowered, plan, kernels, options.flush_denormals)
     library = backend.link(program, list(kernels.values()), cache)
-    return Executable(
-        program,
-        library,
-        options.num_threads,
-        Stages({name: without_values(m) for name, m in seen.items()}, kernels, backend.views),
-    )
+    stages = Stages({name: without_values(m) for name, m in done.seen.items()}, kernels, backend.views)
+    return Executable(program, library, options.num_threads, stages)
 
 
 def as_module(model: Any, inputs: Any) -> tuple[IRModule, dict[str, UserSchedule]]:
@@ -91,17 +106,28 @@ def as_module(model: Any, inputs: Any) -> tuple[IRModule, dict[str, UserSchedule
     return module, {}
 
 
-def lower(module: IRModule, backend: Backend, winograd: bool) -> tuple[dict[str, IRModule], IRModule]:
-    """The stages of a module on its way, and its kernels, not yet scheduled."""
-    verify(module)
-    _refuse_unbounded(module)
-    seen = {"traced": module}
+def lower(make: Callable[[], IRModule], backend: Backend, winograd: bool, check_indices: bool = False) -> Lowered:
+    """A module with its kernels, not yet scheduled.
+
+    Raises:
+        ShapeError: a constant holds indices that are out of range (where they are checked).
+    """
+    keep = config().verify >= 2
+    seen: dict[str, IRModule] = {}
 
     def observe(name: str, now: IRModule) -> None:
         if name in SNAPSHOTS:
-            seen[SNAPSHOTS[name]] = now
+            seen[SNAPSHOTS[name]] = now if keep else without_values(now)
 
-    return seen, pipeline(backend.layout(winograd), ObjectCache(), fingerprint()).run(module, observe)
+    module = make()
+    verify(module)
+    _refuse_unbounded(module)
+    interface = interface_of(module, check_indices)
+    seen["traced"] = module if keep else without_values(module)
+    given = [module]
+    del module  # the passes alone hold it, and let go of it
+    passes = pipeline(backend.layout(winograd), ObjectCache(), fingerprint())
+    return Lowered(passes.run(given.pop(), observe), interface, seen)
 
 
 def _refuse_unbounded(module: IRModule) -> None:

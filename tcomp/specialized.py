@@ -13,11 +13,12 @@ import numpy as np
 from .dtype import dtype
 from .errors import InputError, InternalError
 from .importers import Bound, ModelInput, ModelSource, NeedsValues
+from .ir.module import IRModule
 from .progress import terminal_bar
 from .runtime.executable import Executable
 
 Compile = Callable[..., Executable]
-"""(module, progress=) -> its executable"""
+"""(what makes a module, progress=) -> its executable"""
 log = logging.getLogger("tcomp")
 
 MAX_BYTES = 1 << 16
@@ -28,7 +29,7 @@ class Specialized:
     """Calls as an Executable does; what it compiled for earlier calls of the same extents is kept, in a table of `limit` entries.
 
     Args:
-        shapes: of the inputs, as `fixed_shapes` gives them. compile: a module -> its executable.
+        shapes: of the inputs, as `fixed_shapes` gives them. compile: what makes a module -> its executable.
         tells: whether `compile` tells of its progress itself; else a terminal shows a bar.
     """
 
@@ -136,12 +137,11 @@ class Specialized:
             name: tuple(b if isinstance(b, Bound) else n for n, b in zip(a.shape, self.shapes[name] or a.shape))
             for name, a in arrays.items()
         }
-        module = self.source.build(shapes, values)
         log.info("compiling %s for %s", self.source.name, ", ".join(f"{k}={list(s)}" for k, s in shapes.items()))
         if self._tells:
-            return self._compile(module)
+            return self._compile(lambda: self.source.build(shapes, values))
         with terminal_bar(f"compiling {self.source.name}") as note:
-            return self._compile(module, progress=note)
+            return self._compile(lambda: self.source.build(shapes, values), progress=note)
 
 
 def _fitting(value: Any, i: ModelInput) -> np.ndarray:
@@ -172,7 +172,13 @@ def specialize(
     closed = all(s is not None and all(isinstance(e, (int, Bound)) for e in s) for s in shapes.values())
     if not closed:
         return Specialized(source, shapes, compile, tells=tells)
+
+    def make() -> IRModule:
+        module = source.build(shapes, {})
+        source.close()  # its weights need not stay while they are packed
+        return module
+
     try:
-        return compile(source.build(shapes, {}))
+        return compile(make)
     except NeedsValues as error:
         return Specialized(source, shapes, compile, error.names, tells=tells)

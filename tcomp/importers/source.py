@@ -89,6 +89,10 @@ class ModelSource(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of the weights: no module will be built any more."""
+        ...
+
 
 def fixed_shapes(
     source: ModelSource,

@@ -15,8 +15,8 @@ from .update import PlaceUpdates
 GRAPH = Pipeline(
     (
         ExpandComposites(),
+        FoldConstants(),  # so that loops know weights as constants
         SimplifyScans(),
-        FoldConstants(),
         Canonicalize(),
         SimplifyAlgebra(),
         FoldScales(),

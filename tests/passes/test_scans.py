@@ -136,3 +136,22 @@ def test_what_nobody_reads_goes() -> None:
         scan = next(b for b in after.main.bindings if isinstance(b.call, Scan))
         assert (scan.call.num_carried, scan.call.num_scanned) == (carried, scanned)
         assert len(scan.results) == carried + stacked
+
+
+def test_weights_that_are_made_of_constants_are_packed_for_a_loop() -> None:
+    g = GraphBuilder()
+    x, h = g.input("x", (5, 2, 24)), g.input("h", (2, 24))
+    parts = [g.constant(R.standard_normal((12, 24)).astype("float32") / 5) for _ in range(2)]
+    w = g.concat(*parts, axis=0)
+
+    def body(b: GraphBuilder, carried: Any, rows: Any) -> Any:
+        y = b.tanh(b.add(rows[0], b.matmul(carried[0], b.transpose(w, axes=(1, 0)))))
+        return (y,), (y,)
+
+    after, stacked = g.scan(body, [h], [x])
+    module = g.build(*after, *stacked)
+    exe = tcomp.compile(module)
+    assert [k.name for k in exe.program.kernels] == ["packed_matmul_add_tanh"]
+    arrays = [random_array(p.type, R) for p in module.main.params]
+    for a, b in zip(exe(*arrays), evaluate(module, arrays, exact=True), strict=True):
+        assert relative_error(a, b) < 1e-5

@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
-from ...errors import ShapeError, TcompError, UnsupportedError
+from ...errors import InternalError, ShapeError, TcompError, UnsupportedError
 from ...ir.graph import Operand
 from ...ir.module import IRModule
 from ...ir.node import with_fields
@@ -37,6 +37,7 @@ class OnnxSource:
 
     def __init__(self, model: ModelProto, name: str = "model", folder: ModelFolder = NOWHERE) -> None:
         self._model = model
+        self._closed = False
         self.name = name
         self.folder = folder
         if not model.HasField("graph"):
@@ -66,6 +67,11 @@ class OnnxSource:
             raise refusal(name, problems)
         self.inputs = tuple(found)
         self.outputs = tuple(v.name for v in model.graph.output)
+
+    def close(self) -> None:
+        """See `ModelSource`."""
+        self._closed = True
+        self._arrays.clear()
 
     @property
     def beside(self) -> tuple[str, ...]:
@@ -117,6 +123,8 @@ class OnnxSource:
                 given[i.name] = g.constant(np.asarray(values[i.name]))
             else:
                 given[i.name] = g.input(i.name, declared(shapes[i.name], symbols, g.dim), i.dtype)
+        if self._closed:
+            raise InternalError(f"{self.name} is closed")
         model = self._model
         functions = {(("" if f.domain == "ai.onnx" else f.domain), f.name): f for f in model.functions}
         versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}

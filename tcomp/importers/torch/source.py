@@ -86,6 +86,9 @@ class TorchSource:
         if any(not isinstance(e, int) for i in self.inputs for e in i.shape or ()):
             raise UnsupportedError(f"{name} was exported with dynamic shapes", hint="export it for the shapes at hand")
 
+    def close(self) -> None:
+        """See `ModelSource`; the tensors are those of the program, which its owner holds."""
+
     def operators(self) -> list[str]:
         """See `ModelSource`."""
         nodes = [n for n in self._program.graph.nodes if n.op == "call_function"]
