@@ -14,7 +14,6 @@ from .target import Target
 
 if TYPE_CHECKING:
     from .driver import Progress
-    from .ir.module import IRModule
     from .schedule.source import UserSchedule
 
 # what a model that was compiled before does not need
@@ -72,7 +71,7 @@ def compile(
     backend = backend_of(Target.parse(target))
 
     def compile_made(
-        make: Callable[[], IRModule],
+        make: Callable[[], Any],
         own: Mapping[str, UserSchedule] | None = None,
         progress: Progress | None = progress,
     ) -> Executable:

@@ -13,10 +13,12 @@ from .config import config
 from .errors import TcompError, UnsupportedError
 from .ir.graph import FuncCall
 from .ir.module import IRModule, module_of_kernel
+from .ir.node import with_fields
 from .ir.primfunc import PrimFunc
 from .ir.query import free_vars
 from .ir.verify import verify
 from .lazy import lazy_module
+from .memory import trim
 from .passes import SNAPSHOTS, pipeline, plan_memory
 from .runtime.executable import Executable
 from .stages import Stages, without_values
@@ -124,10 +126,12 @@ def lower(make: Callable[[], IRModule], backend: Backend, winograd: bool, check_
     _refuse_unbounded(module)
     interface = interface_of(module, check_indices)
     seen["traced"] = module if keep else without_values(module)
-    given = [module]
+    given = [with_fields(module, constants=dict(module.constants))]
     del module  # the passes alone hold it, and let go of it
-    passes = pipeline(backend.layout(winograd), ObjectCache(), fingerprint())
-    return Lowered(passes.run(given.pop(), observe), interface, seen)
+    passes = pipeline(backend.layout(winograd), ObjectCache(), fingerprint(), lets_go=not keep)
+    lowered = passes.run(given.pop(), observe)
+    trim()
+    return Lowered(lowered, interface, seen)
 
 
 def _refuse_unbounded(module: IRModule) -> None:

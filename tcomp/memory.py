@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +39,19 @@ def finished(array: np.ndarray) -> np.ndarray:
     for a in _owners(copy):
         a.flags.writeable = False
     return copy
+
+
+def zeros_like(array: np.ndarray) -> np.ndarray:
+    """Zeros of the same shape and dtype, which take no memory, to look at."""
+    return np.broadcast_to(np.zeros((), array.dtype), array.shape)
+
+
+def trim() -> None:
+    """Give what was freed back to the system. glibc keeps blocks of up to 32 MiB once such blocks were freed (man 3 mallopt,
+    M_MMAP_THRESHOLD); other C libraries are left alone."""
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if release is not None:
+        release(ctypes.c_size_t(0))
 
 
 def _owners(array: Any) -> Iterator[Any]:

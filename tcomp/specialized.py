@@ -13,7 +13,6 @@ import numpy as np
 from .dtype import dtype
 from .errors import InputError, InternalError
 from .importers import Bound, ModelInput, ModelSource, NeedsValues
-from .ir.module import IRModule
 from .progress import terminal_bar
 from .runtime.executable import Executable
 
@@ -173,7 +172,7 @@ def specialize(
     if not closed:
         return Specialized(source, shapes, compile, tells=tells)
 
-    def make() -> IRModule:
+    def make() -> Any:
         module = source.build(shapes, {})
         source.close()  # its weights need not stay while they are packed
         return module

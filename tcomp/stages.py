@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from .codegen.build import Kernel
 from .errors import TcompError
 from .ir.graph import FuncCall
 from .ir.module import IRModule
 from .ir.node import with_fields
 from .ir.printer import text
+from .memory import zeros_like
 
 _OF_KERNELS: dict[str, Callable[[Kernel], str]] = {
     "loops": lambda k: text(k.func),
@@ -23,9 +22,7 @@ _OF_KERNELS: dict[str, Callable[[Kernel], str]] = {
 
 def without_values(m: IRModule) -> IRModule:
     """The module with zeros, which take no memory, for its constants: what is shown of them is types."""
-    return with_fields(
-        m, constants={name: np.broadcast_to(np.zeros((), a.dtype), a.shape) for name, a in m.constants.items()}
-    )
+    return with_fields(m, constants={name: zeros_like(a) for name, a in m.constants.items()})
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from ..dtype import DType, int8, uint8
-from ..ir.graph import OpCall, Operand, TensorType
+from ..ir.graph import ConstRef, Function, OpCall, Operand, TensorType
 from ..ir.module import IRModule
+from ..memory import zeros_like
 from ..ops.common import pair
 from ..ops.conv import padding_of
 from .fold import EliminateDeadCode, fold_constant
@@ -58,14 +60,32 @@ class PackWeights:
 
     Attributes:
         layout: what the target's schedule rules want.
+        lets_go: each weight is let go as soon as it is packed, so that the two of all of them are never there at once: the module that
+            is given has zeros in its place from then on.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"packed"})
     layout: LayoutPolicy
+    lets_go: bool = False
 
     def run(self, module: IRModule) -> IRModule:
-        packing = Rule("pack", self.pack, frozenset({"attention", "matmul", "conv2d"}), symbolic=True)
+        graphs = [f for f in module.functions.values() if isinstance(f, Function)]
+        uses = Counter(a for f in graphs for b in f.bindings for a in b.call.args)
+        uses.update(r for f in graphs for r in f.results)
+
+        def pack(g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
+            known, made = set(g.constants), len(g.bindings)
+            new = self.pack(g, call, type_)
+            if new is not None and self.lets_go:
+                uses.subtract(call.args)
+                used = {new, *(a for b in g.bindings[made:] for a in b.call.args)}
+                names = {a.name for a in used if isinstance(a, ConstRef)}
+                gone = [a.name for a in call.args if isinstance(a, ConstRef) and uses[a] <= 0 and a.name not in names]
+                _let_go((g.constants, module.constants), [*gone, *(g.constants.keys() - known - names)])
+            return new
+
+        packing = Rule("pack", pack, frozenset({"attention", "matmul", "conv2d"}), symbolic=True)
         new = Rewriter(module, (fold_constant, packing)).run()
         return module if new is module else EliminateDeadCode().run(new)
 
@@ -169,6 +189,12 @@ class PackWeights:
             return None
         width = self.layout.key_panel((*rows[1:-1], count[-2]), extents(g, queries)[1:], queries.dtype)
         return g.again(call, *call.args, panel=width) if width else None
+
+
+def _let_go(tables: Sequence[Any], names: Sequence[str]) -> None:
+    """Zeros, which take no memory, in the place of constants."""
+    for table in tables:
+        table.update({name: zeros_like(table[name]) for name in names if name in table})
 
 
 def extents(g: Rewriter, t: TensorType) -> tuple[int, ...]:

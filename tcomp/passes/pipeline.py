@@ -37,12 +37,13 @@ SNAPSHOTS = {"PackWeights": "graph", "FuseOps": "fused"}
 """The passes after which a module is shown to users, under which name."""
 
 
-def pipeline(layout: LayoutPolicy, store: Store | None = None, version: str = "") -> Pipeline:
+def pipeline(layout: LayoutPolicy, store: Store | None = None, version: str = "", lets_go: bool = False) -> Pipeline:
     """All passes, from a traced model to kernels that are not scheduled yet.
 
     Args:
         layout: how the target's rules want operands to lie.
         store, version: where groupings are remembered, see `FuseOps`.
+        lets_go: whether weights may be let go as they are packed, see `PackWeights`.
     """
     graph = tuple(Canonicalize(layout.resident_bytes) if isinstance(p, Canonicalize) else p for p in GRAPH.passes)
-    return Pipeline((*graph, PackWeights(layout), FuseOps(store=store, version=version), *LOWER.passes))
+    return Pipeline((*graph, PackWeights(layout, lets_go), FuseOps(store=store, version=version), *LOWER.passes))
