@@ -32,6 +32,7 @@ class PlainLayout:
 
     turned_bytes: int = 0
     resident_bytes: int = 1 << 62
+    near_bytes: int = 0
     max_split_groups: int = 0
 
     def panel(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:

@@ -24,6 +24,7 @@ class LayoutPolicy(Protocol):
     Attributes:
         turned_bytes: size of a transposed matrix up to which a product may read its rows as columns.
         resident_bytes: what L2 keeps while a kernel passes over it again and again.
+        near_bytes: what operands and result of a layer may take to count as near; 0 where that makes no difference.
         max_split_groups: groups of a convolution up to which each may become a kernel of its own.
     """
 
@@ -32,6 +33,9 @@ class LayoutPolicy(Protocol):
 
     @property
     def resident_bytes(self) -> int: ...
+
+    @property
+    def near_bytes(self) -> int: ...
 
     @property
     def max_split_groups(self) -> int: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Pipeline
+from .batch import SplitBatch
 from .expand import ExpandComposites
 from .fold import EliminateCommonSubexpressions, EliminateDeadCode, FoldConstants
 from .fuse import FuseOps, Store
@@ -46,4 +47,12 @@ def pipeline(layout: LayoutPolicy, store: Store | None = None, version: str = ""
         lets_go: whether weights may be let go as they are packed, see `PackWeights`.
     """
     graph = tuple(Canonicalize(layout.resident_bytes) if isinstance(p, Canonicalize) else p for p in GRAPH.passes)
-    return Pipeline((*graph, PackWeights(layout, lets_go), FuseOps(store=store, version=version), *LOWER.passes))
+    return Pipeline(
+        (
+            *graph,
+            SplitBatch(layout.near_bytes),
+            PackWeights(layout, lets_go),
+            FuseOps(store=store, version=version),
+            *LOWER.passes,
+        )
+    )

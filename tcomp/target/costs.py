@@ -72,6 +72,12 @@ class CostModel:
         1.1, "ratio", "predicted gain from which Winograd's rounding error is worth it", "chosen"
     )
     spare_rows: float = _cost(1.08, "ratio", "rows of attention computed for nothing to make larger groups", EMR)
+    near_caches: float = _cost(
+        4,
+        "ratio",
+        "operands and result of a layer to all L2 caches, from where on a batch is slower than its samples one by one",
+        ZEN3,
+    )
     turned_bytes: float = _cost(
         32 * 1024, "bytes", "a transposed matrix up to which reading rows as columns stays in L1", EMR
     )

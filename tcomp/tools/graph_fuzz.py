@@ -24,6 +24,7 @@ from ..ir.module import IRModule
 from ..ops import GraphBuilder
 from ..ops.reference import evaluate, evaluate_call
 from ..passes.base import Pipeline
+from ..passes.batch import SplitBatch
 from ..passes.pipeline import GRAPH
 from .graph_loops import MOST_ROWS, add_cond, add_recurrence, add_scan, results_of_last
 from .guards import Guards
@@ -409,7 +410,10 @@ def run_graph(seed: int, native: bool = True) -> str:
                 if verdict:
                     return verdict
         stages: list[str] = []
-        GRAPH.run(module, lambda name, after: stages.append(judge(f"after {name}", evaluate(after, inputs))))
+        split = SplitBatch(near_bytes=1)  # whatever the sizes are
+        Pipeline((*GRAPH.passes, split)).run(
+            module, lambda name, after: stages.append(judge(f"after {name}", evaluate(after, inputs)))
+        )
         verdict = next((s for s in stages if s), "")
         if verdict or not native:
             return verdict

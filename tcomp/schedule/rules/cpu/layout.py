@@ -35,6 +35,11 @@ class CpuLayout:
         return self.target.l2_bytes_per_core // 2
 
     @property
+    def near_bytes(self) -> int:
+        """Some times what the L2 caches of all cores hold."""
+        return int(self.target.costs.near_caches * self.target.l2_bytes_per_core * self.target.num_cores)
+
+    @property
     def turned_bytes(self) -> int:
         """Bytes of a transposed matrix up to which a product reads its rows as columns: they then stay in L1."""
         return int(self.target.costs.turned_bytes)
