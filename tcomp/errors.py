@@ -18,6 +18,8 @@ _COMMAND_LINES = tuple(
     f"{os.sep}site-packages{os.sep}{name}{os.sep}" for name in ("typer", "click", "rich", "pluggy", "_pytest")
 )
 """What stands between a command and the program that it runs."""
+_ENTRY = os.path.join(_OURS, "cli", "__init__.py")
+"""What the command `tcomp` runs: there is no code of the user behind it."""
 
 
 class TcompError(Exception):
@@ -91,6 +93,8 @@ def user_location() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = os.path.abspath(frame.f_code.co_filename)
+        if name == _ENTRY and frame.f_code.co_name == "main":
+            return ""
         is_library = name.startswith(_OURS) or (name.startswith(_PYTHON) and _INSTALLED not in name)
         is_command = any(c in name for c in _COMMAND_LINES)
         if not (is_library or is_command or frame.f_code.co_filename.startswith("<")):

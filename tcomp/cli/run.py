@@ -17,7 +17,8 @@ from ..errors import TcompError
 from . import models
 
 Output = Annotated[
-    list[str] | None, typer.Option("--output", "-o", help="a .npy file, name=file.npy, or an .npz file for all results")
+    list[str] | None,
+    typer.Option("--out", "--output", "-o", help="a .npy file, name=file.npy, or an .npz file for all results"),
 ]
 
 

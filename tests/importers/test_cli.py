@@ -1,6 +1,8 @@
 """The verbs that take a model."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +53,19 @@ def test_run_writes_results(model: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(1).standard_normal((5, 8)).astype("float32")
     given, out, both = tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "all.npz"
     np.save(given, x)
-    assert "float32[5, 3]" in tcomp("run", model, "--input", given, "-o", out, "-o", both)
+    assert "float32[5, 3]" in tcomp("run", model, "--input", given, "--out", out, "-o", both)
     y = np.load(out)
     assert y.shape == (5, 3) and np.allclose(y.sum(1), 1, atol=1e-6) and np.array_equal(np.load(both)["y"], y)
     assert json.loads(tcomp("run", model, "--input", f"x={given}", "--json"))[0]["shape"] == [5, 3]
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_command_tells_of_mistakes_without_lines_of_code(model: Path, tmp_path: Path) -> None:
+    script = tmp_path / "tcomp"  # as installers write it
+    script.write_text("import sys\nfrom tcomp.cli import main\nsys.exit(main())\n")
+    done = subprocess.run([sys.executable, script, "run", model, "--dims", "row=2"], capture_output=True, text=True)
+    assert done.returncode == 1 and "no extent 'row'" in done.stderr
+    assert "requested at" not in done.stderr and "Traceback" not in done.stderr
 
 
 def test_check_and_profile(model: Path) -> None:
