@@ -69,8 +69,8 @@ class SplitBatch:
 def plan_split(main: Function, near_bytes: int) -> Split | None:
     """Which layers of a graph run some samples at a time; None where all of it stays as it is.
 
-    A layer is large where its operands and its result take more than `near_bytes`, and one sample's share of them no less than its
-    weights, which every trip reads again. The loop ends after the last large layer, where a single tensor passes on to a layer that reads it from
+    A layer is large where an operand of it is another layer's result, it and the layer's result take more than `near_bytes`, and one
+    sample's share of them is no less than the weights, which every trip reads again. The loop ends after the last large layer, where a single tensor passes on to a layer that reads it from
     memory anyway.
     """
     batch = next((p.type.shape[0] for p in main.params if p.type.ndim > 1), 1)
@@ -99,15 +99,18 @@ class _Samples:
     """The calls from the first on that treat samples alike and apart: their first axis is the batch, or the batch times something.
 
     Attributes:
-        given: inputs that have an element for each sample, and constants beside them; values: and all that depends on samples.
+        given: inputs that have an element for each sample, and constants beside them; values: and all that depends on samples;
+        computed: what layers made, and what was made of that.
         attrs: of each such call, by its place, as a rule tells them.
-        nbytes: of the operands and the result that depend on samples, for calls that read and write memory; weights: of the other operands.
+        nbytes: of the operands and the result that depend on samples, for layers that read what other layers wrote; weights: of
+            the other operands.
     """
 
     main: Function
     batch: int
     given: set[Operand] = field(default_factory=set)
     values: set[Operand] = field(default_factory=set)
+    computed: set[Operand] = field(default_factory=set)
     attrs: dict[int, Attrs] = field(default_factory=dict)
     nbytes: dict[int, int] = field(default_factory=dict)
     weights: dict[int, int] = field(default_factory=dict)
@@ -127,7 +130,10 @@ class _Samples:
                 return
             self.values |= set(b.results)
             self.attrs[i] = attrs
-            if _kind(b) in _COMPUTES:
+            is_layer, follows = _kind(b) in _COMPUTES, any(a in self.computed for a in own)
+            if is_layer or follows:
+                self.computed |= set(b.results)
+            if is_layer and follows:
                 self.nbytes[i] = sum(t.type.nbytes for t in (*own, *b.results))
                 self.weights[i] = sum(a.type.nbytes for a in b.call.args if a not in self.values)
 

@@ -100,7 +100,8 @@ def residual(batch: int = 4) -> tcomp.IRModule:
     """Two blocks with shortcuts: the first at 16 x 16, the second, of many weights, at 4 x 4."""
     g = GraphBuilder()
     x = g.input("x", (batch, 16, 16, 8))
-    y = g.relu(g.add(g.conv2d(x, c(g, 3, 3, 8, 8), padding=1, **NHWC), x))
+    y = g.relu(g.conv2d(x, c(g, 3, 3, 8, 8), padding=1, **NHWC))
+    y = g.relu(g.add(g.conv2d(y, c(g, 3, 3, 8, 8), padding=1, **NHWC), x))
     z = g.conv2d(y, c(g, 4, 4, 8, 64), stride=4, **NHWC)
     z = g.relu(g.add(g.conv2d(z, c(g, 3, 3, 64, 64), padding=1, **NHWC), z))
     return g.build(g.mean(z, axes=(1, 2)))
@@ -109,7 +110,7 @@ def residual(batch: int = 4) -> tcomp.IRModule:
 def test_the_loop_ends_where_layers_are_small_and_one_tensor_goes_on() -> None:
     module = residual()
     near = 4 * 16 * 16 * 8 * 4  # of one tensor of the first block
-    assert inside(split(module, near)) == ["conv2d", "add", "relu"]
+    assert inside(split(module, near)) == ["conv2d", "relu", "conv2d", "add", "relu"]
     assert plan_split(module.main, 16 * near) is None and plan_split(module.main, 0) is None
     for batch, most, expected in (
         (4, near, (2, 2)),
@@ -127,6 +128,12 @@ def test_layers_of_more_weights_than_samples_stay_together() -> None:
     assert SplitBatch(1).run(module) is module
 
 
+def test_a_layer_alone_gains_nothing_from_a_loop() -> None:
+    g = GraphBuilder()
+    module = g.build(g.softmax(g.exp(g.input("x", (512, 64))), axis=1))
+    assert SplitBatch(1).run(module) is module
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_split_batch_is_compiled_and_right(threads: int) -> None:
     target = tcomp.Target.parse("cpu")
@@ -135,6 +142,7 @@ def test_a_split_batch_is_compiled_and_right(threads: int) -> None:
     g = GraphBuilder()
     x = g.input("x", (4, side, side, 8))
     y = g.relu(g.add(g.conv2d(x, c(g, 3, 3, 8, 8), padding=1, **NHWC), c(g, 8)))
+    y = g.conv2d(y, c(g, 3, 3, 8, 8), padding=1, **NHWC)
     y = g.max_pool2d(y, kernel=4, layout="NHWC")
     z = g.reshape(g.mean(g.conv2d(y, c(g, 3, 3, 8, 16), stride=2, **NHWC), axes=(1, 2)), shape=(4, 16))
     module = g.build(g.matmul(z, c(g, 16, 3)))
