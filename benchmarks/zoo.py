@@ -111,7 +111,7 @@ PACKAGED: dict[str, tuple[str, str, tuple[int, ...]]] = {
 _DEFINED: list[Any] = []
 
 
-def _define_missing() -> None:
+def define_missing() -> None:
     """Operators that torchvision lacks beside a torch of another build, and that none of these models call."""
     import torch
 
@@ -127,13 +127,25 @@ def make(name: str, batch: int) -> tuple[Any, tuple[Any, ...]]:
     """A module in evaluation mode, its weights the same each time, running statistics random; and example inputs."""
     import torch
 
-    _define_missing()
+    define_missing()
     torch.manual_seed(0)
     module, inputs = MODELS[name](batch)
+    return evaluated(module), inputs
+
+
+def evaluated(module: Any) -> Any:
+    """A module in evaluation mode, with random running statistics, and with random numbers for weights that begin as zeros, as those of
+    some heads do: results would be zeros."""
+    import torch
+
+    with torch.no_grad():
+        for p in module.parameters():
+            if p.ndim > 1 and not p.any():
+                p.normal_(0, 0.02)
     for m in module.modules():
         if isinstance(m, torch.nn.modules.batchnorm._BatchNorm):
             m.running_mean.normal_(0, 0.2), m.running_var.uniform_(0.5, 1.5)
-    return module.eval(), inputs
+    return module.eval()
 
 
 def exported(name: str, batch: int) -> tuple[Path, list[np.ndarray]]:
@@ -146,7 +158,7 @@ def exported(name: str, batch: int) -> tuple[Path, list[np.ndarray]]:
         return _packaged(name), [np.random.default_rng(0).random((batch, *PACKAGED[name][2]), np.float32)]
     import torch
 
-    _define_missing()
+    define_missing()
     file = FOLDER / f"{name}_{batch}.onnx"
     if not file.is_file():
         FOLDER.mkdir(parents=True, exist_ok=True)

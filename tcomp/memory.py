@@ -9,13 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from .errors import TcompError
+
 ALIGN = 64
 """Bytes of a cache line."""
 
 
 def aligned_empty(nbytes: int) -> np.ndarray:
-    """So many bytes; the first is at a cache line's begin."""
-    raw = np.empty(nbytes + ALIGN, np.uint8)
+    """So many bytes; the first is at a cache line's begin.
+
+    Raises:
+        TcompError: the system does not give so much memory.
+    """
+    try:
+        raw = np.empty(nbytes + ALIGN, np.uint8)
+    except (MemoryError, ValueError) as error:  # ValueError: more than can be addressed
+        raise TcompError(
+            f"there is no memory for {nbytes / 2**30:.1f} GiB",
+            why=str(error),
+            hint="smaller extents, such as that of the batch",
+        ) from error
     start = -raw.ctypes.data % ALIGN
     return raw[start : start + nbytes] if nbytes else raw
 

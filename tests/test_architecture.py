@@ -11,7 +11,7 @@ ALLOWED = {
     "errors": set(),
     "lazy": set(),
     "version": set(),
-    "memory": set(),
+    "memory": {"errors"},
     "config": {"errors"},
     "dtype": {"errors", "lazy"},
     "ir": {"errors", "dtype", "config"},

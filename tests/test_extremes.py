@@ -185,3 +185,11 @@ def test_a_reduction_over_nothing_is_its_first_value(name: str, how: Callable[[S
             assert columns or (have == start).all()
         for have, want in zip(out, interp.run(sch.func, [x], sizes)):
             np.testing.assert_allclose(have, want, rtol=1e-5)
+
+
+def test_a_workspace_that_no_machine_has_is_an_error() -> None:
+    g, n = tcomp.GraphBuilder(), 1 << 21
+    table = g.matmul(g.input("x", (n, 1)), g.input("y", (1, n)))
+    exe = tcomp.compile(g.build(g.max(g.softmax(table, axis=-1), axes=(0, 1))))
+    with pytest.raises(tcomp.TcompError, match=r"no memory for \d+\.\d GiB"):
+        exe(np.ones((n, 1), np.float32), np.ones((1, n), np.float32))

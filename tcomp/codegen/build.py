@@ -6,7 +6,7 @@ import gc
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import mul
@@ -134,10 +134,10 @@ class Kernel:
 
         Raises:
             TcompError: the target cannot run the kernel.
-            InternalError: the code generator failed; the error says how to replay it.
+            InternalError: a schedule rule or the code generator failed; the error says how to replay it.
         """
-        self.generator.check(self.scheduled, self.lowered)
         try:
+            self.generator.check(self.scheduled, self.lowered)
             return self.generator.code(self.text)
         except Exception as error:
             raise self._failed(error) from error
@@ -229,16 +229,23 @@ def build_all(
             t.start()
         while threads or cold:
             tell()
-            if cold:
-                with suppress(IndexError):  # a helper was faster
-                    k = cold.popleft()
-                    finish(k, k.emit())
+            own = _next(cold)
+            if own is not None:
+                finish(own, own.emit())
                 gc.collect(0)
-            else:
+            elif threads:
                 threads.pop().join()  # it may leave a kernel that it could not build
         tell()
     for k in kernels:
         k.object_code = unique[k.key].object_code
+
+
+def _next(cold: deque[Kernel]) -> Kernel | None:
+    """The next kernel to build; None where others have taken all."""
+    try:
+        return cold.popleft()
+    except IndexError:
+        return None
 
 
 def _work(k: Kernel) -> tuple[bool, int]:
@@ -248,11 +255,7 @@ def _work(k: Kernel) -> tuple[bool, int]:
 
 def _help(helper: Builder, cold: deque[Kernel], finish: Callable[[Kernel, bytes], None]) -> None:
     """Let somebody build kernels until none is left, or one fails."""
-    while True:
-        try:
-            k = cold.popleft()
-        except IndexError:
-            return
+    while (k := _next(cold)) is not None:
         code = helper.build(k)
         if code is None:
             cold.append(k)

@@ -95,7 +95,14 @@ def test_models_compile_with_helpers_and_without(fate: str, monkeypatch: pytest.
     assert any(built) == (fate == "help") and (fate != "die" or built.count(None) == len(built) > 0)
 
 
-def test_the_error_of_a_kernel_is_the_parents() -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (TcompError("this one cannot be scheduled"), "cannot be scheduled"),
+        (IndexError("no loop"), "IndexError: no loop"),
+    ],
+)
+def test_the_error_of_a_kernel_is_the_parents(error: Exception, told: str) -> None:
     class Useless:
         def build(self, k: Kernel) -> bytes | None:
             time.sleep(0.01)
@@ -111,13 +118,13 @@ def test_the_error_of_a_kernel_is_the_parents() -> None:
         yield [Useless()]
 
     def broken(func: object) -> object:
-        raise TcompError("this one cannot be scheduled")
+        raise error
 
     bad = kernel(11)
     bad.scheduler, bad.key = broken, "f" * 40  # type: ignore[assignment]
     cache = ObjectCache()
     cache.enabled = False
-    with pytest.raises(TcompError, match="cannot be scheduled"):
+    with pytest.raises(TcompError, match=told):
         build_all([kernel(12), bad, kernel(13)], cache, hire=hire)
 
 

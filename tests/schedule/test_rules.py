@@ -88,6 +88,14 @@ def test_large_matrices_of_few_results_are_streamed(name: str, cores: int) -> No
     assert default_schedule(func, Target.parse("llvm -mcpu=haswell -l1=64K -num-cores=1"))[1] == "tiled reduction"
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_outer_products_are_no_streams(rows: int) -> None:
+    (func,) = kernels(lambda g: g.matmul(g.input("a", (rows, 1)), g.input("b", (1, 3000))))
+    sch, used, _ = default_schedule(func, Target.parse("llvm -mcpu=haswell -l1=2K -l2=1K -num-cores=2"))
+    assert used != "streams"
+    check(sch, func)
+
+
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (4, 4), (1, 3)])
 def test_channels_of_images_are_summed_in_vectors(size: tuple[int, int]) -> None:
     """Where the pixels of a channel fill one: rows of an image are next to each other, images are not."""

@@ -41,10 +41,12 @@ WIDTHS = {4: 1.0, 3: 1.02, 2: 1.03, 1: 1.15}
 
 
 def applies(func: PrimFunc, target: CpuTarget) -> bool:
-    """A reduction over the rows of one matrix, unpacked and larger than L1, for at most MAX_ROWS results."""
+    """A reduction over the rows of one matrix, of which there are several, unpacked and larger than L1, for at most MAX_ROWS results."""
     if not is_tiled_reduction(func, target) or len(func.blocks) > 2:
         return False
     block = func.blocks[reductions(func)[0]]
+    if prod(int_of(it.extent) for it in block.reduce) < 2:
+        return False
     rows = prod(int_of(it.extent) for it in block.spatial if it.var is not _columns(block))
     return rows <= MAX_ROWS and _matrix_bytes(block) > target.l1_bytes
 
