@@ -148,6 +148,7 @@ def architectures() -> dict[str, Make]:
         "encoder_attention_heads": 4,
         "encoder_ffn_dim": 128,
         "decoder_layers": 1,
+        "decoder_attention_heads": 4,
     }
     return {
         **{f"torchvision {n}": _torchvision(n) for n in TORCHVISION},
