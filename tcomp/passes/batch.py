@@ -59,7 +59,7 @@ class SplitBatch:
     near_bytes: int
 
     def run(self, module: IRModule) -> IRModule:
-        split = plan_split(module.main, self.near_bytes) if module.main.name == module.entry else None
+        split = plan_split(module.main, self.near_bytes)
         return module if split is None else _apply(module, split)
 
 
@@ -70,8 +70,8 @@ def plan_split(main: Function, near_bytes: int) -> Split | None:
     """Which layers of a graph run some samples at a time; None where all of it stays as it is.
 
     A layer is large where an operand of it is another layer's result, it and the layer's result take more than `near_bytes`, and one
-    sample's share of them is no less than the weights, which every trip reads again. The loop ends after the last large layer, where a single tensor passes on to a layer that reads it from
-    memory anyway.
+    sample's share of them is no less than the weights, which every trip reads again. The loop ends after the last large layer, where
+    a single tensor goes on that is in memory anyway.
     """
     batch = next((p.type.shape[0] for p in main.params if p.type.ndim > 1), 1)
     if not near_bytes or not isinstance(batch, int) or batch < 2 or main.dims or main.attrs.get("updates"):
