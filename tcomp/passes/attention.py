@@ -38,11 +38,16 @@ def products_to_attention(g: Rewriter, call: OpCall, type_: TensorType) -> Opera
     if product is None or not g.is_used_once(scores) or not _is_plain(product):
         return None
     (q, own), (k, other) = (_unscaled(g, a) for a in product.args)
-    if min(q.type.ndim, k.type.ndim) < 2 or not all(np.isfinite(s) for s in (scale, own, other)):
+    if min(q.type.ndim, k.type.ndim) < 2 or not np.isfinite(scale) or not _is_moderate(own * other):
         return None
     keys = g.op("transpose", k, axes=(*range(k.type.ndim - 2), k.type.ndim - 1, k.type.ndim - 2))
     args = [q, keys, v] if mask is None else [q, keys, v, mask]
     return g.op("attention", *args, scale=scale * own * other, empty=empty)
+
+
+def _is_moderate(factor: float) -> bool:
+    """Whether a product is about as large without the factor: one that is far from 1 may keep it from overflow, or from zero."""
+    return 2.0**-16 <= abs(factor) <= 2.0**16
 
 
 def _is_plain(product: OpCall) -> bool:

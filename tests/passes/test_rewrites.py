@@ -49,6 +49,7 @@ def attended(
     guard: bool = False,
     mask: tuple | None = None,
     shared: bool = False,
+    factor: float = 0.5,
     axis: int = -1,
     kind: str = "float32",
 ) -> Any:
@@ -58,7 +59,7 @@ def attended(
         return g.constant(np.array(value, kind))
 
     q, k, v = x(g, 2, 3, 7, 8, dtype=kind), x(g, 2, 9, 3, 8, dtype=kind), x(g, 2, 3, 9, 5, dtype=kind)
-    k = g.multiply(g.transpose(k, axes=(0, 2, 3, 1)), number(0.5))
+    k = g.multiply(g.transpose(k, axes=(0, 2, 3, 1)), number(factor))
     scores = g.divide_scalar(g.matmul(g.multiply(number(0.7), q), k), scalar=3.0)
     if mask is not None:
         scores = g.add(x(g, *mask, dtype=kind), scores)
@@ -72,6 +73,11 @@ def attended(
 TABLE: dict[str, tuple[Rule, Make, Make]] = {
     "products_to_attention": (attention.products_to_attention, attended, lambda g: attended(g, shared=True)),
     "products_to_attention, of rows": (attention.products_to_attention, attended, lambda g: attended(g, axis=0)),
+    "products_to_attention, scaled": (
+        attention.products_to_attention,
+        lambda g: attended(g, factor=-3.0),
+        lambda g: attended(g, factor=1e-20),
+    ),
     "products_to_attention, masked": (
         attention.products_to_attention,
         lambda g: attended(g, mask=(7, 1)),
