@@ -5,6 +5,7 @@ python -m benchmarks.models [--models resnet50,vit_tiny] [--batch 1,8] [--thread
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -176,19 +177,21 @@ def main(
         "warm s",
         "memory / weights",
     )
-    for name in names:
-        for size in map(int, batch.split(",")):
-            for count in map(int, threads.split(",")):
-                found = run_case(name, size, count, libraries, seconds)
-                rows += found
-                by = {r["library"]: r for r in found}
-                ours, others = by["tcomp"], [by[p] for p in libraries if p in by]
-                best = min((r["ratio"] for r in others), default=math.nan)
-                cells = [f"{by[p]['ratio']:.2f}" if p in by else "" for p in libraries]
-                differs = max((r["differs"] for r in others), default=0.0)
-                table.add_row(name, str(size), str(count), f"{ours['median_ms']:.3f}", *cells, f"{best:.2f}", f"{differs:.0e}",
-                              f"{ours['ready_s']:.2f}", f"{ours['warm_s']:.2f}", f"{ours['memory_of_weights']:.1f}")  # fmt: skip
-                print(name, size, count, f"{best:.2f}", file=sys.stderr, flush=True)
+    OUT.mkdir(exist_ok=True)
+    for name, size, count in itertools.product(names, map(int, batch.split(",")), map(int, threads.split(","))):
+        found = run_case(name, size, count, libraries, seconds)
+        rows += found
+        by = {r["library"]: r for r in found}
+        ours, others = by["tcomp"], [by[p] for p in libraries if p in by]
+        best = min((r["ratio"] for r in others), default=math.nan)
+        ratios = [f"{by[p]['ratio']:.2f}" if p in by else "" for p in libraries]
+        differs = max((r["differs"] for r in others), default=0.0)
+        cells = [name, str(size), str(count), f"{ours['median_ms']:.3f}", *ratios, f"{best:.2f}", f"{differs:.0e}",
+                 f"{ours['ready_s']:.2f}", f"{ours['warm_s']:.2f}", f"{ours['memory_of_weights']:.1f}"]  # fmt: skip
+        table.add_row(*cells)
+        print("  ".join(cells), file=sys.stderr, flush=True)
+        # After each case: a long run that is stopped has told what it saw.
+        (OUT / "models.json").write_text(json.dumps({"cpu": str(tcomp.Target.parse("cpu")), "rows": rows}, indent=1))
     console.print(table)
     cases: dict[tuple[Any, ...], list[float]] = {}
     for r in rows:
@@ -199,8 +202,6 @@ def main(
         console.print(
             f"fastest / tcomp: geometric mean {statistics.geometric_mean(best_of):.2f}, worst {min(best_of):.2f}, {len(best_of)} cases"
         )
-    OUT.mkdir(exist_ok=True)
-    (OUT / "models.json").write_text(json.dumps({"cpu": str(tcomp.Target.parse("cpu")), "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

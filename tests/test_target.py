@@ -7,7 +7,7 @@ from tcomp.errors import TargetError
 from tcomp.ops import GraphBuilder
 from tcomp.passes import FUSE, GRAPH, LOWER
 from tcomp.target import Target
-from tcomp.target.families import family
+from tcomp.target.families import family, name_of_host, names
 
 
 def test_this_machine() -> None:
@@ -15,6 +15,23 @@ def test_this_machine() -> None:
     assert t.vector_bytes in (16, 32, 64) and t.num_registers in (16, 32) and t.fma_ports in (1, 2)
     assert 8 << 10 <= t.l1_bytes <= t.l2_bytes and t.l2_cores >= 1 and t.l3_cores >= 1 and t.num_cores >= 1
     assert Target.parse("llvm -mcpu=native") == t
+
+
+@pytest.mark.parametrize("name", names("x86_64"))
+def test_a_host_that_has_what_its_name_tells_keeps_it(name: str) -> None:
+    assert name_of_host("x86_64", name, family("x86_64", name).features | {"adx", "gfni"}) == name
+    assert (
+        name_of_host("x86_64", name, frozenset({"sse2"})) == name
+    )  # masked: the name still tells its caches and ports
+
+
+def test_a_host_that_has_more_than_its_name_tells_is_another_cpu() -> None:
+    server = family("x86_64", "sapphirerapids").features
+    assert name_of_host("x86_64", "rocketlake", server) == "sapphirerapids"
+    assert name_of_host("x86_64", "haswell", family("x86_64", "znver4").features) == "znver4"
+    assert name_of_host("x86_64", "haswell", family("x86_64", "gracemont").features) == "alderlake"
+    assert name_of_host("x86_64", "brand-new", server) == "brand-new"
+    assert name_of_host("sparc", "brand-new", server) == "brand-new"
 
 
 def test_everything_can_be_given_as_text() -> None:

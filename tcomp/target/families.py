@@ -55,6 +55,19 @@ def family(arch: str, cpu: str) -> Family:
     return _entry(table, listed_name(arch, cpu) or "generic")
 
 
+def name_of_host(arch: str, cpu: str, features: frozenset[str]) -> str:
+    """The name to go by for a machine that calls itself `cpu` and has these features.
+
+    Its own name, unless the machine has more than a CPU of that name: virtual machines tell numbers of models that are not theirs. Then
+    the listed CPU with most features that this one has all of; of several, one that multiplies most in a cycle.
+    """
+    told = {f for n in names(arch) for f in family(arch, n).features}
+    if listed_name(arch, cpu) is None or (features & told) <= family(arch, cpu).features:
+        return cpu
+    fitting = [n for n in names(arch) if family(arch, n).features <= features]
+    return max(fitting, key=lambda n: (len(family(arch, n).features), family(arch, n).fma_bytes), default=cpu)
+
+
 def _entry(table: dict[str, Any], name: str) -> Family:
     own = dict(table[name])
     base = own.pop("like", None)

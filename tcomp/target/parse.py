@@ -13,7 +13,7 @@ from ..lazy import lazy_module
 from ..runtime.threads import usable_cores
 from .costs import CostModel
 from .cpu import CpuTarget, features_of
-from .families import Family, byte_count, family, listed_name, names
+from .families import Family, byte_count, family, listed_name, name_of_host, names
 
 llvm = lazy_module("llvmlite.binding")
 
@@ -48,8 +48,13 @@ def _make(given: tuple[tuple[str, str], ...]) -> CpuTarget:
     if cpu == "native" and triple == host_triple:
         cpu = None
     native = cpu is None and triple == host_triple
-    name = cpu or (llvm.get_host_cpu_name() if native else "generic")
-    features = ",".join(filter(None, [llvm.get_host_cpu_features().flatten() if native else "", attributes]))
+    name, features = cpu or "generic", attributes
+    if native:
+        had = llvm.get_host_cpu_features()
+        name = name_of_host(
+            triple.split("-")[0], llvm.get_host_cpu_name(), frozenset(f for f, has in had.items() if has)
+        )
+        features = ",".join(filter(None, [had.flatten(), attributes]))
     try:
         llvm.Target.from_triple(triple)
     except RuntimeError as error:
