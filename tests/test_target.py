@@ -28,6 +28,7 @@ def test_a_host_that_has_what_its_name_tells_keeps_it(name: str) -> None:
 def test_a_host_that_has_more_than_its_name_tells_is_another_cpu() -> None:
     server = family("x86_64", "sapphirerapids").features
     assert name_of_host("x86_64", "rocketlake", server) == "sapphirerapids"
+    assert name_of_host("x86_64", "rocketlake", server | {"prefetchi"}) == "graniterapids"
     assert name_of_host("x86_64", "haswell", family("x86_64", "znver4").features) == "znver4"
     assert name_of_host("x86_64", "haswell", family("x86_64", "gracemont").features) == "alderlake"
     assert name_of_host("x86_64", "brand-new", server) == "brand-new"

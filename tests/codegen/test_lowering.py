@@ -75,6 +75,29 @@ def test_tiles_of_groups_that_loops_around_decide_have_a_version_without_conditi
     assert all(map(agree, run(lowered, inputs), run(func, inputs)))
 
 
+@pytest.mark.parametrize(("rows", "group"), [(49, 4), (60, 5), (23, 3)])
+def test_tiles_of_blocks_of_rows_in_fused_loops_have_a_version_without_conditions(rows: int, group: int) -> None:
+    """Two digits of the fused loop's variable decide: the block of rows and the tile in it."""
+    func = product(rows, 3, 32)
+    sch = Schedule(func)
+    i, j, k = sch.get_loops("matmul")
+    io, ii = sch.split(i, [None, 4])
+    jo, ji = sch.split(j, [None, 16])
+    block, tile = sch.split(io, [None, group])
+    sch.reorder(block, jo, tile, k, ii, ji)
+    sch.fuse(block, jo, tile)
+    sch.decompose_reduction("matmul", k)
+    sch.unroll(ii)
+    sch.vectorize(ji)
+    lowered = sch.func
+    for step in STEPS[: STEPS.index(partition.partition_loops) + 1]:
+        lowered = step(lowered)
+    loops = [s for s in walk_statements(lowered.body) if isinstance(s, For) and s.var is k]
+    assert any(not any(isinstance(s, If) for s in walk_statements(loop.body)) for loop in loops)
+    inputs = make_inputs(func, 0)
+    assert all(map(agree, run(lowered, inputs), run(func, inputs)))
+
+
 def test_scratch_memory_in_another_layout_is_filled_past_the_edge() -> None:
     """A column that is kept as (quotient, remainder) has a place of its own past the edge too: no mask is needed."""
     func = product(3, 5, 70)

@@ -186,29 +186,32 @@ def test_prefetch_asks_for_every_line_of_a_fast_stream() -> None:
     assert [list(x.terms.values()) for x in starts] == [[64]] * 4
 
 
-def test_the_next_panel_is_fetched_share_by_share() -> None:
-    """Six tiles of rows pass a panel of 12 lines: each brings three of the next panel's at least, and they bring all."""
-    a, b = te.placeholder((12, 12), name="A"), te.placeholder((3, 12, 16), name="B")
+@pytest.mark.parametrize(("rows", "together"), [(12, 6), (12, 3), (11, 6), (11, 2), (7, 4)])
+def test_the_next_panel_is_fetched_share_by_share(rows: int, together: int) -> None:
+    """Tiles of two rows pass panels of 12 lines, so many of them together: each brings its share of the next panel, and they bring all;
+    beside the last panel, the first one, where more rows come."""
+    a, b = te.placeholder((rows, 12), name="A"), te.placeholder((3, 12, 16), name="B")
     k = te.reduce_axis(12, "k")
-    c = te.compute((12, 48), lambda i, j: te.sum(a[i, k] * b[j // 16, k, j % 16], axis=k), name="C")
+    c = te.compute((rows, 48), lambda i, j: te.sum(a[i, k] * b[j // 16, k, j % 16], axis=k), name="C")
     func = te.create_prim_func([a, b, c], "f")
     sch = Schedule(func)
     i, j, k = sch.get_loops("C")
-    rows, row = sch.split(i, [None, 2])
+    tiles, row = sch.split(i, [None, 2])
+    blocks, tile = sch.split(tiles, [None, together])
     panels, column = sch.split(j, [None, 16])
-    sch.reorder(panels, rows, k, row, column)
-    run = sch.fuse(panels, rows)
-    sch.pragma(k, "prefetch_next", 6)
-    lowered = lower(sch.func)
-    (asked,) = [s for s in walk_statements(lowered.body) if isinstance(s, Prefetch)]
-    assert (asked.buffer.name, asked.level) == ("B", 2)
-    for panel in range(3):
+    sch.reorder(blocks, panels, tile, k, row, column)
+    run = sch.fuse(blocks, panels, tile)
+    sch.pragma(k, "prefetch_next", together)
+    asked = [s for s in walk_statements(lower(sch.func).body) if isinstance(s, Prefetch)]
+    assert asked and {(s.buffer.name, s.level) for s in asked} == {("B", 2)}
+    passes = -(-rows // 2 // together)
+    for panel in range(3 * passes):
         at = [
-            int_of(simplify(substitute(asked.indices[0], {run: const(panel * 6 + tile), k: const(step)}), {}))
-            for tile in range(6)
+            int_of(simplify(substitute(asked[0].indices[0], {run: const(panel * together + t), k: const(step)}), {}))
+            for t in range(together)
             for step in range(12)
         ]
-        begin = (panel + 1) * 12 * 16
+        begin = (panel + 1) % (3 if passes > 1 else 4) * 12 * 16
         assert set(range(begin, begin + 12 * 16, 16)) <= set(at) and min(at) == begin
     check(sch, func)
 

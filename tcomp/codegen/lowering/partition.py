@@ -47,26 +47,26 @@ def _visit(s: Stmt, env: Env, versions: int) -> Stmt:
             return with_fields(s, body=_two_versions(s.body, s.var, bound, inner, versions))
         for digit in _digits(s, inner):
             s = with_fields(s, body=_named(digit, s.body))
-        if isinstance(s, For) and (decided := _decided(s, inner)):
+        if decided := _decided(s, inner):
             return with_fields(s, body=_switched(s.body, decided, inner, versions))
     return map_statements(s, lambda x: _visit(x, inner, versions))
 
 
-def _decided(s: For, env: Env) -> dict[Expr, Expr]:
+def _decided(s: For | Let, env: Env) -> dict[Expr, Expr]:
     """The conditions inside a loop that its variable decides, and those around it, and what must hold for them to hold in all copies and
-    lanes; no other variable inside takes part in them."""
+    lanes; no other variable inside takes part in them. One that is the same for all of these counts only beside such that are not."""
     tiles = _tiles(s.body)
     inside = {x.var for x in walk_statements(s.body) if isinstance(x, (For, Let))} - tiles
     found: dict[Expr, Expr] = {}
+    pays = False
     for c, inner, is_mask in _comparisons(s.body, env):
         used = free_vars(c)
-        if not (is_mask or used & tiles):
-            continue
         if s.var in used and not used & inside and not any(isinstance(e, Load) for e in walk(c)):
             last = _at_last(c, used & tiles, inner)
             if last is not None:
                 found[c] = last
-    return found
+                pays |= is_mask or bool(used & tiles)
+    return found if pays else {}
 
 
 def _at_last(c: LT | LE, tiles: set[Var], env: Env) -> Expr | None:

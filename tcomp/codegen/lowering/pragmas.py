@@ -95,8 +95,8 @@ def _loads(loop: For) -> Iterator[tuple[Buffer, Expr]]:
 def _shares(loop: For, runs: int) -> list[Stmt]:
     """What the next `runs` runs of a loop will read, all of them the same: this run asks for its share, a line an iteration, into L2.
 
-    The runs are those of a loop around it, whose variable says which one it is, `f % runs`, and what they read, `f // runs`. Neighbours
-    ask for some lines twice where their iterations are more than the lines of a share.
+    The runs are those of a loop around it, whose variable says which one it is, `f % runs`, and what they read, `f // runs` (or a digit of
+    that, such as `f // runs % panels`). Neighbours ask for some lines twice where their iterations are more than the lines of a share.
     """
     if not runs or not isinstance(loop.extent, Const):
         return []
@@ -105,13 +105,13 @@ def _shares(loop: For, runs: int) -> list[Stmt]:
     found: dict[Buffer, Stmt] = {}
     for buffer, index in _loads(loop):
         form, per_line = linear(index, {}), LINE // buffer.dtype.itemsize
-        groups = [t for t in form.terms if isinstance(t, FloorDiv) and t.b == const(runs) and isinstance(t.a, Var)]
+        counts = {x.a for x in walk(index) if isinstance(x, FloorDiv) and x.b == const(runs) and isinstance(x.a, Var)}
         step = form.terms.get(loop.var, 0)
-        if step >= per_line and len(groups) == 1:
-            (group,) = groups
+        if step >= per_line and len(counts) == 1:
+            (f,) = counts
             lines = ceil(loop.extent.value * ceil(step / per_line) / runs)
-            first = simplify(substitute(index, start) + form.terms[group], {})
-            own = (group.a % runs * lines + loop.var) * per_line
+            first = simplify(substitute(index, {**start, f: f + runs}), {})
+            own = (f % runs * lines + loop.var) * per_line
             found.setdefault(buffer, Prefetch(buffer, (first + own,), 2))
     return list(found.values())
 

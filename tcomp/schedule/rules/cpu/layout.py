@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ....dtype import DType
 from ....target import CpuTarget
-from . import attention, tiled_reduction, winograd
+from . import attention, panels, tiled_reduction, winograd
 from .common import Work
 
 Extents = Sequence[int]
@@ -78,7 +78,7 @@ class CpuLayout:
 
     def dot_group(self, a: DType, b: DType) -> int:
         """Rows of a packed weight that lie together for an instruction that sums up their products; 1 for none."""
-        found = tiled_reduction.dot_instruction(self.target, a, b)
+        found = panels.dot_instruction(self.target, a, b)
         return 1 if found is None else found[1]
 
 

@@ -14,12 +14,12 @@ from typing import Literal
 from ....analysis.regions import consumers, writes
 from ....dtype import DType
 from ....ir.arith import linear, loop_range, simplify
-from ....ir.expr import Buffer, Const, Expr, Var
+from ....ir.expr import Const, Expr, Var
 from ....ir.index_map import IndexMap
 from ....ir.primfunc import PrimFunc
 from ....ir.query import as_int, free_vars, int_of
 from ....ir.stmt import Block
-from ....ir.tensor_intrin import dot_shape, tensor_intrin, tensor_intrins
+from ....ir.tensor_intrin import dot_shape, tensor_intrin
 from ....target import CpuTarget
 from ...library import (
     accumulate_dots,
@@ -40,6 +40,7 @@ from ...library import (
 from ...schedule import Schedule
 from ..plan import decision, yes_or_no
 from .common import Work, keep_local, reductions
+from .panels import dot_dtypes, dot_instruction, fills_panels, packed_operand, panels_of
 from .tiles import Tile, choose_tile, rows_within, spread
 
 NAME = "tiled reduction"
@@ -91,43 +92,6 @@ def _vectorizes(block: Block) -> bool:
             if last in free_vars(index) and (position > 0 or linear(index).terms.get(last) != 1):
                 return False
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class Panels:
-    """How the packed operand of a product lies, as the product's block says: columns of a panel, and rows that lie together for an
-    instruction that sums up their products (1 for none)."""
-
-    width: int
-    dot: int
-
-
-def panels_of(block: Block) -> Panels | None:
-    """None where no operand is packed, or what the block says is no number of columns."""
-    width, dot = block.annotations.get("panel_width"), block.annotations.get("dot_group", 1)
-    if not (isinstance(width, int) and isinstance(dot, int)) or width < 1 or dot < 1:
-        return None
-    return Panels(width, dot)
-
-
-def packed_operand(block: Block) -> Buffer | None:
-    """The operand of a product that lies in panels, the last axis of the result split between them."""
-    if panels_of(block) is None:
-        return None
-    last = _spatial(block)[-1]
-    return next((b for b, i in loaded(block) if i and last in free_vars(i[0])), None)
-
-
-def dot_instruction(target: CpuTarget, a: DType, b: DType) -> tuple[str, int] | None:
-    """The instruction that sums up several products of two operands in each lane of a vector, and how many; None of none."""
-    for name in tensor_intrins():
-        intrin = tensor_intrin(name)
-        assert intrin is not None
-        shape = dot_shape(intrin)
-        if shape is not None and shape[2:] == (a, b) and target.has(intrin.feature):
-            lanes, group = shape[:2]
-            return (name, group) if lanes == target.lanes(a.accumulator.itemsize) else None
-    return None
 
 
 def _epilogue_fits(func: PrimFunc, block: Block) -> bool:
@@ -204,7 +168,7 @@ def problem_of(func: PrimFunc) -> Problem:
     made = [b.name for b in func.blocks.values() if not b.is_reduction and not is_output(func, b)]
     follows = [] if is_output(func, block) else [consumers(func, writes(block)[0])[0]]
     panels, groups, last = panels_of(block), _groups(func, block), _spatial(block)[-1]
-    packing = [name for name in made if panels and _fills_panels(func, acc, name)]
+    packing = [name for name in made if panels and fills_panels(func, acc, name)]
     padded = [n for n in made if n not in packing and n not in [b.name for b in follows]]
     columns = next(int_of(it.extent) for it in block.iters if it.var is last)
     reduced = [int_of(it.extent) for it in block.reduce]
@@ -228,7 +192,7 @@ def problem_of(func: PrimFunc) -> Problem:
             for buffer, indices in loaded(block)
             if indices and indices[-1] is last
         ),
-        dtypes=_dtypes(block),
+        dtypes=dot_dtypes(block),
         whole_columns=all(_follows_last(i, v) for i, v in read),
     )
 
@@ -271,6 +235,10 @@ class TilePlan:
     prefetch: int = decision(
         "iterations ahead for which weights are fetched; 0 for none",
         lambda p, t: range(1 + ceil(t.costs.prefetch_cycles / UNROLL)),
+    )
+    together: int = decision(
+        "tiles of rows that pass all panels before the next ones do, where columns come first; 0 for all",
+        lambda p, t: range(prod(p.extents[:-1]) + 1),
     )
     next_panel: int = decision(
         "tiles of rows that a panel passes, each of which fetches its share of the next panel; 0 for none",
@@ -331,7 +299,8 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
     pack = "" if p.panel or (p.is_padded and not at_once) else _panel_to_pack(p, tile, target)
     fits = p.weight_bytes <= target.l1_bytes // 2
     result_bytes = prod(p.extents) * target.vector_bytes // lanes
-    whole_rows = fits or (not beyond_l2 and result_bytes > target.l2_bytes_per_core // 2)
+    passing = max([result_bytes, *(prod(p.extents[:-1]) * b for b in p.row_bytes)])
+    whole_rows = fits or (not beyond_l2 and passing > target.l2_bytes_per_core // 2)
     packed_here = bool(pack) or (p.makes_panels and not whole_rows)
     dot = _dots(p, target) if p.whole_columns and p.extents[-1] >= tile.vectors * tile.lanes else ()
     unroll = UNROLL if not dot and p.last_depth > UNROLL and p.last_depth % UNROLL == 0 else 1
@@ -340,14 +309,22 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
     )
     order = _order(p, at_once, packed_here, whole_rows)
     row_tiles = prod(ceil(e / r) for e, r in zip(p.extents[:-1], tile.rows))
-    is_far = beyond_l2 and bool(p.panel) and unroll > 1
-    shared = is_far and order == "columns first" and not p.groups and row_tiles >= MIN_ROW_TILES
+    together = _together(p, tile, target) if order == "columns first" and not p.groups else 0
+    in_panels = bool(p.panel) and unroll > 1
+    # Even a weight that L2 could hold comes from beyond it: in a whole model, others were read since.
+    shared = (
+        in_panels
+        and p.weight_bytes > target.l1_bytes
+        and order == "columns first"
+        and not p.groups
+        and row_tiles >= MIN_ROW_TILES
+    )
     return TilePlan(
         tile.rows, tile.vectors, tile.lanes, order=order, parallel=parallel,
         copy="" if not p.is_padded else "at once" if at_once else "row by row",
         pack=pack, panels=panels if p.makes_panels else "", dot=next(iter(dot), ""), unroll=unroll,
-        prefetch=_ahead(tile, target) if is_far and not shared else 0,
-        next_panel=row_tiles if shared else 0,
+        prefetch=_ahead(tile, target) if in_panels and beyond_l2 and not shared else 0,
+        together=together, next_panel=(together or row_tiles) if shared else 0,
     )  # fmt: skip
 
 
@@ -355,6 +332,27 @@ def _order(p: Problem, at_once: bool, packed_here: bool, whole_rows: bool) -> Or
     if p.is_padded and not at_once and len(p.extents) + bool(p.groups) > 2:
         return "image rows"
     return "panel by panel" if packed_here else "rows first" if whole_rows else "columns first"
+
+
+def _together(p: Problem, tile: Tile, target: CpuTarget) -> int:
+    """How many tiles of rows pass all panels together, so that L2 holds what they read (a quarter of it) beside the panel at hand and the
+    next one. All rows where half of L2 holds them anyway, or where there is so little room that panels would pass more often than rows do
+    otherwise: rows pass once for each `vectors` vectors of columns, panels once for so many rows (Goto and van de Geijn, "Anatomy of
+    high-performance matrix multiplication", 2008)."""
+    l2, row = target.l2_bytes_per_core, sum(p.row_bytes)
+    rows, tiles = prod(p.extents[:-1]), prod(ceil(e / r) for e, r in zip(p.extents[:-1], tile.rows))
+    panel = p.depth * tile.vectors * target.vector_bytes
+    together = min(l2 // 4, l2 * 3 // 4 - 2 * panel) // max(row, 1)
+    most = together // prod(tile.rows)
+    if (
+        not p.panel
+        or rows * row <= l2 // 2
+        or most < MIN_ROW_TILES
+        or together < 2 * tile.vectors * tile.lanes
+        or most >= tiles
+    ):
+        return 0
+    return ceil(tiles / ceil(tiles / most))
 
 
 def _ahead(tile: Tile, target: CpuTarget) -> int:
@@ -383,7 +381,7 @@ def apply(sch: Schedule, plan: TilePlan) -> None:
     acc = reductions(sch.func)[0]
     groups = _groups(sch.func, sch.func.blocks[acc])
     made = [b.name for b in sch.func.blocks.values() if not b.is_reduction and not is_output(sch.func, b)]
-    packing = [name for name in made if plan.panels and _fills_panels(sch.func, acc, name)]
+    packing = [name for name in made if plan.panels and fills_panels(sch.func, acc, name)]
     epilogue = keep_local(sch, acc)
     padded = [name for name in made if name not in packing and name != epilogue]
     first = _groups_outside(sch, epilogue, groups) if groups else []
@@ -447,6 +445,12 @@ def _place_outer(sch: Schedule, outer: list[Var], plan: TilePlan) -> tuple[Var, 
         if plan.parallel:
             sch.parallel(outer[0])
         return outer[-1], len(outer)
+    if plan.together:
+        rows = fuse_all(sch, outer[1:])
+        assert rows is not None
+        parts, row = sch.split(rows, [None, plan.together])
+        sch.reorder(parts, outer[0], row)
+        outer = [parts, outer[0], row]
     site = fuse_all(sch, outer)
     assert site is not None
     if plan.parallel:
@@ -461,20 +465,6 @@ def _groups_outside(sch: Schedule, write: str, groups: int) -> list[Var]:
     per_group = int_of(iters[-1].extent) // groups
     split = IndexMap((*others, channel), (channel // per_group, *others, channel % per_group))
     return sch.transform_block_layout(write, split)[:1]
-
-
-def _dtypes(block: Block) -> tuple[DType, DType] | None:
-    """The dtypes of the operands of a product whose weight is packed in groups for a dot product instruction."""
-    panels, packed = panels_of(block), packed_operand(block)
-    others = [b for b, _ in loaded(block) if b is not packed]
-    if panels is None or panels.dot == 1 or packed is None or len(others) != 1:
-        return None
-    return others[0].dtype, packed.dtype
-
-
-def _fills_panels(func: PrimFunc, acc: str, name: str) -> bool:
-    """Whether a block makes the panels that the reduction reads."""
-    return packed_operand(func.blocks[acc]) in writes(func.blocks[name])
 
 
 def _row_bytes(sch: Schedule, acc: str) -> tuple[int, ...]:
