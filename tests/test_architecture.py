@@ -64,6 +64,7 @@ ALLOWED = {
         "importers",
         "ir",
         "ops",
+        "passes",
         "progress",
         "runtime",
         "target",

@@ -16,7 +16,9 @@ from ..compiler import compile
 from ..dtype import DType
 from ..errors import TcompError
 from ..importers import Bound, ModelSource, NeedsValues, fixed_shapes, source_of
+from ..ir.graph import Value
 from ..ir.module import IRModule
+from ..passes.indices import index_ranges
 from ..progress import terminal_bar
 from ..runtime.executable import Executable
 
@@ -106,7 +108,7 @@ def read_inputs(files: Sequence[str], source: ModelSource) -> dict[str, np.ndarr
 
 
 def random_input(name: str, shape: Sequence[int], d: DType, rng: np.random.Generator) -> np.ndarray:
-    """Normal numbers; small places and ids; masks that show everything."""
+    """Normal numbers; small integers; masks that show everything."""
     if "mask" in name.lower():
         return np.ones(shape, d.numpy)
     if d.is_bool:
@@ -114,6 +116,17 @@ def random_input(name: str, shape: Sequence[int], d: DType, rng: np.random.Gener
     if d.is_int:
         return rng.integers(0, 2, shape).astype(d.numpy)
     return np.asarray(rng.standard_normal(shape)).astype(d.numpy)
+
+
+def _places(module: IRModule, inputs: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Those of random inputs that are places in tables, such as ids of words, drawn again from all of their table."""
+    highest: dict[str, int] = {}
+    for r in index_ranges(module):
+        if isinstance(r.source, Value) and r.source.name in inputs:
+            highest[r.source.name] = min(r.high, highest.get(r.source.name, r.high))
+    return {
+        n: rng.integers(0, high + 1, inputs[n].shape).astype(inputs[n].dtype) for n, high in sorted(highest.items())
+    }
 
 
 def load_model(model: Path, dims: str, shapes: str, files: Sequence[str], seed: int = 0) -> Loaded:
@@ -148,7 +161,9 @@ def load_model(model: Path, dims: str, shapes: str, files: Sequence[str], seed: 
     while True:
         try:
             closed_shapes: dict[str, tuple[int | Bound, ...]] = {k: a.shape for k, a in inputs.items()}
-            return Loaded(source, source.build(closed_shapes, values), inputs, values)
+            module = source.build(closed_shapes, values)
+            drawn = inputs.keys() - given.keys() - values.keys()
+            return Loaded(source, module, {**inputs, **_places(module, {n: inputs[n] for n in drawn}, rng)}, values)
         except NeedsValues as error:
             if set(error.names) <= values.keys():
                 raise

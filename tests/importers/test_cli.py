@@ -49,6 +49,22 @@ def test_inspect(model: Path, tmp_path: Path) -> None:
     assert "class=kernel" in page.read_text() and "second" in page.read_text()
 
 
+def test_random_places_come_from_the_whole_table(tmp_path: Path) -> None:
+    """Ids of words are drawn from their whole table, others stay small."""
+    table = numpy_helper.from_array(np.arange(5000, dtype="float32"), "table")
+    ids, counts, y = (helper.make_tensor_value_info(n, t, (64,)) for n, t in (("ids", TensorProto.INT64), ("counts", TensorProto.INT64), ("y", TensorProto.FLOAT)))  # fmt: skip
+    z = helper.make_tensor_value_info("z", TensorProto.INT64, (64,))
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["y"]),
+        helper.make_node("Add", ["counts", "counts"], ["z"]),
+    ]
+    graph = helper.make_graph(nodes, "words", [ids, counts], [y, z], [table])
+    path = tmp_path / "words.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), path)
+    found = {r["name"]: r for r in json.loads(tcomp("run", path, "--json"))}
+    assert found["y"]["max"] > 4000 and found["y"]["min"] < 1000 and found["z"]["max"] == 2
+
+
 def test_run_writes_results(model: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(1).standard_normal((5, 8)).astype("float32")
     given, out, both = tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "all.npz"

@@ -236,8 +236,8 @@ class TilePlan:
         "iterations ahead for which weights are fetched; 0 for none",
         lambda p, t: range(1 + ceil(t.costs.prefetch_cycles / UNROLL)),
     )
-    together: int = decision(
-        "tiles of rows that pass all panels before the next ones do, where columns come first; 0 for all",
+    row_block: int = decision(
+        "row tiles of a cache block, which passes all panels before the next block does; 0 for no blocking (columns first only)",
         lambda p, t: range(prod(p.extents[:-1]) + 1),
     )
     next_panel: int = decision(
@@ -309,7 +309,7 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
     )
     order = _order(p, at_once, packed_here, whole_rows)
     row_tiles = prod(ceil(e / r) for e, r in zip(p.extents[:-1], tile.rows))
-    together = _together(p, tile, target) if order == "columns first" and not p.groups else 0
+    block = _row_block(p, tile, target) if order == "columns first" and not p.groups else 0
     in_panels = bool(p.panel) and unroll > 1
     # Even a weight that L2 could hold comes from beyond it: in a whole model, others were read since.
     shared = (
@@ -324,7 +324,7 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
         copy="" if not p.is_padded else "at once" if at_once else "row by row",
         pack=pack, panels=panels if p.makes_panels else "", dot=next(iter(dot), ""), unroll=unroll,
         prefetch=_ahead(tile, target) if in_panels and beyond_l2 and not shared else 0,
-        together=together, next_panel=(together or row_tiles) if shared else 0,
+        row_block=block, next_panel=(block or row_tiles) if shared else 0,
     )  # fmt: skip
 
 
@@ -334,23 +334,20 @@ def _order(p: Problem, at_once: bool, packed_here: bool, whole_rows: bool) -> Or
     return "panel by panel" if packed_here else "rows first" if whole_rows else "columns first"
 
 
-def _together(p: Problem, tile: Tile, target: CpuTarget) -> int:
-    """How many tiles of rows pass all panels together, so that L2 holds what they read (a quarter of it) beside the panel at hand and the
-    next one. All rows where half of L2 holds them anyway, or where there is so little room that panels would pass more often than rows do
-    otherwise: rows pass once for each `vectors` vectors of columns, panels once for so many rows (Goto and van de Geijn, "Anatomy of
-    high-performance matrix multiplication", 2008)."""
-    l2, row = target.l2_bytes_per_core, sum(p.row_bytes)
+def _row_block(p: Problem, tile: Tile, target: CpuTarget) -> int:
+    """Row tiles of a cache block, whose rows of the other operand take a quarter of L2, beside two panels; 0 for no blocking.
+
+    Unblocked, each panel reads all rows again; blocked, each block reads all panels again. So blocks pay where rows do not stay in L2, and
+    one has more rows than a register tile has columns, with a margin of two. (Goto and van de Geijn, "Anatomy of high-performance matrix
+    multiplication", ACM TOMS 34(3), 2008.)
+    """
+    l2, row_bytes = target.l2_bytes_per_core, max(sum(p.row_bytes), 1)
     rows, tiles = prod(p.extents[:-1]), prod(ceil(e / r) for e, r in zip(p.extents[:-1], tile.rows))
     panel = p.depth * tile.vectors * target.vector_bytes
-    together = min(l2 // 4, l2 * 3 // 4 - 2 * panel) // max(row, 1)
-    most = together // prod(tile.rows)
-    if (
-        not p.panel
-        or rows * row <= l2 // 2
-        or most < MIN_ROW_TILES
-        or together < 2 * tile.vectors * tile.lanes
-        or most >= tiles
-    ):
+    block_rows = min(l2 // 4, l2 * 3 // 4 - 2 * panel) // row_bytes
+    most = block_rows // prod(tile.rows)
+    is_resident = rows * row_bytes <= l2 // 2
+    if not p.panel or is_resident or block_rows < 2 * tile.vectors * tile.lanes or not MIN_ROW_TILES <= most < tiles:
         return 0
     return ceil(tiles / ceil(tiles / most))
 
@@ -445,10 +442,10 @@ def _place_outer(sch: Schedule, outer: list[Var], plan: TilePlan) -> tuple[Var, 
         if plan.parallel:
             sch.parallel(outer[0])
         return outer[-1], len(outer)
-    if plan.together:
+    if plan.row_block and plan.order == "columns first":
         rows = fuse_all(sch, outer[1:])
         assert rows is not None
-        parts, row = sch.split(rows, [None, plan.together])
+        parts, row = sch.split(rows, [None, plan.row_block])
         sch.reorder(parts, outer[0], row)
         outer = [parts, outer[0], row]
     site = fuse_all(sch, outer)
