@@ -25,6 +25,7 @@ _PUBLIC = {
     "dtype": ".dtype",
     "evaluate": ".ops.reference",
     "importers": ".",
+    "load": ".runtime.artifact",
     "te": ".",
 }
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # what a model that was compiled before does not need
 driver = lazy_module("tcomp.driver")
+export = lazy_module("tcomp.export")
 importers = lazy_module("tcomp.importers")
 specialized = lazy_module("tcomp.specialized")
 
@@ -70,6 +71,9 @@ def compile(
         raise TcompError(f"denormals={denormals!r}", hint='"keep" or "flush"')
     backend = backend_of(Target.parse(target))
 
+    def exporter(exe: Executable, path: Any, format: str, name: str | None) -> Any:
+        return export.TargetExporter(backend.target)(exe, path, format, name)
+
     def compile_made(
         make: Callable[[], Any],
         own: Mapping[str, UserSchedule] | None = None,
@@ -78,7 +82,7 @@ def compile(
         options = driver.Options(
             num_threads, {**(own or {}), **(schedules or {})}, winograd, check_indices, denormals == "flush", progress
         )
-        return driver.compile_module(make, backend, options)
+        return driver.compile_module(make, backend, options, exporter)
 
     def compile_anew() -> tuple[Any, Sequence[str]]:
         """The executable, and the files besides the model's own that it was read from."""
@@ -100,7 +104,8 @@ def compile(
         if progress is not None:
             count = len(found[0].kernels)
             progress(count, count, "found compiled")
-        return Executable(*found, num_threads, LaterStages(lambda: compile_anew()[0].stages))
+        stages = LaterStages(lambda: compile_anew()[0].stages)
+        return Executable(*found, num_threads, stages, exporter)
     exe, beside = compile_anew()
     if entry is not None and isinstance(exe, Executable):
         entry.save(exe.program, exe.library, beside)

@@ -20,7 +20,7 @@ from .ir.verify import verify
 from .lazy import lazy_module
 from .memory import trim
 from .passes import SNAPSHOTS, pipeline, plan_memory
-from .runtime.executable import Executable
+from .runtime.executable import Executable, Exporter
 from .stages import Stages, without_values
 
 if TYPE_CHECKING:
@@ -60,10 +60,13 @@ class Lowered:
     seen: Mapping[str, IRModule]
 
 
-def compile_module(make: Callable[[], IRModule], backend: Backend, options: Options) -> Executable:
+def compile_module(
+    make: Callable[[], IRModule], backend: Backend, options: Options, exporter: Exporter | None = None
+) -> Executable:
     """The executable of a module.
 
     Args:
+        exporter: writes it to files later.
         make: gives the module; what it alone holds of its constants is freed as passes replace them.
     """
     cache = ObjectCache()
@@ -77,7 +80,7 @@ def compile_module(make: Callable[[], IRModule], backend: Backend, options: Opti
     program = make_program(done.interface, lowered, plan, kernels, options.flush_denormals)
     library = backend.link(program, list(kernels.values()), cache)
     stages = Stages({name: without_values(m) for name, m in done.seen.items()}, kernels, backend.views)
-    return Executable(program, library, options.num_threads, stages)
+    return Executable(program, library, options.num_threads, stages, exporter)
 
 
 def as_module(model: Any, inputs: Any) -> tuple[IRModule, dict[str, UserSchedule]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .dtype import dtype
-from .errors import InputError, InternalError
+from .errors import InputError, InternalError, UnsupportedError
 from .importers import Bound, ModelInput, ModelSource, NeedsValues
 from .progress import terminal_bar
 from .runtime.executable import Executable
@@ -53,6 +53,18 @@ class Specialized:
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
         return f"<Specialized ({inputs}) -> {', '.join(self.source.outputs)}, {len(self._table)} compiled>"
+
+    def export(self, path: Any, format: str = "shared", name: str | None = None) -> None:
+        """Refused: a file holds the code for given extents.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(
+            f"cannot export {self.source.name}",
+            why="extents of its inputs are open",
+            hint="compile with dims= or shapes=",
+        )
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:

@@ -30,6 +30,7 @@ ALLOWED = {
     "assemble": {"codegen", "errors", "ir", "passes", "runtime"},
     "stages": {"codegen", "errors", "ir", "memory"},
     "remembered": {"backends", "codegen", "config", "errors", "runtime"},
+    "export": {"codegen", "dtype", "errors", "lazy", "memory", "runtime", "target", "version"},
     "driver": {
         "assemble",
         "backends",
@@ -48,6 +49,7 @@ ALLOWED = {
         "backends",
         "driver",
         "errors",
+        "export",
         "importers",
         "lazy",
         "remembered",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,19 +26,34 @@ class TextViews(Protocol):
     def __call__(self, stage: str, kernel: str | None = None) -> str: ...
 
 
+class Exporter(Protocol):
+    """Writes an executable's code to files; returns their paths."""
+
+    def __call__(
+        self, exe: Executable, path: str | os.PathLike[str], format: str, name: str | None
+    ) -> tuple[Path, ...]: ...
+
+
 class Executable:
     """A compiled model. Call it with one array for each input; it may be called from several threads at once.
 
     Args:
         num_threads: threads of its parallel loops; by default TCOMP_NUM_THREADS, else the cores of this process.
         stages: shows the program at its stages; None where only the program itself is known.
+        exporter: writes it to files; None where the compiler is not there.
     """
 
     def __init__(
-        self, program: Program, library: Library, num_threads: int | None = None, stages: TextViews | None = None
+        self,
+        program: Program,
+        library: Library,
+        num_threads: int | None = None,
+        stages: TextViews | None = None,
+        exporter: Exporter | None = None,
     ) -> None:
         self.program = program
         self.stages = stages
+        self._exporter = exporter
         self._runner = Runner(program, library)
         self._results = ResultMemory()
         self._expected = static_types(program.inputs) if not program.dims else None
@@ -161,6 +178,24 @@ class Executable:
         """The results by their names; arguments as for a call."""
         found = self(*args, **named)
         return dict(zip((s.name for s in self.outputs), found if isinstance(found, tuple) else (found,)))
+
+    def export(self, path: str | os.PathLike[str], format: str = "shared", name: str | None = None) -> tuple[Path, ...]:
+        """Write files that run this model without Python (docs/deploy.md).
+
+        Args:
+            path: the file to write, such as "model.so"; a C header is written beside it.
+            format: "shared", a shared library, which `tcomp.load` reads, too.
+            name: begins the names of the C interface; by default the file's name without its ending.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            TcompError: an unknown format, or no C compiler to link with. UnsupportedError: a model that cannot be exported so far.
+        """
+        if self._exporter is None:
+            raise TcompError("this executable cannot be exported", why="it was loaded from an exported file")
+        return self._exporter(self, path, format, name)
 
     # looking inside
 

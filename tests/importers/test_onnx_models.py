@@ -67,6 +67,8 @@ def test_open_extents_are_compiled_when_they_are_seen() -> None:
     m, weights = mlp()
     exe = tcomp.compile(m)
     assert isinstance(exe, Specialized) and "x: float32[batch, 8]" in repr(exe)
+    with pytest.raises(UnsupportedError, match="extents of its inputs are open"):
+        exe.export("net.so")
     for batch in (1, 4, 1):
         x = R.standard_normal((batch, 8)).astype("float32")
         np.testing.assert_allclose(exe(x)[0], expected(x, weights), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,37 @@
+"""Compiled models as files that run without Python and without the compiler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import TcompError, UnsupportedError
+from ..runtime.executable import Executable
+from ..target import CpuTarget, Target
+from .artifact import Artifact, artifact_of
+from .shared import write_shared
+
+FORMATS: Mapping[str, Callable[[Artifact, Path], tuple[Path, ...]]] = {"shared": write_shared}
+"""How each format is written: to a path; returns the paths of all its files."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetExporter:
+    """Exports what was compiled for a target (an `Exporter`)."""
+
+    target: Target
+
+    def __call__(
+        self, exe: Executable, path: str | os.PathLike[str], format: str, name: str | None
+    ) -> tuple[Path, ...]:
+        if format not in FORMATS:
+            raise TcompError(f"cannot export as {format!r}", hint=f"one of {', '.join(FORMATS)}")
+        if not isinstance(self.target, CpuTarget):
+            raise UnsupportedError(f"cannot export what was compiled for {self.target}", hint='compile for "cpu"')
+        file = Path(path)
+        return FORMATS[format](artifact_of(exe, self.target, name or file.name.split(".")[0]), file)
+
+
+__all__ = ["FORMATS", "TargetExporter"]

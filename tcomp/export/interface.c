@@ -1,0 +1,220 @@
+/* The C interface of a compiled model. What stands above this line is the model's own: its tables, and TCOMP_PREFIX. */
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define API(name) JOIN(TCOMP_PREFIX, name)
+#define EXPORTED __attribute__((visibility("default")))
+
+enum { OK, BAD_ARGUMENT, NO_MEMORY, CPU_TOO_OLD, BAD_INDEX, WRONG_RESULTS };
+enum { ALIGN = 64 };
+
+typedef struct API(context) Context;
+struct API(context) {
+  int num_threads;
+  const void *constants[NUM_CONSTANTS + 1];
+};
+
+/* the generated entry, and the thread pool */
+void tcomp_main(const void *const *args, const void *const *constants, void *workspace, const int64_t *dims);
+void tcomp_start_pool(int32_t cores);
+void tcomp_set_num_threads(int32_t count);
+void tcomp_use_threads(int32_t count);
+void tcomp_after_fork(void);
+void tcomp_pool_parallel_for(int64_t n, API(loop_body) body, void *argument);
+
+static API(parallel_for) own_parallel_for;
+static void *own_user;
+static int pool_state; /* 0: not started, 1: being started, 2: started */
+static pid_t pool_process;
+
+void tcomp_parallel_for(int64_t n, API(loop_body) body, void *argument) {
+  API(parallel_for) own = __atomic_load_n(&own_parallel_for, __ATOMIC_ACQUIRE);
+  if (own)
+    own(n, body, argument, own_user);
+  else
+    tcomp_pool_parallel_for(n, body, argument);
+}
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* Whether the CPU has an instruction set, and the system saves its registers. */
+static int has_feature(const Feature *f) {
+  unsigned r[4] = {0, 0, 0, 0};
+  if (!__get_cpuid_count(f->leaf, f->subleaf, &r[0], &r[1], &r[2], &r[3]) || !(r[f->reg] >> f->bit & 1)) return 0;
+  if (!f->state) return 1;
+  if (!__get_cpuid(1, &r[0], &r[1], &r[2], &r[3]) || !(r[2] >> 27 & 1)) return 0;
+  unsigned low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low & f->state) == f->state;
+}
+#else
+static int has_feature(const Feature *f) {
+  (void)f;
+  return 1;
+}
+#endif
+
+static void start_pool(void) {
+  int expected = 0;
+  if (__atomic_compare_exchange_n(&pool_state, &expected, 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    pool_process = getpid();
+    tcomp_start_pool((int32_t)(cores > 0 ? cores : 1));
+    tcomp_set_num_threads((int32_t)(cores > 0 ? cores : 1));
+    __atomic_store_n(&pool_state, 2, __ATOMIC_RELEASE);
+  }
+  while (__atomic_load_n(&pool_state, __ATOMIC_ACQUIRE) != 2) usleep(10);
+}
+
+EXPORTED int API(abi_version)(void) { return ABI_VERSION; }
+
+EXPORTED const char *API(describe)(void) { return DESCRIPTION; }
+
+EXPORTED const char *API(error_text)(int code) {
+  switch (code) {
+    case OK: return "no error";
+    case BAD_ARGUMENT: return "an argument is null or not aligned";
+    case NO_MEMORY: return "out of memory";
+    case CPU_TOO_OLD: return "this CPU lacks instructions that the model was compiled for: " FEATURE_NAMES;
+    case BAD_INDEX: return "an index in an input is out of range";
+    case WRONG_RESULTS: return "the results differ from those stored at export";
+    default: return "unknown error code";
+  }
+}
+
+EXPORTED int API(init)(Context **context, const char *weights_path, int num_threads) {
+  if (!context || weights_path || num_threads < 0 || num_threads > 1024) return BAD_ARGUMENT;
+  *context = NULL;
+  for (int i = 0; i < NUM_FEATURES; i++)
+    if (!has_feature(&FEATURES[i])) return CPU_TOO_OLD;
+  Context *made = malloc(sizeof *made);
+  if (!made) return NO_MEMORY;
+  start_pool();
+  made->num_threads = num_threads;
+  for (int i = 0; i < NUM_CONSTANTS; i++) made->constants[i] = API(weights) + CONSTANT_OFFSETS[i];
+  *context = made;
+  return OK;
+}
+
+EXPORTED void API(free)(Context *context) { free(context); }
+
+EXPORTED size_t API(workspace_bytes)(const Context *context) {
+  (void)context;
+  return WORKSPACE_BYTES;
+}
+
+EXPORTED void API(set_parallel_for)(API(parallel_for) parallel_for, void *user) {
+  own_user = user;
+  __atomic_store_n(&own_parallel_for, parallel_for, __ATOMIC_RELEASE);
+}
+
+static int64_t integer_at(const void *array, int64_t i, int kind) {
+  switch (kind) {
+    case INT8: return ((const int8_t *)array)[i];
+    case INT16: return ((const int16_t *)array)[i];
+    case INT32: return ((const int32_t *)array)[i];
+    case INT64: return ((const int64_t *)array)[i];
+    case UINT16: return ((const uint16_t *)array)[i];
+    case UINT32: return ((const uint32_t *)array)[i];
+    case UINT64: return (int64_t)((const uint64_t *)array)[i];
+    default: return ((const uint8_t *)array)[i]; /* BOOL, UINT8 */
+  }
+}
+
+static double from_half(uint16_t h) {
+  int exponent = h >> 10 & 31, fraction = h & 1023;
+  double x = exponent == 31 ? (fraction ? NAN : INFINITY)
+             : exponent     ? ldexp(1024 + fraction, exponent - 25)
+                            : ldexp(fraction, -24);
+  return h >> 15 ? -x : x;
+}
+
+static double number_at(const void *array, int64_t i, int kind) {
+  uint32_t bits;
+  float x;
+  switch (kind) {
+    case FLOAT64: return ((const double *)array)[i];
+    case FLOAT32: return ((const float *)array)[i];
+    case FLOAT16: return from_half(((const uint16_t *)array)[i]);
+    case BFLOAT16:
+      bits = (uint32_t)((const uint16_t *)array)[i] << 16;
+      memcpy(&x, &bits, sizeof x);
+      return x;
+    default: return (double)integer_at(array, i, kind);
+  }
+}
+
+/* An entry that the Python loader uses: addresses of all arguments, of the constants, of the workspace. */
+EXPORTED void API(entry)(const void *const *args, const void *const *constants, void *workspace, const int64_t *dims) {
+  pid_t own = getpid(), seen = __atomic_load_n(&pool_process, __ATOMIC_ACQUIRE);
+  /* a child of a fork has none of the threads */
+  if (seen != own && __atomic_compare_exchange_n(&pool_process, &seen, own, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) tcomp_after_fork();
+  tcomp_main(args, constants, workspace, dims);
+}
+
+EXPORTED void API(use_threads)(int count) { tcomp_use_threads(count); }
+
+EXPORTED int API(run)(Context *context, const void *const *inputs, void *const *outputs, void *workspace) {
+  if (!context || (NUM_INPUTS && !inputs) || !outputs || (uintptr_t)workspace % ALIGN) return BAD_ARGUMENT;
+  const void *args[NUM_INPUTS + NUM_OUTPUTS];
+  for (int i = 0; i < NUM_INPUTS; i++)
+    if (!(args[i] = inputs[i])) return BAD_ARGUMENT;
+  for (int i = 0; i < NUM_OUTPUTS; i++)
+    if (!(args[NUM_INPUTS + i] = outputs[i])) return BAD_ARGUMENT;
+  for (int c = 0; c < NUM_CHECKS; c++)
+    for (int64_t i = 0; i < ARRAYS[CHECKS[c].input].size; i++) {
+      int64_t x = integer_at(inputs[CHECKS[c].input], i, ARRAYS[CHECKS[c].input].kind);
+      if (x < CHECKS[c].low || x > CHECKS[c].high) return BAD_INDEX;
+    }
+  void *taken = NULL;
+  if (!workspace && !(workspace = taken = aligned_alloc(ALIGN, (WORKSPACE_BYTES + ALIGN) / ALIGN * ALIGN))) return NO_MEMORY;
+  tcomp_use_threads(context->num_threads);
+  API(entry)(args, context->constants, workspace, NULL);
+  free(taken);
+  return OK;
+}
+
+/* ||got - want|| / ||want||; infinite where one is a NaN and the other is not. */
+static double difference(const void *got, const void *want, int64_t size, int kind) {
+  double apart = 0, length = 0;
+  for (int64_t i = 0; i < size; i++) {
+    double g = number_at(got, i, kind), w = number_at(want, i, kind);
+    if (g == w || (isnan(g) && isnan(w))) {
+      if (isfinite(w)) length += w * w;
+      continue;
+    }
+    if (!isfinite(g) || !isfinite(w)) return INFINITY;
+    apart += (g - w) * (g - w);
+    length += w * w;
+  }
+  return apart == 0 ? 0 : length == 0 ? INFINITY : sqrt(apart / length);
+}
+
+EXPORTED int API(selftest)(Context *context, double *error) {
+  if (!context) return BAD_ARGUMENT;
+  const void *inputs[NUM_INPUTS + 1];
+  void *outputs[NUM_OUTPUTS];
+  for (int i = 0; i < NUM_INPUTS; i++) inputs[i] = API(golden) + ARRAYS[i].golden;
+  int code = OK, made = 0;
+  for (; made < NUM_OUTPUTS && code == OK; made++) {
+    outputs[made] = aligned_alloc(ALIGN, (ARRAYS[NUM_INPUTS + made].bytes + ALIGN) / ALIGN * ALIGN);
+    if (!outputs[made]) code = NO_MEMORY;
+  }
+  if (code == OK) code = API(run)(context, inputs, outputs, NULL);
+  double worst = 0;
+  for (int i = 0; code != NO_MEMORY && code != BAD_INDEX && i < NUM_OUTPUTS; i++) {
+    const Array *a = &ARRAYS[NUM_INPUTS + i];
+    double found = difference(outputs[i], API(golden) + a->golden, a->size, a->kind);
+    if (found > worst) worst = found;
+    if (found > a->tolerance) code = WRONG_RESULTS;
+  }
+  while (made-- > 0) free(outputs[made]);
+  if (error) *error = worst;
+  return code;
+}

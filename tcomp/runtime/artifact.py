@@ -1,0 +1,207 @@
+"""Loading exported shared libraries: no compiler takes part."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..dtype import dtype
+from ..errors import TargetError, TcompError
+from .device.cpu import CpuDevice
+from .executable import Executable
+from .program import Program
+from .threads import default_num_threads
+
+SECTION = ".tcomp"
+"""The section of the ELF file that holds the manifest."""
+ABI = 1
+_CPU_TOO_OLD = 3
+
+
+class ArtifactDevice(CpuDevice):
+    """This process's memory, and the artifact's own threads."""
+
+    def __init__(self, use_threads: Callable[[int], None]) -> None:
+        self._use_threads = use_threads
+
+    def prepare(self, num_threads: int | None) -> None:
+        self._use_threads(default_num_threads() if num_threads is None else num_threads)
+
+
+class ArtifactLibrary:
+    """The code of an exported model (a `Library`)."""
+
+    lacking: tuple[str, ...] = ()
+    objects: tuple[bytes, ...] = ()
+
+    def __init__(self, code: ctypes.CDLL, name: str) -> None:
+        self._code, self._name = code, name
+        use = self.function("use_threads", None, ctypes.c_int)
+        self.device = ArtifactDevice(use)
+
+    def function(self, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+        """A function of the C interface.
+
+        Raises:
+            TcompError: the library has no such function.
+        """
+        try:
+            found = getattr(self._code, f"{self._name}_{name}")
+        except AttributeError as error:
+            raise TcompError(f"the exported model has no function {self._name}_{name}", why=str(error)) from error
+        found.restype, found.argtypes = result, list(arguments)
+        return found
+
+    def entry(self) -> Callable[[int, Any, int, Any], Any]:
+        pointer = ctypes.c_void_p
+        return self.function("entry", None, pointer, pointer, pointer, pointer)
+
+    def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., Any]:
+        raise TcompError("kernels of an exported model cannot be run one by one", hint="profile the compiled model")
+
+    @contextmanager
+    def context(self) -> Iterator[ctypes.c_void_p]:
+        """A context of the C interface, for the time that it is used. Making it looks whether this CPU can run the code.
+
+        Raises:
+            TargetError: it cannot.
+        """
+        version = self.function("abi_version", ctypes.c_int)()
+        if version != ABI:
+            raise TcompError(
+                f"the exported model has interface version {version}", why=f"this tcomp reads version {ABI}"
+            )
+        context = ctypes.c_void_p()
+        init = self.function("init", ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int)
+        self._succeed("start the exported model", init(ctypes.byref(context), None, 0))
+        try:
+            yield context
+        finally:
+            self.function("free", None, ctypes.c_void_p)(context)
+
+    def selftest(self) -> float:
+        """The largest relative difference (2-norm) between results now and those stored at export.
+
+        Raises:
+            TcompError: it is more than rounding explains. TargetError: this CPU cannot run the code.
+        """
+        error = ctypes.c_double()
+        test = self.function("selftest", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        with self.context() as context:
+            code = test(context, ctypes.byref(error))
+        self._succeed(f"confirm the exported model (its results differ by {error.value:.1e})", code)
+        return error.value
+
+    def _succeed(self, what: str, code: int) -> None:
+        if code:
+            text = self.function("error_text", ctypes.c_char_p, ctypes.c_int)
+            error = TargetError if code == _CPU_TOO_OLD else TcompError
+            raise error(f"cannot {what}", why=text(code).decode())
+
+    def constants(
+        self, specs: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], offsets: Sequence[int]
+    ) -> list[np.ndarray]:
+        """The weights, in place."""
+        found = []
+        base = ctypes.addressof(ctypes.c_char.in_dll(self._code, f"{self._name}_weights"))
+        for (shape, kind), at in zip(specs, offsets, strict=True):
+            nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+            raw = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(base + at))
+            raw.flags.writeable = False
+            found.append(raw.view(kind).reshape(shape))
+        return found
+
+
+def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Executable:
+    """An exported model, ready to call: names, checks and errors as of the Executable that it was exported from.
+
+    Loading native code runs it: load only files that you trust. What the manifest says is read as data and checked before that.
+
+    Args:
+        path: a shared library that `Executable.export` wrote.
+        num_threads: of parallel loops; by default TCOMP_NUM_THREADS, else the cores of this process.
+
+    Raises:
+        TcompError: it is no exported model, or a damaged one. TargetError: this CPU cannot run it.
+    """
+    file = Path(path)
+    manifest, library = _opened(file)
+    with library.context():
+        pass  # this CPU can run it
+    try:
+        described, offsets = json.loads(manifest["program"]), manifest["constant_offsets"]
+        specs = [(tuple(c["shape"]), np.dtype(dtype(c["dtype"]).numpy)) for c in described["constants"]]
+        program = Program.from_json(manifest["program"], library.constants(specs, offsets))
+    except (KeyError, TypeError, ValueError) as error:
+        raise TcompError(f"cannot load {file}", why=f"{type(error).__name__}: {error}") from error
+    return Executable(program, library, num_threads)
+
+
+def selftest(path: str | os.PathLike[str]) -> float:
+    """Run an exported model on the inputs stored in it: how far the results are from those at export (relative, in the 2-norm).
+
+    Raises:
+        TcompError: farther than rounding explains; or it is no exported model. TargetError: this CPU cannot run it.
+    """
+    return _opened(Path(path))[1].selftest()
+
+
+def _opened(file: Path) -> tuple[Mapping[str, Any], ArtifactLibrary]:
+    """The manifest of an exported model, and its code."""
+    manifest = read_manifest(file)
+    try:
+        return manifest, ArtifactLibrary(ctypes.CDLL(str(file.resolve())), manifest["name"])
+    except (KeyError, TypeError, OSError) as error:
+        raise TcompError(f"cannot load {file}", why=f"{type(error).__name__}: {error}") from error
+
+
+def read_manifest(file: Path) -> Mapping[str, Any]:
+    """What an exported shared library tells of itself; no code of it runs.
+
+    Raises:
+        TcompError: the file cannot be read, or is no exported model.
+    """
+    try:
+        with open(file, "rb") as f:
+            found = json.loads(_section(f, SECTION))
+        if not isinstance(found, dict):
+            raise ValueError("its manifest is no object")
+        return found
+    except OSError as error:
+        raise TcompError(f"cannot read {file}", why=error.strerror or str(error)) from error
+    except (ValueError, struct.error, KeyError) as error:
+        raise TcompError(f"{file} is no model that tcomp exported, or is damaged", why=str(error)) from error
+
+
+def _section(f: Any, wanted: str) -> bytes:
+    """The bytes of a section of a 64-bit little-endian ELF file."""
+    head = f.read(64)
+    if head[:6] != b"\x7fELF\x02\x01":
+        raise ValueError("it does not begin as a 64-bit ELF file does")
+    (table,) = struct.unpack_from("<Q", head, 40)
+    size, count, names = struct.unpack_from("<HHH", head, 58)
+    f.seek(table)
+    rows = f.read(size * count)
+    entries = [struct.unpack_from("<IIQQQQ", rows, i * size) for i in range(count)]
+    strings = _at(f, *entries[names][4:6]) if names < count else b""
+    for start, *_, offset, nbytes in entries:
+        if strings[start : strings.find(b"\0", start)] == wanted.encode():
+            return _at(f, offset, nbytes)
+    raise ValueError(f"it has no section {wanted}")
+
+
+def _at(f: Any, offset: int, nbytes: int) -> bytes:
+    end = f.seek(0, os.SEEK_END)
+    if offset + nbytes > end:
+        raise ValueError("the file is cut short")
+    f.seek(offset)
+    data: bytes = f.read(nbytes)
+    return data

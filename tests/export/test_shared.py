@@ -1,0 +1,326 @@
+"""Exported shared libraries: called from C and from Python, damaged, and on CPUs that are too old."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import frontend as ndl
+import tcomp
+from frontend import nn
+from tcomp import cli
+from tcomp.errors import InputError, TargetError, TcompError, UnsupportedError
+from tcomp.export.cpuid import FEATURE_BITS, feature_bits
+from tcomp.runtime.artifact import read_manifest, selftest
+
+CC = shutil.which("cc") or shutil.which("gcc")
+pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler")
+MAIN = r"""
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include "net.h"
+
+static int calls;
+static void serial(int64_t n, net_loop_body body, void *argument, void *user) {
+  ++*(int *)user;
+  for (int64_t i = 0; i < n; i++) body(argument, i, i + 1);
+}
+
+/* net IN... OUT...: raw arrays; an argument is FILE:BYTES */
+static char *bytes_of(char *word, size_t *size) {
+  char *colon = word;
+  while (*colon != ':') colon++;
+  *colon = 0;
+  *size = strtoull(colon + 1, 0, 10);
+  char *data = malloc(*size);
+  FILE *f = fopen(word, "rb");
+  if (f) *size = fread(data, 1, *size, f), fclose(f);
+  return data;
+}
+
+int main(int argc, char **argv) {
+  const void *inputs[NET_NUM_INPUTS + 1];
+  void *outputs[NET_NUM_OUTPUTS];
+  char *names[NET_NUM_OUTPUTS];
+  size_t size, sizes[NET_NUM_OUTPUTS];
+  net_context *net;
+  if (argc != 1 + NET_NUM_INPUTS + NET_NUM_OUTPUTS) return 100;
+  int code = net_init(&net, NULL, 2);
+  double error = -1;
+  if (!code) code = net_selftest(net, &error);
+  printf("%s %g %d\n", net_error_text(code), error, net_abi_version());
+  if (code) return code;
+  for (int i = 0; i < NET_NUM_INPUTS; i++) inputs[i] = bytes_of(argv[1 + i], &size);
+  for (int i = 0; i < NET_NUM_OUTPUTS; i++) {
+    names[i] = argv[1 + NET_NUM_INPUTS + i];
+    outputs[i] = bytes_of(names[i], &sizes[i]);
+  }
+  if (getenv("SERIAL")) net_set_parallel_for(serial, &calls);
+  void *workspace = aligned_alloc(64, (net_workspace_bytes(net) + 64) / 64 * 64);
+  if (net_run(net, inputs, outputs, (char *)workspace + 1) != NET_BAD_ARGUMENT) return 101;
+  if (net_run(NULL, inputs, outputs, workspace) != NET_BAD_ARGUMENT) return 102;
+  code = net_run(net, inputs, outputs, getenv("TAKE") ? NULL : workspace);
+  printf("%s, %d loops\n", net_error_text(code), calls);
+  for (int i = 0; i < NET_NUM_OUTPUTS && !code; i++) {
+    FILE *f = fopen(names[i], "wb");
+    fwrite(outputs[i], 1, sizes[i], f);
+    fclose(f);
+  }
+  net_free(net);
+  return code;
+}
+"""
+
+
+class Words(nn.Module):
+    """Rows of a table, through a recurrent layer: index checks, a loop, several kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.cell, self.last = nn.Embedding(40, 12), nn.LSTM(12, 8), nn.Linear(8, 3)
+
+    def forward(self, ids: ndl.Tensor) -> ndl.Tensor:
+        return self.last(self.cell(self.table(ids))[0])
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(16, 10)
+    ).eval()
+
+
+MODELS = {
+    "cnn": (cnn, np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype("float32")),
+    "words": (Words, np.random.default_rng(0).integers(0, 40, (7, 2))),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[tcomp.Executable, Path]]:
+    """Each model's executable, and the folder with net.so, net.h and a program that calls them."""
+    made = {}
+    for key, (model, x) in MODELS.items():
+        folder = tmp_path_factory.mktemp(key)
+        exe = tcomp.compile(model().eval(), [x])
+        assert exe.export(folder / "net.so") == (folder / "net.so", folder / "net.h")
+        (folder / "main.c").write_text(MAIN)
+        subprocess.run(
+            [
+                CC,
+                "-std=c11",
+                "-D_GNU_SOURCE",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "main.c",
+                "./net.so",
+                "-Wl,-rpath,$ORIGIN",
+                "-o",
+                "main",
+            ],
+            cwd=folder,
+            check=True,
+        )
+        made[key] = exe, folder
+    return made
+
+
+def call(folder: Path, arrays: list[np.ndarray], results: list[np.ndarray], **env: str) -> tuple[str, int]:
+    """Run the C program; results are filled in."""
+    words = []
+    for kind, group in (("in", arrays), ("out", results)):
+        for i, a in enumerate(group):
+            np.ascontiguousarray(a).tofile(folder / f"{kind}{i}")
+            words.append(f"{kind}{i}:{a.nbytes}")
+    done = subprocess.run(["./main", *words], cwd=folder, capture_output=True, text=True, env={**os.environ, **env})
+    for i, r in enumerate(results):
+        r[...] = np.fromfile(folder / f"out{i}", r.dtype).reshape(r.shape)
+    return done.stdout, done.returncode
+
+
+@pytest.mark.parametrize("key", MODELS)
+@pytest.mark.parametrize("env", [{}, {"SERIAL": "1"}, {"TAKE": "1"}], ids=["pool", "own loop", "own memory"])
+def test_c_gets_the_same_results(key: str, env: dict[str, str], exported: dict) -> None:
+    exe, folder = exported[key]
+    x = MODELS[key][1]
+    want = exe(x)
+    got = np.zeros_like(want)
+    told, code = call(folder, [x], [got], **env)
+    assert code == 0 and np.array_equal(got, want)
+    first, second = told.splitlines()
+    words, error, version = first.rsplit(" ", 2)
+    assert words == "no error" and float(error) <= 1e-6 and version == "1"
+    assert ("SERIAL" in env and key == "cnn") == (int(second.split(", ")[1].split()[0]) > 0)
+
+
+def test_an_index_out_of_range_is_told_before_anything_is_written(exported: dict) -> None:
+    exe, folder = exported["words"]
+    x = MODELS["words"][1].copy()
+    x[3, 1] = 40
+    got = np.full_like(exe(MODELS["words"][1]), 7)
+    told, code = call(folder, [x], [got])
+    assert code == 4 and "out of range" in told and (got == 7).all()
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_python_loads_it(key: str, exported: dict) -> None:
+    exe, folder = exported[key]
+    x = MODELS[key][1]
+    loaded = tcomp.load(folder / "net.so")
+    assert np.array_equal(loaded(x), exe(x)) and str(loaded.inputs[0]) == str(exe.inputs[0])
+    assert list(loaded.named(x)) == list(exe.named(x)) and loaded.memory == exe.memory
+    with pytest.raises(InputError):
+        loaded(x[:1])
+    if key == "words":
+        with pytest.raises(InputError, match="40"):
+            loaded(np.full_like(x, 40))
+    for refused in (lambda: loaded.ir("llvm"), lambda: loaded.export(folder / "again.so")):
+        with pytest.raises(TcompError, match="loaded from an exported file"):
+            refused()
+
+
+def test_python_needs_no_compiler_to_load_it(exported: dict) -> None:
+    _, folder = exported["cnn"]
+    code = (
+        "import sys, numpy as np, tcomp\n"
+        "exe = tcomp.load('net.so')\n"
+        "exe(np.zeros((2, 3, 32, 32), 'float32'))\n"
+        "print(sorted({'llvmlite', 'networkx', 'islpy', 'typer', 'rich', 'ml_dtypes', 'safetensors'} & sys.modules.keys()))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(tcomp.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=env)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_child_process_can_run_it(exported: dict) -> None:
+    """The pool's threads are not there after a fork; the first run finds that out."""
+    exe, folder = exported["cnn"]
+    x = MODELS["cnn"][1]
+    loaded = tcomp.load(folder / "net.so", num_threads=2)
+    want = loaded(x)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(loaded(x), want) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and np.array_equal(loaded(x), want)
+
+
+def test_the_same_model_gives_the_same_bytes(exported: dict, tmp_path: Path) -> None:
+    exe, folder = exported["cnn"]
+    (tmp_path / "sub").mkdir()
+    exe.export(tmp_path / "sub" / "net.so")
+    for name in ("net.so", "net.h"):
+        assert (tmp_path / "sub" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_it_exports_its_own_names_alone(exported: dict) -> None:
+    _, folder = exported["cnn"]
+    listed = subprocess.run(["nm", "-D", "--defined-only", folder / "net.so"], capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no nm")
+    assert all(line.split()[-1].startswith("net_") for line in listed.stdout.splitlines())
+
+
+def test_other_weights_fail_the_self_test(exported: dict, tmp_path: Path) -> None:
+    """One flipped bit among the weights."""
+    exe, folder = exported["cnn"]
+    assert selftest(folder / "net.so") <= 1e-6
+    whole = bytearray((folder / "net.so").read_bytes())
+    at = whole.index(
+        np.sort(np.concatenate([c.reshape(-1) for c in exe.program.constants if c.dtype == "float32"]))[-1:].tobytes()
+    )
+    whole[at + 3] ^= 0x40
+    bad = tmp_path / "net.so"
+    bad.write_bytes(whole)
+    with pytest.raises(TcompError, match="differ"):
+        selftest(bad)
+
+
+def test_the_command_compiles_and_verifies(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    values = [[helper.make_tensor_value_info(n, kind, ("rows", 4))] for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Softmax", ["x"], ["y"])], "soft", *values)
+    file = tmp_path / "soft-max.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), file)
+    told = CliRunner().invoke(cli.app, ["compile", str(file), "--dims", "rows=3", "-o", str(tmp_path / "out" / "here")])
+    assert told.exit_code == 0 and "soft_max.so" in told.output and "soft_max.h" in told.output, told.output
+    library = tmp_path / "out" / "here" / "soft_max.so"
+    done = CliRunner().invoke(cli.app, ["verify", str(library), "--json"])
+    assert json.loads(done.stdout)["error"] == 0
+    assert tcomp.load(library)(np.ones((3, 4), "float32")).sum() == pytest.approx(3)
+
+
+def test_damaged_and_foreign_files_are_refused(exported: dict, tmp_path: Path) -> None:
+    _, folder = exported["words"]
+    whole = (folder / "net.so").read_bytes()
+    manifest = json.dumps(read_manifest(folder / "net.so"), sort_keys=True).encode()
+    assert manifest in whole
+    for data in (b"", b"text", whole[:60], whole[:5000], whole[:-100], whole.replace(b".tcomp", b".other"),
+                 whole.replace(manifest[:30], b"x" * 30)):  # fmt: skip
+        bad = tmp_path / "bad.so"
+        bad.write_bytes(data)
+        with pytest.raises(TcompError, match="bad.so"):
+            tcomp.load(bad)
+    with pytest.raises(TcompError, match="missing.so"):
+        tcomp.load(tmp_path / "missing.so")
+
+
+def test_a_cpu_that_is_too_old_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bit of CPUID that no CPU has stands for a missing feature."""
+    if not tcomp.Target.parse("cpu").triple.startswith("x86_64"):
+        pytest.skip("only x86-64 CPUs are asked")
+    never = FEATURE_BITS["popcnt"].__class__("popcnt", 1, 0, 2, 31, 0x8000)
+    monkeypatch.setitem(FEATURE_BITS, "popcnt", never)
+    exe = tcomp.compile(cnn(), [MODELS["cnn"][1]], target="llvm -mcpu=x86-64-v2")
+    exe.export(tmp_path / "net.so")
+    with pytest.raises(TargetError, match="popcnt"):
+        tcomp.load(tmp_path / "net.so")
+
+
+def test_features_that_code_may_use_are_asked_for() -> None:
+    names = [b.name for b in feature_bits(["avx2", "aes", "sse4.2", "fma"])]
+    assert names == ["avx2", "fma", "sse4.2"]
+    with open("/proc/cpuinfo") as f:
+        known = f.read()
+    if "avx512_vnni" in known:
+        assert FEATURE_BITS["avx512vnni"].bit == 11 and FEATURE_BITS["avx512vnni"].leaf == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"path": "net.so", "format": "exe"}, TcompError, "shared"),
+        ({"path": "1net.so"}, TcompError, "name an exported model"),
+        ({"path": "net.so", "name": "int"}, TcompError, "name an exported model"),
+        ({"path": "nowhere/net.so"}, TcompError, "cannot write"),
+    ],
+)
+def test_mistakes_are_told(arguments: dict, error: type, match: str, exported: dict, tmp_path: Path) -> None:
+    arguments["path"] = tmp_path / arguments["path"]
+    with pytest.raises(error, match=match):
+        exported["cnn"][0].export(**arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_compiler_is_quoted(exported: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command, match in (("false", "failed"), ("no-such-compiler", "cannot run")):
+        monkeypatch.setenv("CC", command)
+        with pytest.raises(TcompError, match=match):
+            exported["cnn"][0].export(tmp_path / "net.so")
+    assert not list(tmp_path.iterdir())
+
+
+def test_symbolic_extents_and_updates_are_refused(tmp_path: Path) -> None:
+    g = tcomp.GraphBuilder()
+    x = g.input("x", (g.dim("n", max=8), 4))
+    with pytest.raises(UnsupportedError, match="symbolic"):
+        tcomp.compile(g.build(g.relu(x))).export(tmp_path / "net.so")
+    with pytest.raises(UnsupportedError, match="reference"):
+        tcomp.compile(cnn(), [MODELS["cnn"][1]], target="reference").export(tmp_path / "net.so")
