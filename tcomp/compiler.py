@@ -72,7 +72,19 @@ def compile(
     backend = backend_of(Target.parse(target))
 
     def exporter(exe: Executable, path: Any, format: str, name: str | None) -> Any:
-        return export.TargetExporter(backend.target)(exe, path, format, name)
+        def here() -> Executable:
+            found: Executable = compile(
+                model,
+                inputs,
+                dims=dims,
+                shapes=shapes,
+                winograd=winograd,
+                check_indices=check_indices,
+                denormals=denormals,
+            )
+            return found
+
+        return export.TargetExporter(backend.target, here)(exe, path, format, name)
 
     def compile_made(
         make: Callable[[], Any],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..lazy import lazy_module
-from ..runtime.device.cpu import CpuLibrary, load_objects
+from ..runtime.device.cpu import CpuLibrary, ForeignLibrary, load_objects
 from ..runtime.program import Branch, Launch, Loop, Program, Step
 from ..target import CpuTarget
 
@@ -66,12 +66,14 @@ class CpuBackend:
     ) -> None:
         build.build_all(kernels, cache, on_done, workers.helpers)
 
-    def link(self, program: Program, kernels: Sequence[Kernel], cache: ObjectCache) -> CpuLibrary:
+    def link(self, program: Program, kernels: Sequence[Kernel], cache: ObjectCache) -> CpuLibrary | ForeignLibrary:
         name = f"{list(map(_code_of, program.steps))!r}|{program.flush_denormals}"
         entry = build.cached_code(name, lambda: llvm_entry.entry_module(program), self.generator, cache)
         return self.load([*dict.fromkeys(k.object_code for k in kernels), entry])
 
-    def load(self, objects: Sequence[bytes]) -> CpuLibrary:
+    def load(self, objects: Sequence[bytes]) -> CpuLibrary | ForeignLibrary:
+        if not self.target.is_here:
+            return ForeignLibrary(objects, self.target.missing_here())
         return load_objects(objects, lacking=self.target.missing_here())
 
     def explain(self, k: Kernel) -> str:

@@ -17,7 +17,9 @@ from . import models
 def compile_model(
     model: models.ModelFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to write to; it is made where it is missing")],
-    format: Annotated[str, typer.Option(help="shared: a shared library with a C header")] = "shared",
+    format: Annotated[
+        str, typer.Option(help="shared: a shared library with a C header; object: an object file and a CMake file")
+    ] = "shared",
     name: Annotated[str, typer.Option(help="begins the C names; by default the model's file name")] = "",
     dims: models.Dims = "",
     shapes: models.Shapes = "",
@@ -35,7 +37,7 @@ def compile_model(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TcompError(f"cannot make the folder {output}", why=error.strerror or str(error)) from error
-    files = exe.export(output / f"{word}.so", format, word)
+    files = exe.export(output / f"{word}{'.o' if format == 'object' else '.so'}", format, word)
     if as_json:
         print(json.dumps([{"file": str(f), "bytes": f.stat().st_size} for f in files], indent=1))
         return

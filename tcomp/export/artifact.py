@@ -92,8 +92,13 @@ class Artifact:
         return json.dumps(told, sort_keys=True).encode()
 
 
-def artifact_of(exe: Executable, target: CpuTarget, name: str, seed: int = 0) -> Artifact:
-    """What is exported of an executable. It is run once, on random inputs, for the self-test.
+def artifact_of(
+    exe: Executable, target: CpuTarget, name: str, runs: Executable | None = None, seed: int = 0
+) -> Artifact:
+    """What is exported of an executable.
+
+    Args:
+        runs: the same model, compiled for this machine, which is run once on random inputs for the self-test; by default `exe` itself.
 
     Raises:
         TcompError: a name that C cannot have. UnsupportedError: extents or parameters that change from call to call.
@@ -112,7 +117,7 @@ def artifact_of(exe: Executable, target: CpuTarget, name: str, seed: int = 0) ->
     if not exe.library.objects:
         raise UnsupportedError("this executable has no object code to export", hint='compile for target="cpu"')
     inputs = _example(p, np.random.default_rng(seed))
-    found = exe(*inputs)
+    found = (runs or exe)(*inputs)
     results = found if isinstance(found, tuple) else (found,)
     if sum(a.nbytes for a in (*inputs, *results)) > MAX_GOLDEN_BYTES:
         raise UnsupportedError(

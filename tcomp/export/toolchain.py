@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TcompError
+from ..target import CpuTarget
+
+GLIBC = "2.28"
+"""The oldest C library that what ziglang links runs with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """A C compiler that links, too."""
+    """A program that makes code of files: a C compiler, which links, too, or a tool for object files."""
 
     command: tuple[str, ...]
 
@@ -33,17 +37,48 @@ class Toolchain:
                 [*self.command, *arguments], cwd=folder, capture_output=True, text=True, env=environment
             )
         except OSError as error:
-            raise TcompError(f"cannot run the C compiler {self.command[0]}", why=str(error)) from error
+            raise TcompError(f"cannot run {self.command[0]}", why=str(error)) from error
         if done.returncode:
-            raise TcompError(f"the C compiler {shlex.join(self.command)} failed", why=done.stderr.strip()[-2000:])
+            raise TcompError(f"{shlex.join(self.command)} failed", why=done.stderr.strip()[-2000:])
 
 
-def host_toolchain() -> Toolchain:
-    """The C compiler for this machine: $CC, cc, gcc or clang, else the one of the package ziglang.
+def toolchain(target: CpuTarget) -> Toolchain:
+    """The C compiler for a target: of this machine $CC, cc, gcc or clang; of another one its GNU cross compiler; else that of the package
+    ziglang, which brings the libraries of all.
 
     Raises:
         TcompError: there is none.
     """
+    arch = target.triple.split("-")[0]
+    if target.is_here:
+        found = _own()
+    else:
+        cross = shutil.which(f"{arch}-linux-gnu-gcc")
+        found = None if cross is None else Toolchain((cross,))
+    if found is not None:
+        return found
+    if importlib.util.find_spec("ziglang") is not None:
+        return Toolchain((sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-gnu.{GLIBC}"))
+    needed = "there is no C compiler" if target.is_here else f"there is no C compiler for {target.triple}"
+    raise TcompError(f"cannot link: {needed}", hint='pip install "tcomp[deploy]", or install one')
+
+
+def object_tool(target: CpuTarget) -> Toolchain:
+    """GNU's objcopy for a target.
+
+    Raises:
+        TcompError: there is none.
+    """
+    name = "objcopy" if target.is_here else f"{target.triple.split('-')[0]}-linux-gnu-objcopy"
+    found = shutil.which(name)
+    if found is None:
+        raise TcompError(
+            f"cannot write an object file: there is no {name}", hint='install binutils, or format="shared"'
+        )
+    return Toolchain((found,))
+
+
+def _own() -> Toolchain | None:
     asked = os.environ.get("CC")
     if asked:
         return Toolchain(tuple(shlex.split(asked)))
@@ -51,6 +86,4 @@ def host_toolchain() -> Toolchain:
         found = shutil.which(name)
         if found is not None:
             return Toolchain((found,))
-    if importlib.util.find_spec("ziglang") is not None:
-        return Toolchain((sys.executable, "-m", "ziglang", "cc"))
-    raise TcompError("cannot link: there is no C compiler", hint='pip install "tcomp[deploy]", or set CC')
+    return None

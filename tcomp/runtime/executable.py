@@ -183,8 +183,9 @@ class Executable:
         """Write files that run this model without Python (docs/deploy.md).
 
         Args:
-            path: the file to write, such as "model.so"; a C header is written beside it.
-            format: "shared", a shared library, which `tcomp.load` reads, too.
+            path: the file to write, such as "model.so" or "model.o"; a C header is written beside it.
+            format: "shared", a shared library, which `tcomp.load` reads, too; "object", an object file to link into a program, with a
+                CMake file.
             name: begins the names of the C interface; by default the file's name without its ending.
 
         Returns:

@@ -61,10 +61,18 @@ class CpuTarget(Target):
         """Whether the CPU has instructions that convert between float16 and float32 (F16C on x86-64)."""
         return not self.triple.startswith("x86_64") or self.has("f16c")
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this process can load the code: its architecture and system are the process's own."""
+        here = llvm.get_process_triple()
+        return self.triple.split("-")[0] == here.split("-")[0] and ("linux" in self.triple) == ("linux" in here)
+
     def missing_here(self) -> tuple[str, ...]:
-        """The features of the target that this machine's CPU lacks: its code would end the process there. Empty for another
-        machine's triple, which the loader refuses by itself."""
-        if self.triple != llvm.get_process_triple() or not self.triple.startswith("x86_64"):
+        """The features of the target that this machine's CPU lacks: its code would end the process there. Empty for other
+        architectures than x86-64."""
+        if not self.is_here:
+            return (f"{self.triple} code",)
+        if not self.triple.startswith("x86_64"):
             return ()
         here = llvm.get_host_cpu_features()
         return tuple(sorted(f for f in features_of(self.triple, self.cpu, self.features) if not here.get(f, False)))

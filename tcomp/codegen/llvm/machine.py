@@ -33,6 +33,11 @@ class Machine:
     cpu: str
     features: str
 
+    @property
+    def abi(self) -> str:
+        """How arguments are passed, where the triple does not say it: RISC-V code for Linux passes them in registers of doubles."""
+        return "lp64d" if self.triple.startswith("riscv64") else ""
+
 
 BUILDER_USES = 32
 """Modules for which a builder of passes serves. Each that is made leaks a kilobyte, and each use makes the next one slower."""
@@ -44,7 +49,7 @@ class _Workshop:
     def __init__(self, machine: Machine) -> None:
         # the default code model is the large one, which costs an indirect call for each external function
         self.target = llvm.Target.from_triple(machine.triple).create_target_machine(
-            cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
+            cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default", abiname=machine.abi
         )
         self._builder: Any = None
         self._uses = 0

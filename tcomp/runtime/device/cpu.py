@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import TcompError
+from ...errors import TargetError, TcompError
 from ...lazy import lazy_module
 from ...memory import aligned_empty, kept
 from ..program import ENTRY
@@ -97,6 +97,28 @@ class CpuLibrary:
         if not at:
             raise TcompError(f"the object code has no function {symbol!r}", why="the module is damaged")
         return at
+
+
+class ForeignLibrary:
+    """Object files for another machine (a `Library`): they can be exported, and not run.
+
+    Args:
+        lacking: what this machine is not, for the message.
+    """
+
+    device = CpuDevice()
+
+    def __init__(self, objects: Sequence[bytes], lacking: Sequence[str]) -> None:
+        self.objects, self.lacking = tuple(objects), tuple(lacking)
+
+    def entry(self) -> Callable[[int, Any, int, Any], None]:
+        return self.kernel(ENTRY, ())
+
+    def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., None]:
+        def refuse(*_: Any) -> None:
+            raise TargetError(f"cannot run {symbol} here", why=f"it is {', '.join(self.lacking)}", hint="export it")
+
+        return refuse
 
 
 def _engine(text: str) -> Any:

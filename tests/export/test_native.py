@@ -97,8 +97,8 @@ def cnn() -> nn.Module:
 
 
 MODELS = {
-    "cnn": (cnn, np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype("float32")),
-    "words": (Words, np.random.default_rng(0).integers(0, 40, (7, 2))),
+    "cnn": (cnn(), np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype("float32")),
+    "words": (Words().eval(), np.random.default_rng(0).integers(0, 40, (7, 2))),
 }
 
 
@@ -108,38 +108,43 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[tcomp.
     made = {}
     for key, (model, x) in MODELS.items():
         folder = tmp_path_factory.mktemp(key)
-        exe = tcomp.compile(model().eval(), [x])
+        exe = tcomp.compile(model, [x])
         assert exe.export(folder / "net.so") == (folder / "net.so", folder / "net.h")
-        (folder / "main.c").write_text(MAIN)
-        subprocess.run(
-            [
-                CC,
-                "-std=c11",
-                "-D_GNU_SOURCE",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                "main.c",
-                "./net.so",
-                "-Wl,-rpath,$ORIGIN",
-                "-o",
-                "main",
-            ],
-            cwd=folder,
-            check=True,
-        )
+        build(CC, folder)
         made[key] = exe, folder
     return made
 
 
-def call(folder: Path, arrays: list[np.ndarray], results: list[np.ndarray], **env: str) -> tuple[str, int]:
+def build(compiler: str, folder: Path) -> None:
+    """The C program, in a folder that has net.so."""
+    (folder / "main.c").write_text(MAIN)
+    words = [
+        "-std=c11",
+        "-D_GNU_SOURCE",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "main.c",
+        "./net.so",
+        "-Wl,-rpath,$ORIGIN",
+        "-o",
+        "main",
+    ]
+    subprocess.run([compiler, *words], cwd=folder, check=True)
+
+
+def call(
+    folder: Path, arrays: list[np.ndarray], results: list[np.ndarray], emulator: tuple[str, ...] = (), **env: str
+) -> tuple[str, int]:
     """Run the C program; results are filled in."""
     words = []
     for kind, group in (("in", arrays), ("out", results)):
         for i, a in enumerate(group):
             np.ascontiguousarray(a).tofile(folder / f"{kind}{i}")
             words.append(f"{kind}{i}:{a.nbytes}")
-    done = subprocess.run(["./main", *words], cwd=folder, capture_output=True, text=True, env={**os.environ, **env})
+    done = subprocess.run(
+        [*emulator, "./main", *words], cwd=folder, capture_output=True, text=True, env={**os.environ, **env}
+    )
     for i, r in enumerate(results):
         r[...] = np.fromfile(folder / f"out{i}", r.dtype).reshape(r.shape)
     return done.stdout, done.returncode
@@ -158,6 +163,28 @@ def test_c_gets_the_same_results(key: str, env: dict[str, str], exported: dict) 
     words, error, version = first.rsplit(" ", 2)
     assert words == "no error" and float(error) <= 1e-6 and version == "1"
     assert ("SERIAL" in env and key == "cnn") == (int(second.split(", ")[1].split()[0]) > 0)
+
+
+@pytest.mark.parametrize(("arch", "cpu"), [("aarch64", " -mcpu=cortex-a76"), ("riscv64", "")])
+@pytest.mark.parametrize("key", MODELS)
+def test_other_machines_get_the_same_results(key: str, arch: str, cpu: str, exported: dict, tmp_path: Path) -> None:
+    """Linked by a cross compiler, run by QEMU."""
+    compiler, emulator = shutil.which(f"{arch}-linux-gnu-gcc"), shutil.which(f"qemu-{arch}")
+    if compiler is None or emulator is None:
+        pytest.skip(f"no cross compiler or no emulator for {arch}")
+    model, x = MODELS[key]
+    exe = tcomp.compile(model, [x], target=f"llvm -mtriple={arch}-linux-gnu{cpu}")
+    with pytest.raises(TargetError, match=arch):
+        exe(x)
+    exe.export(tmp_path / "net.so")
+    build(compiler, tmp_path)
+    want = exported[key][0](x)
+    got = np.zeros_like(want)
+    told, code = call(tmp_path, [x], [got], emulator=(emulator, "-L", f"/usr/{arch}-linux-gnu"))
+    assert code == 0, told
+    assert np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want) and got.any()
+    with pytest.raises(TcompError):
+        tcomp.load(tmp_path / "net.so")
 
 
 def test_an_index_out_of_range_is_told_before_anything_is_written(exported: dict) -> None:
@@ -255,6 +282,47 @@ def test_the_command_compiles_and_verifies(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli.app, ["verify", str(library), "--json"])
     assert json.loads(done.stdout)["error"] == 0
     assert tcomp.load(library)(np.ones((3, 4), "float32")).sum() == pytest.approx(3)
+
+
+TWO = r"""
+#include "one.h"
+#include "two.h"
+
+int main(void) {
+  double error;
+  one_context *one;
+  two_context *two;
+  if (one_init(&one, 0, 2) || two_init(&two, 0, 1)) return 1;
+  if (one_selftest(one, &error) || two_selftest(two, &error)) return 2;
+  one_free(one);
+  two_free(two);
+  return 0;
+}
+"""
+
+
+def test_objects_of_several_models_link_into_one_program(tmp_path: Path) -> None:
+    """Both have an entry, a pool and kernels of the same names."""
+    if shutil.which("objcopy") is None:
+        pytest.skip("no objcopy")
+    model, x = MODELS["cnn"]
+    exe = tcomp.compile(model, [x])
+    for name in ("one", "two"):
+        written = exe.export(tmp_path / f"{name}.o", format="object")
+        assert [p.name for p in written] == [f"{name}.o", f"{name}.h", f"{name}.cmake"]
+    (tmp_path / "main.c").write_text(TWO)
+    words = ["-Wall", "-Wextra", "-Werror", "main.c", "one.o", "two.o", "-lm", "-lpthread", "-o", "main"]
+    subprocess.run([CC, *words], cwd=tmp_path, check=True)
+    assert subprocess.run(["./main"], cwd=tmp_path).returncode == 0
+    assert read_manifest(tmp_path / "one.o")["name"] == "one"
+    if shutil.which("cmake") is not None:
+        text = "cmake_minimum_required(VERSION 3.13)\nproject(two C)\ninclude(one.cmake)\ninclude(two.cmake)\n"
+        text += "add_executable(program main.c)\ntarget_link_libraries(program PRIVATE one two)\n"
+        (tmp_path / "CMakeLists.txt").write_text(text)
+        for words in (["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"]):
+            done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert subprocess.run(["build/program"], cwd=tmp_path).returncode == 0
 
 
 def test_damaged_and_foreign_files_are_refused(exported: dict, tmp_path: Path) -> None:

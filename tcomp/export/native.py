@@ -1,0 +1,103 @@
+"""Native code: a shared library, or an object file to link into a program; a header beside it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ..lazy import lazy_module
+from ..runtime.artifact import SECTION
+from ..runtime.threads import runtime_source
+from .artifact import Artifact, blob
+from .files import place
+from .interface import header, source
+from .toolchain import Toolchain, object_tool, toolchain
+
+machines = lazy_module("tcomp.codegen.llvm.machine")
+
+_COMPILE = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-fvisibility=hidden")
+_DATA = """
+    .section .rodata.{name},"a",%progbits
+    .balign 64
+    .globl {name}_weights
+{name}_weights:
+    .incbin "weights.bin"
+    .balign 64
+    .globl {name}_golden
+{name}_golden:
+    .incbin "golden.bin"
+    .section {section},"a",%progbits
+    .incbin "manifest.json"
+    .section .note.GNU-stack,"",%progbits
+"""
+_CMAKE = """# include(this file), then target_link_libraries(your_target PRIVATE {name})
+find_package(Threads REQUIRED)
+add_library({name} OBJECT IMPORTED)
+set_target_properties({name} PROPERTIES
+  IMPORTED_OBJECTS "${{CMAKE_CURRENT_LIST_DIR}}/{file}"
+  INTERFACE_INCLUDE_DIRECTORIES "${{CMAKE_CURRENT_LIST_DIR}}"
+  INTERFACE_LINK_LIBRARIES "Threads::Threads;m")
+"""
+
+
+def write_shared(artifact: Artifact, path: Path, chain: Toolchain | None = None) -> tuple[Path, ...]:
+    """Write a shared library, such as model.so, and NAME.h beside it; all, or nothing. Returns their paths.
+
+    Raises:
+        TcompError: there is no C compiler, or it failed; the files cannot be written.
+    """
+    chain = chain or toolchain(artifact.target)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        parts = _write_parts(artifact, folder)
+        links = ["--version-script=exports.map", "--build-id=none", "-z,noexecstack", f"-soname,{path.name}", "-s"]
+        chain.run([*_COMPILE, "-shared", "-o", "out", *parts, *(f"-Wl,{x}" for x in links), "-lm", "-lpthread"], folder)
+        return place(
+            {path: (folder / "out").read_bytes(), path.with_name(f"{artifact.name}.h"): header(artifact).encode()}
+        )
+
+
+def write_object(artifact: Artifact, path: Path, chain: Toolchain | None = None) -> tuple[Path, ...]:
+    """Write an object file, such as model.o, with NAME.h and NAME.cmake beside it; all, or nothing. Returns their paths.
+
+    All but the names of the interface are local to the file, so that several models go into one program.
+
+    Raises:
+        TcompError: there is no C compiler or no objcopy, or one failed; the files cannot be written.
+    """
+    chain, tool = chain or toolchain(artifact.target), object_tool(artifact.target)
+    name = artifact.name
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        parts = _write_parts(artifact, folder)
+        for i, file in enumerate(parts[:2]):
+            chain.run([*_COMPILE, "-c", file, "-o", f"part{i}.o"], folder)
+        chain.run(["-r", "-nostdlib", "-Wl,--build-id=none", "-o", "all.o", "part0.o", "part1.o", *parts[2:]], folder)
+        tool.run(["--wildcard", f"--keep-global-symbol={name}_*", "--strip-debug", "all.o", "out"], folder)
+        return place({
+            path: (folder / "out").read_bytes(),
+            path.with_name(f"{name}.h"): header(artifact).encode(),
+            path.with_name(f"{name}.cmake"): _CMAKE.format(name=name, file=path.name).encode(),
+        })  # fmt: skip
+
+
+def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
+    """Write what is linked; returns the files' names, the two that are to be compiled first."""
+    t, name = artifact.target, artifact.name
+    # the caller may bring a loop of its own, which interface.c then calls
+    pool = runtime_source(t.triple.split("-")[0]).replace("@tcomp_parallel_for(", "@tcomp_pool_parallel_for(")
+    objects = {f"kernel{i}.o": code for i, code in enumerate(artifact.objects)}
+    objects["pool.o"] = machines.emit_object(pool, machines.Machine(t.triple, t.cpu, t.features))
+    parts = {
+        **objects,
+        "weights.bin": blob(artifact.program.constants),
+        "golden.bin": blob((*artifact.inputs, *artifact.results)),
+        "manifest.json": artifact.manifest(),
+        "data.S": _DATA.format(name=name, section=SECTION).encode(),
+        f"{name}.h": header(artifact).encode(),
+        "model.c": source(artifact).encode(),
+        "exports.map": f"{{ global: {name}_*; local: *; }};\n".encode(),
+    }
+    for file, data in parts.items():
+        (folder / file).write_bytes(data)
+    return ["model.c", "data.S", *objects]
