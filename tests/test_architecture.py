@@ -63,6 +63,7 @@ ALLOWED = {
         "compiler",
         "dtype",
         "errors",
+        "export",
         "importers",
         "ir",
         "ops",

@@ -10,15 +10,21 @@ from typing import Annotated
 import typer
 
 from ..errors import TcompError
+from ..export.wasm import TARGET as WASM
 from ..runtime.artifact import selftest
 from . import models
+
+ENDINGS = {"shared": "so", "object": "o", "wasm": "wasm"}
 
 
 def compile_model(
     model: models.ModelFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to write to; it is made where it is missing")],
     format: Annotated[
-        str, typer.Option(help="shared: a shared library with a C header; object: an object file and a CMake file")
+        str,
+        typer.Option(
+            help="shared: a shared library with a C header; object: an object file and a CMake file; wasm: for browsers and Node.js"
+        ),
     ] = "shared",
     name: Annotated[str, typer.Option(help="begins the C names; by default the model's file name")] = "",
     dims: models.Dims = "",
@@ -31,13 +37,14 @@ def compile_model(
     if loaded.values:
         names = ", ".join(loaded.values)
         raise TcompError(f"cannot export {model.name}", why=f"the values of {names} decide extents of its tensors")
-    exe = models.compiled(loaded, target, 0)
+    is_wasm = format == "wasm"
+    exe = models.compiled(loaded, WASM if is_wasm and target == "cpu" else target, 0)
     word = name or re.sub(r"\W", "_", model.stem, flags=re.ASCII)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TcompError(f"cannot make the folder {output}", why=error.strerror or str(error)) from error
-    files = exe.export(output / f"{word}{'.o' if format == 'object' else '.so'}", format, word)
+    files = exe.export(output / f"{word}.{ENDINGS.get(format, 'so')}", format, word)
     if as_json:
         print(json.dumps([{"file": str(f), "bytes": f.stat().st_size} for f in files], indent=1))
         return

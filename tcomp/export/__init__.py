@@ -12,8 +12,13 @@ from ..runtime.executable import Executable
 from ..target import CpuTarget, Target
 from .artifact import Artifact, artifact_of
 from .native import write_object, write_shared
+from .wasm import write_wasm
 
-FORMATS: Mapping[str, Callable[[Artifact, Path], tuple[Path, ...]]] = {"shared": write_shared, "object": write_object}
+FORMATS: Mapping[str, Callable[[Artifact, Path], tuple[Path, ...]]] = {
+    "shared": write_shared,
+    "object": write_object,
+    "wasm": write_wasm,
+}
 """How each format is written: to a path; returns the paths of all its files."""
 
 

@@ -1,8 +1,6 @@
 /* The C interface of a compiled model. What stands above this line is the model's own: its tables, and TCOMP_PREFIX. */
 
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #define JOIN_(a, b) a##_##b
@@ -114,42 +112,6 @@ EXPORTED void API(set_parallel_for)(API(parallel_for) parallel_for, void *user) 
   __atomic_store_n(&own_parallel_for, parallel_for, __ATOMIC_RELEASE);
 }
 
-static int64_t integer_at(const void *array, int64_t i, int kind) {
-  switch (kind) {
-    case INT8: return ((const int8_t *)array)[i];
-    case INT16: return ((const int16_t *)array)[i];
-    case INT32: return ((const int32_t *)array)[i];
-    case INT64: return ((const int64_t *)array)[i];
-    case UINT16: return ((const uint16_t *)array)[i];
-    case UINT32: return ((const uint32_t *)array)[i];
-    case UINT64: return (int64_t)((const uint64_t *)array)[i];
-    default: return ((const uint8_t *)array)[i]; /* BOOL, UINT8 */
-  }
-}
-
-static double from_half(uint16_t h) {
-  int exponent = h >> 10 & 31, fraction = h & 1023;
-  double x = exponent == 31 ? (fraction ? NAN : INFINITY)
-             : exponent     ? ldexp(1024 + fraction, exponent - 25)
-                            : ldexp(fraction, -24);
-  return h >> 15 ? -x : x;
-}
-
-static double number_at(const void *array, int64_t i, int kind) {
-  uint32_t bits;
-  float x;
-  switch (kind) {
-    case FLOAT64: return ((const double *)array)[i];
-    case FLOAT32: return ((const float *)array)[i];
-    case FLOAT16: return from_half(((const uint16_t *)array)[i]);
-    case BFLOAT16:
-      bits = (uint32_t)((const uint16_t *)array)[i] << 16;
-      memcpy(&x, &bits, sizeof x);
-      return x;
-    default: return (double)integer_at(array, i, kind);
-  }
-}
-
 /* An entry that the Python loader uses: addresses of all arguments, of the constants, of the workspace. */
 EXPORTED void API(entry)(const void *const *args, const void *const *constants, void *workspace, const int64_t *dims) {
   pid_t own = getpid(), seen = __atomic_load_n(&pool_process, __ATOMIC_ACQUIRE);
@@ -167,33 +129,13 @@ EXPORTED int API(run)(Context *context, const void *const *inputs, void *const *
     if (!(args[i] = inputs[i])) return BAD_ARGUMENT;
   for (int i = 0; i < NUM_OUTPUTS; i++)
     if (!(args[NUM_INPUTS + i] = outputs[i])) return BAD_ARGUMENT;
-  for (int c = 0; c < NUM_CHECKS; c++)
-    for (int64_t i = 0; i < ARRAYS[CHECKS[c].input].size; i++) {
-      int64_t x = integer_at(inputs[CHECKS[c].input], i, ARRAYS[CHECKS[c].input].kind);
-      if (x < CHECKS[c].low || x > CHECKS[c].high) return BAD_INDEX;
-    }
+  if (!indices_fit(inputs)) return BAD_INDEX;
   void *taken = NULL;
   if (!workspace && !(workspace = taken = aligned_alloc(ALIGN, (WORKSPACE_BYTES + ALIGN) / ALIGN * ALIGN))) return NO_MEMORY;
   tcomp_use_threads(context->num_threads);
   API(entry)(args, context->constants, workspace, NULL);
   free(taken);
   return OK;
-}
-
-/* ||got - want|| / ||want||; infinite where one is a NaN and the other is not. */
-static double difference(const void *got, const void *want, int64_t size, int kind) {
-  double apart = 0, length = 0;
-  for (int64_t i = 0; i < size; i++) {
-    double g = number_at(got, i, kind), w = number_at(want, i, kind);
-    if (g == w || (isnan(g) && isnan(w))) {
-      if (isfinite(w)) length += w * w;
-      continue;
-    }
-    if (!isfinite(g) || !isfinite(w)) return INFINITY;
-    apart += (g - w) * (g - w);
-    length += w * w;
-  }
-  return apart == 0 ? 0 : length == 0 ? INFINITY : sqrt(apart / length);
 }
 
 EXPORTED int API(selftest)(Context *context, double *error) {

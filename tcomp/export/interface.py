@@ -33,8 +33,8 @@ def header(artifact: Artifact) -> str:
     return text
 
 
-def source(artifact: Artifact) -> str:
-    """The C source."""
+def source(artifact: Artifact, body: str = "interface.c") -> str:
+    """The C source: the model's tables, numbers.c, and one of the interfaces, for a system with a C library or for WebAssembly."""
     p, target = artifact.program, artifact.target
     bits = feature_bits(features_of(target.triple, target.cpu, target.features)) if _is_x86(artifact) else ()
     arrays = (*artifact.inputs, *artifact.results)
@@ -47,7 +47,7 @@ def source(artifact: Artifact) -> str:
     features = [f"{{{b.leaf:#x}u, {b.subleaf}, {b.register}, {b.bit}, {b.state:#x}u}}" for b in bits]
     starts, _ = offsets([c.nbytes for c in p.constants])
     lines = [
-        f'#include "{artifact.name}.h"',
+        f'#include "{artifact.name}.h"' if body == "interface.c" else "#include <stddef.h>\n#include <stdint.h>",
         f"#define TCOMP_PREFIX {artifact.name}",
         f"#define FEATURE_NAMES {_quoted(', '.join(b.name for b in bits) or 'none')}",
         f"#define DESCRIPTION {_quoted(description(artifact))}",
@@ -64,7 +64,7 @@ def source(artifact: Artifact) -> str:
         _table("int64_t", "CONSTANT_OFFSETS", [str(s) for s in starts] or ["0"]),
         f"extern const char {artifact.name}_weights[], {artifact.name}_golden[];",
         "",
-        (_FOLDER / "interface.c").read_text(encoding="utf-8"),
+        *((_FOLDER / file).read_text(encoding="utf-8") for file in ("numbers.c", body)),
     ]
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from ..errors import UnsupportedError
 from ..lazy import lazy_module
 from ..runtime.artifact import SECTION
 from ..runtime.threads import runtime_source
@@ -46,10 +47,10 @@ def write_shared(artifact: Artifact, path: Path, chain: Toolchain | None = None)
     Raises:
         TcompError: there is no C compiler, or it failed; the files cannot be written.
     """
-    chain = chain or toolchain(artifact.target)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         parts = _write_parts(artifact, folder)
+        chain = chain or toolchain(artifact.target)
         links = ["--version-script=exports.map", "--build-id=none", "-z,noexecstack", f"-soname,{path.name}", "-s"]
         chain.run([*_COMPILE, "-shared", "-o", "out", *parts, *(f"-Wl,{x}" for x in links), "-lm", "-lpthread"], folder)
         return place(
@@ -65,11 +66,11 @@ def write_object(artifact: Artifact, path: Path, chain: Toolchain | None = None)
     Raises:
         TcompError: there is no C compiler or no objcopy, or one failed; the files cannot be written.
     """
-    chain, tool = chain or toolchain(artifact.target), object_tool(artifact.target)
     name = artifact.name
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         parts = _write_parts(artifact, folder)
+        chain, tool = chain or toolchain(artifact.target), object_tool(artifact.target)
         for i, file in enumerate(parts[:2]):
             chain.run([*_COMPILE, "-c", file, "-o", f"part{i}.o"], folder)
         chain.run(["-r", "-nostdlib", "-Wl,--build-id=none", "-o", "all.o", "part0.o", "part1.o", *parts[2:]], folder)
@@ -82,8 +83,16 @@ def write_object(artifact: Artifact, path: Path, chain: Toolchain | None = None)
 
 
 def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
-    """Write what is linked; returns the files' names, the two that are to be compiled first."""
+    """Write what is linked; returns the files' names, the two that are to be compiled first.
+
+    Raises:
+        UnsupportedError: for a system without threads and shared libraries.
+    """
     t, name = artifact.target, artifact.name
+    if "linux" not in t.triple:
+        raise UnsupportedError(
+            f"cannot export code for {t.triple} as native code for Linux", hint='format="wasm", or a Linux triple'
+        )
     # the caller may bring a loop of its own, which interface.c then calls
     pool = runtime_source(t.triple.split("-")[0]).replace("@tcomp_parallel_for(", "@tcomp_pool_parallel_for(")
     objects = {f"kernel{i}.o": code for i, code in enumerate(artifact.objects)}

@@ -62,6 +62,12 @@ class CpuTarget(Target):
         return not self.triple.startswith("x86_64") or self.has("f16c")
 
     @property
+    def fuses_multiply_add(self) -> bool:
+        """Whether the CPU has multiply-adds that round once."""
+        arch = self.triple.split("-")[0]
+        return self.has("fma") if arch == "x86_64" else not arch.startswith("wasm")
+
+    @property
     def is_here(self) -> bool:
         """Whether this process can load the code: its architecture and system are the process's own."""
         here = llvm.get_process_triple()

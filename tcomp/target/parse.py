@@ -57,6 +57,8 @@ def _make(given: tuple[tuple[str, str], ...]) -> CpuTarget:
         features = ",".join(filter(None, [had.flatten(), attributes]))
     if cpu is None and triple.startswith("riscv64"):  # every Linux for it asks for these
         name, features = "generic-rv64", ",".join(filter(None, ["+m,+a,+f,+d,+c", attributes]))
+    if triple.startswith("wasm"):
+        features = ",".join(filter(None, ["+simd128,+bulk-memory,+nontrapping-fptoint,+sign-ext", attributes]))
     try:
         llvm.Target.from_triple(triple)
     except RuntimeError as error:
@@ -69,7 +71,7 @@ def _make(given: tuple[tuple[str, str], ...]) -> CpuTarget:
     known = family(arch, name)
     width = _vector_bytes(arch, features_of(triple, name, features))
     caches = _caches() if native else _listed(known)
-    cores = _count(options, "num-cores", usable_cores())
+    cores = _count(options, "num-cores", 1 if triple.startswith("wasm") else usable_cores())
     return CpuTarget(
         triple, name, features, width,
         num_registers=32 if width == 64 or arch == "aarch64" else 16,

@@ -1,4 +1,6 @@
-"""CPUs without F16C convert 16-bit floats by integer arithmetic; code that this CPU cannot run is refused, not run."""
+"""CPUs without F16C convert 16-bit floats by integer arithmetic, those without FMA multiply in float64; code that this CPU cannot run is refused, not run."""
+
+import math
 
 import numpy as np
 import pytest
@@ -50,6 +52,19 @@ def test_products_of_halves(cpu: str, rng: np.random.Generator) -> None:
     want = np.maximum(a.astype("float64") @ b, 0)
     got = tcomp.compile(module, target=f"llvm -mcpu={cpu}")(a, b)
     assert np.linalg.norm(got - want) <= 2**-11 * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("cpu", OLD)
+@pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf", "sin"])
+def test_functions_stay_vectors_without_fused_multiply_adds(name: str, cpu: str, rng: np.random.Generator) -> None:
+    """No call of fmaf for each lane; as accurate as ever."""
+    x = rng.uniform(0.01, 9, 1003).astype("float32")
+    g = GraphBuilder()
+    exe = tcomp.compile(g.build(g.op(name, g.input("x", x.shape))), target=f"llvm -mcpu={cpu}")
+    assert "fmaf" not in exe.ir("asm")
+    wide = x.astype("float64")
+    want = np.vectorize(math.erf)(wide) if name == "erf" else getattr(np, name)(wide)
+    assert (np.abs(exe(x) - want) <= 4 * np.spacing(np.abs(want).astype("float32"))).all()
 
 
 def test_code_for_a_cpu_that_this_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

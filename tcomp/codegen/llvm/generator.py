@@ -63,7 +63,7 @@ class LlvmGenerator:
     def text(self, lowered: PrimFunc, symbol: str) -> str:
         """A lowered kernel as LLVM IR."""
         module: str = llvm_kernel.kernel_module(
-            lowered, symbol, 8 * self.target.vector_bytes, self.target.converts_halves
+            lowered, symbol, 8 * self.target.vector_bytes, self.target.converts_halves, self.target.fuses_multiply_add
         )
         return module
 

@@ -24,13 +24,15 @@ PARALLEL_FOR = "tcomp_parallel_for"
 _BODY = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])
 
 
-def kernel_module(func: PrimFunc, symbol: str, vector_bits: int = 512, native_halves: bool = True) -> str:
+def kernel_module(
+    func: PrimFunc, symbol: str, vector_bits: int = 512, native_halves: bool = True, native_fma: bool = True
+) -> str:
     """The text of an LLVM module that defines `symbol`, taking a pointer for each buffer and an i64 for each extent.
 
     Args:
         func: a function that went through all lowering steps.
         vector_bits: width of the vector registers to use.
-        native_halves: whether the CPU converts between float16 and float32.
+        native_halves: whether the CPU converts between float16 and float32. native_fma: whether it has multiply-adds that round once.
     """
     module = ir.Module(symbol)
     params = [PTR if isinstance(p, Buffer) else I64 for p in func.params]
@@ -38,7 +40,7 @@ def kernel_module(func: PrimFunc, symbol: str, vector_bits: int = 512, native_ha
     f.attributes.add("nounwind")
     aliased = frozenset(func.params[i] for pair in func.attrs.get("aliases", ()) for i in pair)
     emitter = _KernelEmitter(module, f, symbol, vector_bits, aliased)
-    emitter.native_halves = native_halves
+    emitter.native_halves, emitter.native_fma = native_halves, native_fma
     names: set[str] = set()
     for p, arg in zip(func.params, f.args):
         arg.name = unique_name(plain_name(p.name), names)

@@ -34,6 +34,11 @@ class Machine:
     features: str
 
     @property
+    def reloc(self) -> str:
+        """Code may lie anywhere, but for WebAssembly, whose modules have an address space of their own."""
+        return "static" if self.triple.startswith("wasm") else "pic"
+
+    @property
     def abi(self) -> str:
         """How arguments are passed, where the triple does not say it: RISC-V code for Linux passes them in registers of doubles."""
         return "lp64d" if self.triple.startswith("riscv64") else ""
@@ -49,7 +54,12 @@ class _Workshop:
     def __init__(self, machine: Machine) -> None:
         # the default code model is the large one, which costs an indirect call for each external function
         self.target = llvm.Target.from_triple(machine.triple).create_target_machine(
-            cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default", abiname=machine.abi
+            cpu=machine.cpu,
+            features=machine.features,
+            opt=3,
+            reloc=machine.reloc,
+            codemodel="default",
+            abiname=machine.abi,
         )
         self._builder: Any = None
         self._uses = 0

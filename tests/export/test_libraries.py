@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exported_models import MODELS, cnn
 from typer.testing import CliRunner
 
-import frontend as ndl
 import tcomp
-from frontend import nn
 from tcomp import cli
 from tcomp.errors import InputError, TargetError, TcompError, UnsupportedError
 from tcomp.export.cpuid import FEATURE_BITS, feature_bits
@@ -77,29 +76,6 @@ int main(int argc, char **argv) {
   return code;
 }
 """
-
-
-class Words(nn.Module):
-    """Rows of a table, through a recurrent layer: index checks, a loop, several kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table, self.cell, self.last = nn.Embedding(40, 12), nn.LSTM(12, 8), nn.Linear(8, 3)
-
-    def forward(self, ids: ndl.Tensor) -> ndl.Tensor:
-        return self.last(self.cell(self.table(ids))[0])
-
-
-def cnn() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(16, 10)
-    ).eval()
-
-
-MODELS = {
-    "cnn": (cnn(), np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype("float32")),
-    "words": (Words().eval(), np.random.default_rng(0).integers(0, 40, (7, 2))),
-}
 
 
 @pytest.fixture(scope="module")

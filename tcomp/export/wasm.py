@@ -1,0 +1,85 @@
+"""A WebAssembly module, and a JavaScript module that loads it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from ..errors import TcompError, UnsupportedError
+from ..version import __version__
+from .artifact import Artifact, blob
+from .files import place
+from .interface import description, source
+from .toolchain import Toolchain
+
+TARGET = "llvm -mtriple=wasm32-unknown-unknown"
+"""What a model must be compiled for."""
+_ARRAY = """#include <stdint.h>
+const unsigned char {name}_{what}[] __attribute__((aligned(64))) = {{
+#embed "{what}.bin"
+}};
+"""
+
+
+def write_wasm(artifact: Artifact, path: Path) -> tuple[Path, ...]:
+    """Write model.wasm, and NAME.mjs beside it (an ES module for browsers and Node.js); both, or nothing. Returns their paths.
+
+    Raises:
+        TcompError: the package ziglang is not there, or failed; the files cannot be written.
+    """
+    if not artifact.target.triple.startswith("wasm32"):
+        raise UnsupportedError(
+            f"cannot export code for {artifact.target.triple} as WebAssembly", hint=f'target="{TARGET}"'
+        )
+    if importlib.util.find_spec("ziglang") is None:
+        raise TcompError(
+            "WebAssembly is linked by the package ziglang, which is not installed", hint='pip install "tcomp[deploy]"'
+        )
+    zig = (sys.executable, "-m", "ziglang")
+    compiler, linker = Toolchain((*zig, "cc")), Toolchain((*zig, "wasm-ld"))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        sources = {
+            "model.c": source(artifact, "wasm.c"),
+            **{f"{what}.c": _ARRAY.format(name=artifact.name, what=what) for what in ("weights", "golden")},
+        }
+        objects = {f"kernel{i}.o": code for i, code in enumerate(artifact.objects)}
+        blobs = {
+            "weights.bin": blob(artifact.program.constants),
+            "golden.bin": blob((*artifact.inputs, *artifact.results)),
+        }
+        for file, data in {**{k: v.encode() for k, v in sources.items()}, **objects, **blobs}.items():
+            (folder / file).write_bytes(data)
+        options = [
+            "-target",
+            "wasm32-freestanding",
+            "-std=gnu23",
+            "-O2",
+            "-g0",
+            "-msimd128",
+            "-mbulk-memory",
+            "-fno-builtin-memcpy",
+        ]
+        for file in sources:
+            compiler.run([*options, "-c", file, "-o", file.replace(".c", ".o")], folder)
+        compiled = [file.replace(".c", ".o") for file in sources]
+        linker.run(["--no-entry", "--strip-all", "-z", "stack-size=1048576", "-o", "out", *compiled, *objects], folder)
+        return place(
+            {
+                path: (folder / "out").read_bytes(),
+                path.with_name(f"{artifact.name}.mjs"): module(artifact, path.name).encode(),
+            }
+        )
+
+
+def module(artifact: Artifact, file: str) -> str:
+    """The JavaScript module."""
+    told = json.loads(description(artifact))
+    words = {"version": __version__, "inputs": json.dumps(told["inputs"]), "outputs": json.dumps(told["outputs"])}
+    text = (Path(__file__).parent / "module.mjs").read_text(encoding="utf-8").replace("@name@.wasm", file)
+    for word, value in {**words, "name": artifact.name}.items():
+        text = text.replace(f"@{word}@", value)
+    return text
