@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import UnsupportedError
 from ..lazy import lazy_module
-from ..runtime.artifact import SECTION
+from ..runtime.artifact import SECTION, UNSEALED, sealed
 from ..runtime.threads import runtime_source
 from .artifact import Artifact, blob
 from .files import place
@@ -28,7 +28,7 @@ _DATA = """
 {name}_golden:
     .incbin "golden.bin"
     .section {section},"a",%progbits
-    .incbin "manifest.json"
+    .incbin "manifest"
     .section .note.GNU-stack,"",%progbits
 """
 _CMAKE = """# include(this file), then target_link_libraries(your_target PRIVATE {name})
@@ -54,7 +54,10 @@ def write_shared(artifact: Artifact, path: Path, chain: Toolchain | None = None)
         links = ["--version-script=exports.map", "--build-id=none", "-z,noexecstack", f"-soname,{path.name}", "-s"]
         chain.run([*_COMPILE, "-shared", "-o", "out", *parts, *(f"-Wl,{x}" for x in links), "-lm", "-lpthread"], folder)
         return place(
-            {path: (folder / "out").read_bytes(), path.with_name(f"{artifact.name}.h"): header(artifact).encode()}
+            {
+                path: sealed((folder / "out").read_bytes()),
+                path.with_name(f"{artifact.name}.h"): header(artifact).encode(),
+            }
         )
 
 
@@ -76,7 +79,7 @@ def write_object(artifact: Artifact, path: Path, chain: Toolchain | None = None)
         chain.run(["-r", "-nostdlib", "-Wl,--build-id=none", "-o", "all.o", "part0.o", "part1.o", *parts[2:]], folder)
         tool.run(["--wildcard", f"--keep-global-symbol={name}_*", "--strip-debug", "all.o", "out"], folder)
         return place({
-            path: (folder / "out").read_bytes(),
+            path: sealed((folder / "out").read_bytes()),
             path.with_name(f"{name}.h"): header(artifact).encode(),
             path.with_name(f"{name}.cmake"): _CMAKE.format(name=name, file=path.name).encode(),
         })  # fmt: skip
@@ -101,7 +104,7 @@ def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
         **objects,
         "weights.bin": blob(artifact.program.constants),
         "golden.bin": blob((*artifact.inputs, *artifact.results)),
-        "manifest.json": artifact.manifest(),
+        "manifest": UNSEALED + artifact.manifest(),
         "data.S": _DATA.format(name=name, section=SECTION).encode(),
         f"{name}.h": header(artifact).encode(),
         "model.c": source(artifact).encode(),

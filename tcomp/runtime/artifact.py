@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import struct
@@ -21,7 +22,9 @@ from .program import Program
 from .threads import default_num_threads
 
 SECTION = ".tcomp"
-"""The section of the ELF file that holds the manifest."""
+"""The section of the ELF file that holds a seal, and the manifest after it."""
+UNSEALED = b"0" * 64
+"""Stands for the seal, the SHA-256 of the file in hexadecimal digits, while it is computed."""
 ABI = 1
 _CPU_TOO_OLD = 3
 
@@ -164,44 +167,53 @@ def _opened(file: Path) -> tuple[Mapping[str, Any], ArtifactLibrary]:
 
 
 def read_manifest(file: Path) -> Mapping[str, Any]:
-    """What an exported shared library tells of itself; no code of it runs.
+    """What an exported library or object file tells of itself; no code of it runs.
 
     Raises:
-        TcompError: the file cannot be read, or is no exported model.
+        TcompError: the file cannot be read, or is no exported model, or one of its bytes is not what it was.
     """
     try:
-        with open(file, "rb") as f:
-            found = json.loads(_section(f, SECTION))
+        data = memoryview(file.read_bytes())
+        start, nbytes = _section(data, SECTION)
+        if bytes(data[start : start + len(UNSEALED)]) != seal_of(data, start):
+            raise ValueError("its bytes are not those that were exported")
+        found = json.loads(bytes(data[start + len(UNSEALED) : start + nbytes]))
         if not isinstance(found, dict):
             raise ValueError("its manifest is no object")
         return found
     except OSError as error:
         raise TcompError(f"cannot read {file}", why=error.strerror or str(error)) from error
-    except (ValueError, struct.error, KeyError) as error:
+    except (ValueError, struct.error) as error:
         raise TcompError(f"{file} is no model that tcomp exported, or is damaged", why=str(error)) from error
 
 
-def _section(f: Any, wanted: str) -> bytes:
-    """The bytes of a section of a 64-bit little-endian ELF file."""
-    head = f.read(64)
-    if head[:6] != b"\x7fELF\x02\x01":
+def sealed(data: bytes) -> bytes:
+    """A linked file with its seal in place."""
+    start, _ = _section(memoryview(data), SECTION)
+    return data[:start] + seal_of(memoryview(data), start) + data[start + len(UNSEALED) :]
+
+
+def seal_of(data: memoryview, start: int) -> bytes:
+    """The seal of a file that keeps it at `start`."""
+    digest = hashlib.sha256(data[:start])
+    digest.update(UNSEALED)
+    digest.update(data[start + len(UNSEALED) :])
+    return digest.hexdigest().encode()
+
+
+def _section(data: memoryview, wanted: str) -> tuple[int, int]:
+    """Where a section of a 64-bit little-endian ELF file begins, and its bytes."""
+    if bytes(data[:6]) != b"\x7fELF\x02\x01":
         raise ValueError("it does not begin as a 64-bit ELF file does")
-    (table,) = struct.unpack_from("<Q", head, 40)
-    size, count, names = struct.unpack_from("<HHH", head, 58)
-    f.seek(table)
-    rows = f.read(size * count)
-    entries = [struct.unpack_from("<IIQQQQ", rows, i * size) for i in range(count)]
-    strings = _at(f, *entries[names][4:6]) if names < count else b""
-    for start, *_, offset, nbytes in entries:
-        if strings[start : strings.find(b"\0", start)] == wanted.encode():
-            return _at(f, offset, nbytes)
+    (table,) = struct.unpack_from("<Q", data, 40)
+    size, count, names = struct.unpack_from("<HHH", data, 58)
+    entries = [struct.unpack_from("<IIQQQQ", data, table + i * size) for i in range(count)]
+    if names >= count:
+        raise ValueError("its sections have no names")
+    strings = bytes(data[entries[names][4] : entries[names][4] + entries[names][5]])
+    for at, *_, offset, nbytes in entries:
+        if strings[at : strings.find(b"\0", at)] == wanted.encode():
+            if offset + nbytes > len(data) or nbytes < len(UNSEALED):
+                raise ValueError("the file is cut short")
+            return offset, nbytes
     raise ValueError(f"it has no section {wanted}")
-
-
-def _at(f: Any, offset: int, nbytes: int) -> bytes:
-    end = f.seek(0, os.SEEK_END)
-    if offset + nbytes > end:
-        raise ValueError("the file is cut short")
-    f.seek(offset)
-    data: bytes = f.read(nbytes)
-    return data

@@ -16,7 +16,7 @@ import tcomp
 from tcomp import cli
 from tcomp.errors import InputError, TargetError, TcompError, UnsupportedError
 from tcomp.export.cpuid import FEATURE_BITS, feature_bits
-from tcomp.runtime.artifact import read_manifest, selftest
+from tcomp.runtime.artifact import read_manifest, sealed, selftest
 
 CC = shutil.which("cc") or shutil.which("gcc")
 pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler")
@@ -241,6 +241,9 @@ def test_other_weights_fail_the_self_test(exported: dict, tmp_path: Path) -> Non
     whole[at + 3] ^= 0x40
     bad = tmp_path / "net.so"
     bad.write_bytes(whole)
+    with pytest.raises(TcompError, match="not those that were exported"):
+        selftest(bad)
+    bad.write_bytes(sealed(bytes(whole)))
     with pytest.raises(TcompError, match="differ"):
         selftest(bad)
 
@@ -306,8 +309,12 @@ def test_damaged_and_foreign_files_are_refused(exported: dict, tmp_path: Path) -
     whole = (folder / "net.so").read_bytes()
     manifest = json.dumps(read_manifest(folder / "net.so"), sort_keys=True).encode()
     assert manifest in whole
+    rng, flipped = np.random.default_rng(0), []
+    for at in (*rng.integers(0, len(whole), 60), *range(64), *rng.integers(whole.index(manifest), len(whole), 20)):
+        flipped.append(bytearray(whole))
+        flipped[-1][at] ^= 1 << int(rng.integers(0, 8))
     for data in (b"", b"text", whole[:60], whole[:5000], whole[:-100], whole.replace(b".tcomp", b".other"),
-                 whole.replace(manifest[:30], b"x" * 30)):  # fmt: skip
+                 whole.replace(manifest[:30], b"x" * 30), *flipped):  # fmt: skip
         bad = tmp_path / "bad.so"
         bad.write_bytes(data)
         with pytest.raises(TcompError, match="bad.so"):
