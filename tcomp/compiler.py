@@ -71,7 +71,7 @@ def compile(
         raise TcompError(f"denormals={denormals!r}", hint='"keep" or "flush"')
     backend = backend_of(Target.parse(target))
 
-    def exporter(exe: Executable, path: Any, format: str, name: str | None) -> Any:
+    def exporter(exe: Executable, path: Any, format: str, name: str | None, weights: str) -> Any:
         def here() -> Executable:
             found: Executable = compile(
                 model,
@@ -84,7 +84,7 @@ def compile(
             )
             return found
 
-        return export.TargetExporter(backend.target, here)(exe, path, format, name)
+        return export.TargetExporter(backend.target, here)(exe, path, format, name, weights)
 
     def compile_made(
         make: Callable[[], Any],

@@ -27,6 +27,7 @@ def compile_model(
         ),
     ] = "shared",
     name: Annotated[str, typer.Option(help="begins the C names; by default the model's file name")] = "",
+    weights: Annotated[str, typer.Option(help="inside the file, or beside it; auto: beside from 64 MiB on")] = "auto",
     dims: models.Dims = "",
     shapes: models.Shapes = "",
     target: models.Target = "cpu",
@@ -44,7 +45,7 @@ def compile_model(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TcompError(f"cannot make the folder {output}", why=error.strerror or str(error)) from error
-    files = exe.export(output / f"{word}.{ENDINGS.get(format, 'so')}", format, word)
+    files = exe.export(output / f"{word}.{ENDINGS.get(format, 'so')}", format, word, weights)
     if as_json:
         print(json.dumps([{"file": str(f), "bytes": f.stat().st_size} for f in files], indent=1))
         return

@@ -73,6 +73,7 @@ class Artifact:
         name: begins every name of its C interface.
         objects: relocatable code, of kernels and the entry.
         inputs, results: the example of the self-test.
+        beside: the bytes of the file of weights; empty where they are inside. beside_start: where its data begin.
     """
 
     name: str
@@ -81,13 +82,20 @@ class Artifact:
     objects: tuple[bytes, ...] = field(repr=False)
     inputs: tuple[np.ndarray, ...] = field(repr=False)
     results: tuple[np.ndarray, ...] = field(repr=False)
+    beside: bytes = field(default=b"", repr=False)
+    beside_start: int = 0
+
+    @property
+    def weights_name(self) -> str:
+        """The file of weights, in the folder of the code; "" where they are inside."""
+        return f"{self.name}.safetensors" if self.beside else ""
 
     def manifest(self) -> bytes:
         """What a loader and a reader need to know, as JSON: the same bytes for the same artifact."""
         p = self.program
         told = {
             "tcomp": __version__, "abi": ABI, "name": self.name, "target": str(self.target), "triple": self.target.triple,
-            "program": p.to_json(), "constant_offsets": offsets([c.nbytes for c in p.constants])[0],
+            "program": p.to_json(), "weights": self.weights_name,
         }  # fmt: skip
         return json.dumps(told, sort_keys=True).encode()
 

@@ -1,6 +1,10 @@
 /* The C interface of a compiled model. What stands above this line is the model's own: its tables, and TCOMP_PREFIX. */
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define JOIN_(a, b) a##_##b
@@ -8,12 +12,13 @@
 #define API(name) JOIN(TCOMP_PREFIX, name)
 #define EXPORTED __attribute__((visibility("default")))
 
-enum { OK, BAD_ARGUMENT, NO_MEMORY, CPU_TOO_OLD, BAD_INDEX, WRONG_RESULTS };
+enum { OK, BAD_ARGUMENT, NO_MEMORY, CPU_TOO_OLD, BAD_INDEX, WRONG_RESULTS, BAD_WEIGHTS };
 enum { ALIGN = 64 };
 
 typedef struct API(context) Context;
 struct API(context) {
   int num_threads;
+  unsigned char *mapped; /* the weights' file, or null */
   const void *constants[NUM_CONSTANTS + 1];
 };
 
@@ -82,25 +87,72 @@ EXPORTED const char *API(error_text)(int code) {
     case CPU_TOO_OLD: return "this CPU lacks instructions that the model was compiled for: " FEATURE_NAMES;
     case BAD_INDEX: return "an index in an input is out of range";
     case WRONG_RESULTS: return "the results differ from those stored at export";
+    case BAD_WEIGHTS: return "the file of weights is missing, or is not the one that was exported";
     default: return "unknown error code";
   }
 }
 
+/* As tcomp/export/weights.py has it. */
+static uint64_t hash64(const unsigned char *data, size_t bytes) {
+  enum { LANES = 512 };
+  const uint64_t factor = 0xD6E8FEB86659FD93u;
+  uint64_t lanes[LANES], row[LANES], result = bytes;
+  for (int i = 0; i < LANES; i++) lanes[i] = (uint64_t)(i + 1) * 0x9E3779B97F4A7C15u;
+  for (size_t at = 0; at < bytes; at += sizeof row) {
+    size_t some = bytes - at < sizeof row ? bytes - at : sizeof row;
+    if (some < sizeof row) memset(row, 0, sizeof row);
+    memcpy(row, data + at, some);
+    for (int i = 0; i < LANES; i++) {
+      uint64_t x = (lanes[i] ^ row[i]) * factor;
+      lanes[i] = x ^ x >> 32;
+    }
+  }
+  for (int i = 0; i < LANES; i++) {
+    result = (result ^ lanes[i]) * factor;
+    result ^= result >> 32;
+  }
+  return result;
+}
+
+/* The file of weights, mapped; null where it is not the one that was exported. */
+static unsigned char *map_weights(const char *path) {
+  struct stat told;
+  int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return NULL;
+  void *found = MAP_FAILED;
+  if (!fstat(file, &told) && S_ISREG(told.st_mode) && (uint64_t)told.st_size == WEIGHTS_FILE_BYTES)
+    found = mmap(NULL, WEIGHTS_FILE_BYTES, PROT_READ, MAP_PRIVATE, file, 0);
+  close(file);
+  if (found == MAP_FAILED) return NULL;
+  if (hash64(found, WEIGHTS_FILE_BYTES) == WEIGHTS_HASH) return found;
+  munmap(found, WEIGHTS_FILE_BYTES);
+  return NULL;
+}
+
 EXPORTED int API(init)(Context **context, const char *weights_path, int num_threads) {
-  if (!context || weights_path || num_threads < 0 || num_threads > 1024) return BAD_ARGUMENT;
+  if (!context || !weights_path != !WEIGHTS_FILE_BYTES || num_threads < 0 || num_threads > 1024) return BAD_ARGUMENT;
   *context = NULL;
   for (int i = 0; i < NUM_FEATURES; i++)
     if (!has_feature(&FEATURES[i])) return CPU_TOO_OLD;
   Context *made = malloc(sizeof *made);
   if (!made) return NO_MEMORY;
+  made->mapped = weights_path ? map_weights(weights_path) : NULL;
+  if (weights_path && !made->mapped) {
+    free(made);
+    return BAD_WEIGHTS;
+  }
+  const unsigned char *weights = made->mapped ? made->mapped + WEIGHTS_START : API(weights);
   start_pool();
   made->num_threads = num_threads;
-  for (int i = 0; i < NUM_CONSTANTS; i++) made->constants[i] = API(weights) + CONSTANT_OFFSETS[i];
+  for (int i = 0; i < NUM_CONSTANTS; i++) made->constants[i] = weights + CONSTANT_OFFSETS[i];
   *context = made;
   return OK;
 }
 
-EXPORTED void API(free)(Context *context) { free(context); }
+EXPORTED void API(free)(Context *context) {
+  if (context && context->mapped) munmap(context->mapped, WEIGHTS_FILE_BYTES);
+  free(context);
+}
 
 EXPORTED size_t API(workspace_bytes)(const Context *context) {
   (void)context;
@@ -111,6 +163,9 @@ EXPORTED void API(set_parallel_for)(API(parallel_for) parallel_for, void *user) 
   own_user = user;
   __atomic_store_n(&own_parallel_for, parallel_for, __ATOMIC_RELEASE);
 }
+
+/* Where the weights lie, as long as the context lives. */
+EXPORTED const void *const *API(constants)(const Context *context) { return context->constants; }
 
 /* An entry that the Python loader uses: addresses of all arguments, of the constants, of the workspace. */
 EXPORTED void API(entry)(const void *const *args, const void *const *constants, void *workspace, const int64_t *dims) {

@@ -29,7 +29,8 @@ enum {
   @NAME@_NO_MEMORY = 2,
   @NAME@_CPU_TOO_OLD = 3,    /* this CPU lacks instructions that the code uses */
   @NAME@_BAD_INDEX = 4,      /* an input that holds places in a table has one out of range; nothing was written */
-  @NAME@_WRONG_RESULTS = 5   /* the self-test's results are not those stored at export */
+  @NAME@_WRONG_RESULTS = 5,  /* the self-test's results are not those stored at export */
+  @NAME@_BAD_WEIGHTS = 6     /* the file of weights is missing, or not the one that was exported */
 };
 
 typedef struct @name@_context @name@_context;
@@ -43,7 +44,7 @@ const char *@name@_error_text(int code);
 /* Names, shapes and dtypes of inputs and results, as JSON. */
 const char *@name@_describe(void);
 
-/* A context. weights_path: NULL, as the weights are inside; num_threads: 0 for as many as there are cores. */
+/* A context. weights_path: @weights@; num_threads: 0 for as many as there are cores. */
 int @name@_init(@name@_context **context, const char *weights_path, int num_threads);
 void @name@_free(@name@_context *context);
 

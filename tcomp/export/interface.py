@@ -12,6 +12,7 @@ from ..target.cpu import features_of
 from ..version import __version__
 from .artifact import ABI, Artifact, offsets, static_shape
 from .cpuid import feature_bits
+from .weights import hash64
 
 KINDS = ("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16", "bfloat16", "float32", "float64")  # fmt: skip
 TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-10}
@@ -26,6 +27,7 @@ def header(artifact: Artifact) -> str:
         "name": artifact.name, "NAME": artifact.name.upper(), "version": __version__, "target": artifact.target, "abi": ABI,
         "inputs": _listed(p.inputs), "outputs": _listed(p.outputs), "num_inputs": len(p.inputs), "num_outputs": len(p.outputs),
         "workspace_bytes": p.arena_bytes,
+        "weights": "NULL, as the weights are inside" if not artifact.beside else f"of {artifact.name}.safetensors, written with this file",
     }  # fmt: skip
     text = (_FOLDER / "interface.h").read_text(encoding="utf-8")
     for word, value in words.items():
@@ -54,6 +56,8 @@ def source(artifact: Artifact, body: str = "interface.c") -> str:
         f"enum {{ ABI_VERSION = {ABI}, NUM_INPUTS = {len(p.inputs)}, NUM_OUTPUTS = {len(p.outputs)}, NUM_CONSTANTS = {len(p.constants)},",
         f"       NUM_CHECKS = {len(checks)}, NUM_FEATURES = {len(features)} }};",
         f"static const size_t WORKSPACE_BYTES = {p.arena_bytes};",
+        f"static const uint64_t WEIGHTS_FILE_BYTES = {len(artifact.beside)}u, WEIGHTS_HASH = {hash64(artifact.beside):#x}u, "
+        f"WEIGHTS_START = {artifact.beside_start}u;",
         f"enum {{ {', '.join(k.upper() for k in KINDS)} }};",
         "typedef struct { int64_t size, bytes, golden; int kind; double tolerance; } Array;",
         "typedef struct { int input; int64_t low, high; } Check;",
@@ -62,7 +66,7 @@ def source(artifact: Artifact, body: str = "interface.c") -> str:
         _table("Check", "CHECKS", checks or ["{0, 0, 0}"]),
         _table("Feature", "FEATURES", features or ["{0, 0, 0, 0, 0}"]),
         _table("int64_t", "CONSTANT_OFFSETS", [str(s) for s in starts] or ["0"]),
-        f"extern const char {artifact.name}_weights[], {artifact.name}_golden[];",
+        f"extern const unsigned char {artifact.name}_weights[], {artifact.name}_golden[];",
         "",
         *((_FOLDER / file).read_text(encoding="utf-8") for file in ("numbers.c", body)),
     ]

@@ -53,12 +53,7 @@ def write_shared(artifact: Artifact, path: Path, chain: Toolchain | None = None)
         chain = chain or toolchain(artifact.target)
         links = ["--version-script=exports.map", "--build-id=none", "-z,noexecstack", f"-soname,{path.name}", "-s"]
         chain.run([*_COMPILE, "-shared", "-o", "out", *parts, *(f"-Wl,{x}" for x in links), "-lm", "-lpthread"], folder)
-        return place(
-            {
-                path: sealed((folder / "out").read_bytes()),
-                path.with_name(f"{artifact.name}.h"): header(artifact).encode(),
-            }
-        )
+        return place({path: sealed((folder / "out").read_bytes()), **_beside(artifact, path)})
 
 
 def write_object(artifact: Artifact, path: Path, chain: Toolchain | None = None) -> tuple[Path, ...]:
@@ -80,9 +75,17 @@ def write_object(artifact: Artifact, path: Path, chain: Toolchain | None = None)
         tool.run(["--wildcard", f"--keep-global-symbol={name}_*", "--strip-debug", "all.o", "out"], folder)
         return place({
             path: sealed((folder / "out").read_bytes()),
-            path.with_name(f"{name}.h"): header(artifact).encode(),
+            **_beside(artifact, path),
             path.with_name(f"{name}.cmake"): _CMAKE.format(name=name, file=path.name).encode(),
         })  # fmt: skip
+
+
+def _beside(artifact: Artifact, path: Path) -> dict[Path, bytes]:
+    """The header and, where weights are not inside, their file."""
+    files = {path.with_name(f"{artifact.name}.h"): header(artifact).encode()}
+    if artifact.beside:
+        files[path.with_name(artifact.weights_name)] = artifact.beside
+    return files
 
 
 def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
@@ -102,7 +105,7 @@ def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
     objects["pool.o"] = machines.emit_object(pool, machines.Machine(t.triple, t.cpu, t.features))
     parts = {
         **objects,
-        "weights.bin": blob(artifact.program.constants),
+        "weights.bin": blob(() if artifact.beside else artifact.program.constants),
         "golden.bin": blob((*artifact.inputs, *artifact.results)),
         "manifest": UNSEALED + artifact.manifest(),
         "data.S": _DATA.format(name=name, section=SECTION).encode(),

@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +70,14 @@ class ArtifactLibrary:
     def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., Any]:
         raise TcompError("kernels of an exported model cannot be run one by one", hint="profile the compiled model")
 
-    @contextmanager
-    def context(self) -> Iterator[ctypes.c_void_p]:
-        """A context of the C interface, for the time that it is used. Making it looks whether this CPU can run the code.
+    def open(self, weights: Path | None) -> None:
+        """Make the context that holds the weights. This looks whether this CPU can run the code.
+
+        Args:
+            weights: the file of weights; None where they are inside.
 
         Raises:
-            TargetError: it cannot.
+            TargetError: the CPU lacks instructions. TcompError: the file of weights is not the one that was exported.
         """
         version = self.function("abi_version", ctypes.c_int)()
         if version != ABI:
@@ -84,22 +86,20 @@ class ArtifactLibrary:
             )
         context = ctypes.c_void_p()
         init = self.function("init", ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int)
-        self._succeed("start the exported model", init(ctypes.byref(context), None, 0))
-        try:
-            yield context
-        finally:
-            self.function("free", None, ctypes.c_void_p)(context)
+        path = None if weights is None else os.fsencode(weights)
+        self._succeed("start the exported model", init(ctypes.byref(context), path, 0))
+        self._context = context
+        weakref.finalize(self, self.function("free", None, ctypes.c_void_p), context).atexit = False
 
     def selftest(self) -> float:
         """The largest relative difference (2-norm) between results now and those stored at export.
 
         Raises:
-            TcompError: it is more than rounding explains. TargetError: this CPU cannot run the code.
+            TcompError: it is more than rounding explains.
         """
         error = ctypes.c_double()
         test = self.function("selftest", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-        with self.context() as context:
-            code = test(context, ctypes.byref(error))
+        code = test(self._context, ctypes.byref(error))
         self._succeed(f"confirm the exported model (its results differ by {error.value:.1e})", code)
         return error.value
 
@@ -109,15 +109,15 @@ class ArtifactLibrary:
             error = TargetError if code == _CPU_TOO_OLD else TcompError
             raise error(f"cannot {what}", why=text(code).decode())
 
-    def constants(
-        self, specs: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], offsets: Sequence[int]
-    ) -> list[np.ndarray]:
-        """The weights, in place."""
+    def constants(self, specs: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> list[np.ndarray]:
+        """The weights, in place; they keep the library alive."""
         found = []
-        base = ctypes.addressof(ctypes.c_char.in_dll(self._code, f"{self._name}_weights"))
-        for (shape, kind), at in zip(specs, offsets, strict=True):
+        table = self.function("constants", ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(self._context)
+        for i, (shape, kind) in enumerate(specs):
             nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-            raw = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(base + at))
+            memory = (ctypes.c_uint8 * nbytes).from_address(table[i] or 0)
+            memory.library = self  # type: ignore[attr-defined]  # which lives as long as somebody sees its memory
+            raw = np.ctypeslib.as_array(memory)
             raw.flags.writeable = False
             found.append(raw.view(kind).reshape(shape))
         return found
@@ -129,7 +129,7 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Execut
     Loading native code runs it: load only files that you trust. What the manifest says is read as data and checked before that.
 
     Args:
-        path: a shared library that `Executable.export` wrote.
+        path: a shared library that `Executable.export` wrote; its file of weights, if it has one, lies in the same folder.
         num_threads: of parallel loops; by default TCOMP_NUM_THREADS, else the cores of this process.
 
     Raises:
@@ -137,12 +137,10 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Execut
     """
     file = Path(path)
     manifest, library = _opened(file)
-    with library.context():
-        pass  # this CPU can run it
     try:
-        described, offsets = json.loads(manifest["program"]), manifest["constant_offsets"]
+        described = json.loads(manifest["program"])
         specs = [(tuple(c["shape"]), np.dtype(dtype(c["dtype"]).numpy)) for c in described["constants"]]
-        program = Program.from_json(manifest["program"], library.constants(specs, offsets))
+        program = Program.from_json(manifest["program"], library.constants(specs))
     except (KeyError, TypeError, ValueError) as error:
         raise TcompError(f"cannot load {file}", why=f"{type(error).__name__}: {error}") from error
     return Executable(program, library, num_threads)
@@ -158,12 +156,14 @@ def selftest(path: str | os.PathLike[str]) -> float:
 
 
 def _opened(file: Path) -> tuple[Mapping[str, Any], ArtifactLibrary]:
-    """The manifest of an exported model, and its code."""
+    """The manifest of an exported model, and its code, with its weights."""
     manifest = read_manifest(file)
     try:
-        return manifest, ArtifactLibrary(ctypes.CDLL(str(file.resolve())), manifest["name"])
+        library, weights = ArtifactLibrary(ctypes.CDLL(str(file.resolve())), manifest["name"]), manifest["weights"]
     except (KeyError, TypeError, OSError) as error:
         raise TcompError(f"cannot load {file}", why=f"{type(error).__name__}: {error}") from error
+    library.open(file.with_name(Path(weights).name) if weights else None)
+    return manifest, library
 
 
 def read_manifest(file: Path) -> Mapping[str, Any]:

@@ -30,7 +30,7 @@ class Exporter(Protocol):
     """Writes an executable's code to files; returns their paths."""
 
     def __call__(
-        self, exe: Executable, path: str | os.PathLike[str], format: str, name: str | None
+        self, exe: Executable, path: str | os.PathLike[str], format: str, name: str | None, weights: str
     ) -> tuple[Path, ...]: ...
 
 
@@ -179,14 +179,17 @@ class Executable:
         found = self(*args, **named)
         return dict(zip((s.name for s in self.outputs), found if isinstance(found, tuple) else (found,)))
 
-    def export(self, path: str | os.PathLike[str], format: str = "shared", name: str | None = None) -> tuple[Path, ...]:
+    def export(
+        self, path: str | os.PathLike[str], format: str = "shared", name: str | None = None, weights: str = "auto"
+    ) -> tuple[Path, ...]:
         """Write files that run this model without Python (docs/deploy.md).
 
         Args:
             path: the file to write, such as "model.so" or "model.o"; a C header is written beside it.
             format: "shared", a shared library, which `tcomp.load` reads, too; "object", an object file to link into a program, with a
-                CMake file.
+                CMake file; "wasm", a WebAssembly module with an ES module that loads it (compiled for that target).
             name: begins the names of the C interface; by default the file's name without its ending.
+            weights: "inside" the file, or "beside" it, in NAME.safetensors, which is mapped into memory; "auto": beside from 64 MiB on.
 
         Returns:
             The paths of the files.
@@ -196,7 +199,7 @@ class Executable:
         """
         if self._exporter is None:
             raise TcompError("this executable cannot be exported", why="it was loaded from an exported file")
-        return self._exporter(self, path, format, name)
+        return self._exporter(self, path, format, name, weights)
 
     # looking inside
 

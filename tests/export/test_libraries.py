@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from exported_models import MODELS, cnn
 from typer.testing import CliRunner
 
@@ -91,9 +92,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[tcomp.
     return made
 
 
-def build(compiler: str, folder: Path) -> None:
+def build(compiler: str, folder: Path, write: bool = True) -> None:
     """The C program, in a folder that has net.so."""
-    (folder / "main.c").write_text(MAIN)
+    if write:
+        (folder / "main.c").write_text(MAIN)
     words = [
         "-std=c11",
         "-D_GNU_SOURCE",
@@ -302,6 +304,50 @@ def test_objects_of_several_models_link_into_one_program(tmp_path: Path) -> None
             done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
         assert subprocess.run(["build/program"], cwd=tmp_path).returncode == 0
+
+
+def test_weights_beside_the_code(exported: dict, tmp_path: Path) -> None:
+    """A safetensors file, mapped; a missing, cut, changed or foreign one is refused by C and by Python."""
+    exe, folder = exported["cnn"]
+    x = MODELS["cnn"][1]
+    written = exe.export(tmp_path / "net.so", weights="beside")
+    assert [p.name for p in written] == ["net.so", "net.h", "net.safetensors"]
+    assert "net.safetensors" in (tmp_path / "net.h").read_text()
+    held = safetensors.numpy.load_file(tmp_path / "net.safetensors")
+    for i, c in enumerate(exe.program.constants):
+        assert np.array_equal(held[f"weight{i}"], c)
+    loaded = tcomp.load(tmp_path / "net.so")
+    assert np.array_equal(loaded(x), exe(x)) and selftest(tmp_path / "net.so") <= 1e-6
+    (tmp_path / "main.c").write_text(
+        MAIN.replace("net_init(&net, NULL, 2)", 'net_init(&net, getenv("PLAIN") ? NULL : "net.safetensors", 2)')
+    )
+    build(CC, tmp_path, write=False)
+    got = np.zeros_like(exe(x))
+    assert call(tmp_path, [x], [got])[1] == 0 and np.array_equal(got, exe(x))
+    assert call(tmp_path, [x], [got], PLAIN="1")[1] == 1
+    weights = (tmp_path / "net.safetensors").read_bytes()
+    rng = np.random.default_rng(0)
+    flipped = [bytearray(weights) for _ in range(40)]
+    for data, at in zip(flipped, (0, 9, len(weights) - 1, *rng.integers(0, len(weights), 40))):
+        data[at] ^= 1 << int(rng.integers(0, 8))
+    for data in (b"", weights[:-1], weights + b"0", *flipped):
+        (tmp_path / "other").write_bytes(data)
+        os.replace(tmp_path / "other", tmp_path / "net.safetensors")  # the old one stays mapped
+        with pytest.raises(TcompError, match="file of weights"):
+            tcomp.load(tmp_path / "net.so")
+    assert call(tmp_path, [x], [got])[1] == 6
+    (tmp_path / "net.safetensors").unlink()
+    with pytest.raises(TcompError, match="file of weights"):
+        tcomp.load(tmp_path / "net.so")
+    assert np.array_equal(loaded(x), exe(x))
+
+
+def test_large_weights_go_beside_the_code(exported: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tcomp.export.INSIDE_BYTES", 100)
+    exe, _ = exported["words"]
+    assert len(exe.export(tmp_path / "net.so")) == 3 and len(exe.export(tmp_path / "net.so", weights="inside")) == 2
+    with pytest.raises(TcompError, match="inside"):
+        exe.export(tmp_path / "net.so", weights="elsewhere")
 
 
 def test_damaged_and_foreign_files_are_refused(exported: dict, tmp_path: Path) -> None:
