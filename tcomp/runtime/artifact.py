@@ -116,7 +116,7 @@ class ArtifactLibrary:
         for i, (shape, kind) in enumerate(specs):
             nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
             memory = (ctypes.c_uint8 * nbytes).from_address(table[i] or 0)
-            memory.library = self  # type: ignore[attr-defined]  # which lives as long as somebody sees its memory
+            memory.library = self  # which lives as long as somebody sees its memory
             raw = np.ctypeslib.as_array(memory)
             raw.flags.writeable = False
             found.append(raw.view(kind).reshape(shape))
