@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class FoldingBuilder(GraphBuilder):
     def __init__(self, name: str = "main", outer: FoldingBuilder | None = None) -> None:
         super().__init__(name)
         self.outer = outer
+        self._computed: dict[Operand, np.ndarray] = {}
 
     def op(self, name: str, *args: Operand, **attrs: Any) -> Any:
         if all(isinstance(a, ConstRef) for a in args) and get(name).kind != "source":
@@ -50,15 +51,33 @@ class FoldingBuilder(GraphBuilder):
         """The value of a tensor that depends on constants alone, however large; None for any other."""
         if isinstance(x, ConstRef):
             return self.known(x)
-        b = next((b for b in self.bindings if x in b.results), None)
-        if b is None or not isinstance(b.call, OpCall) or get(b.call.op).kind == "source":
-            return None
-        args = [self.computed(a) for a in b.call.args]
-        if any(a is None for a in args):
-            return None
-        with np.errstate(all="ignore"):
-            found = evaluate_call(b.call, args)
-        return np.asarray(found[b.results.index(x)]).astype(x.type.dtype.numpy)
+        found: dict[Operand, np.ndarray] = dict(self._computed)
+        for b in self._before(x) or ():
+            args = [self.constants[a.name] if isinstance(a, ConstRef) else found[a] for a in b.call.args]
+            with np.errstate(all="ignore"):
+                values = evaluate_call(cast(OpCall, b.call), args)
+            for r, v in zip(b.results, values):
+                found[r] = np.asarray(v).astype(r.type.dtype.numpy)
+                if found[r].nbytes <= self.max_bytes:
+                    self._computed[r] = found[r]
+        return found.get(x)
+
+    def _before(self, x: Operand) -> list[Binding] | None:
+        """The calls that have to be evaluated for a value, in order, each once; None where one of them depends on more than constants."""
+        made = {r: b for b in self.bindings for r in b.results}
+        needed: set[Binding] = set()
+        stack = [x]
+        while stack:
+            v = stack.pop()
+            if isinstance(v, ConstRef) or v in self._computed:
+                continue
+            b = made.get(v)
+            if b is None or not isinstance(b.call, OpCall) or get(b.call.op).kind == "source":
+                return None
+            if b not in needed:
+                needed.add(b)
+                stack.extend(b.call.args)
+        return [b for b in self.bindings if b in needed]
 
     def inputs_behind(self, x: Operand) -> list[str]:
         """The names of the model's inputs that a value depends on.

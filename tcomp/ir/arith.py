@@ -9,7 +9,7 @@ has cancelled before any range is taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import gcd
+from math import gcd, isqrt
 from typing import Any
 
 from .. import dtype as dt
@@ -443,6 +443,16 @@ def interval(e: Expr, env: Env | None = None) -> tuple[int | None, int | None]:
 def can_prove(condition: Expr, env: Env | None = None) -> bool:
     """Whether a condition certainly holds for all values in the ranges."""
     return is_const(simplify(condition, env), True)
+
+
+def divisors(n: int, most: int | None = None) -> list[int]:
+    """The divisors of a positive number, ascending; only those up to `most` where it is given.
+
+    Trial division ends at 2^20: an extent so large that a factor beyond it is not found is not divided by that, nor by what goes with it.
+    """
+    small = [d for d in range(1, min(isqrt(n), 1 << 20) + 1) if n % d == 0]
+    found = [*small, *(n // d for d in reversed(small) if d * d != n)]
+    return found if most is None else [d for d in found if d <= most]
 
 
 def loop_range(extent: Expr) -> tuple[Expr, Expr]:

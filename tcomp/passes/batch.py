@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import InternalError
+from ..ir.arith import divisors
 from ..ir.graph import Binding, ConstRef, Function, OpCall, Operand, TensorType, Value
 from ..ir.module import IRModule
 from ..ir.node import with_fields
@@ -85,7 +86,7 @@ def plan_split(main: Function, near_bytes: int) -> Split | None:
     if end is None:
         return None
     most = max(seen.nbytes[i] for i in large) // batch
-    samples = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * most <= near_bytes))
+    samples = divisors(batch, max(1, near_bytes // max(most, 1)))[-1]
     if samples == batch:
         return None
     attrs = {i: _sized(a, batch, samples) for i, a in seen.attrs.items() if i < end}

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from ..ir.arith import divisors
 from ..ir.graph import OpCall, Operand, TensorType
 from ..ops.convolutions import LAYOUTS, each
 from ..ops.transposed import transposed_settings
@@ -81,7 +82,7 @@ def _by_parts(resident: int, g: Rewriter, call: OpCall, type_: TensorType) -> Op
     images = call.args[0].type.shape[0]
     nbytes = sum(a.type.size * a.type.dtype.itemsize for a in call.args)
     most = min(images, nbytes // max(1, 2 * type_.size * type_.dtype.itemsize))  # the parts are written and read, too
-    choices = [p for p in range(2, most + 1) if images % p == 0 and nbytes <= 2 * p * resident]
+    choices = [p for p in divisors(images, most) if p > 1 and nbytes <= 2 * p * resident] if images else []
     if nbytes <= 2 * resident or not choices:
         return None
     parts = next((p for p in choices if nbytes <= p * resident), choices[-1])

@@ -10,6 +10,7 @@ import pytest
 import tcomp
 from tcomp.errors import InputError, ShapeError, TcompError, UnsupportedError
 from tcomp.importers import load
+from tcomp.importers.builder import FoldingBuilder
 from tcomp.specialized import Specialized
 
 onnx = pytest.importorskip("onnx")
@@ -121,6 +122,17 @@ def test_tensors_cut_and_counted_by_a_symbolic_extent() -> None:
         y, z = exe(x)
         np.testing.assert_allclose(y, (x + table[:, :n] + np.arange(n, dtype="float32"))[:, -1:], rtol=1e-6)
         assert np.array_equal(z, np.full((2, n), 0.5))
+
+
+def test_values_that_many_nodes_share_are_computed_once() -> None:
+    """Sixty sums of a tensor with itself: as a tree, 2^60 of them."""
+    g = FoldingBuilder()
+    x = g.constant(np.ones(1 << 15, "float32"))
+    for _ in range(60):
+        x = g.add(x, x)
+    found = g.computed(g.slice(x, begin=(0,), end=(2,)))
+    assert found is not None and found.tolist() == [2.0**60] * 2
+    assert g.computed(g.add(x, g.input("y", (1 << 15,)))) is None
 
 
 def test_inputs_whose_values_decide_extents() -> None:

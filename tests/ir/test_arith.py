@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tcomp.dtype import int64
-from tcomp.ir.arith import can_prove, interval, simplify
+from tcomp.ir.arith import can_prove, divisors, interval, simplify
 from tcomp.ir.expr import EQ, LE, LT, NE, Const, Expr, FloorDiv, FloorMod, Select, Var, const
 from tcomp.ir.printer import text
 from tcomp.ir.query import equal
@@ -134,3 +134,12 @@ def test_the_digits_of_a_fused_loop_make_the_loop_again() -> None:
     x = i * 16 + lane
     offset = ((x // 802816 * 56 + x // 14336 % 56) * 56 + x // 256 % 56) * 256 + x % 256
     assert simplify(offset, env) == simplify(x, env)
+
+
+@pytest.mark.parametrize("n", [1, 2, 12, 97, 360, 1 << 16, 65537 * 3, (1 << 31) - 1, 1 << 62])
+def test_divisors(n: int) -> None:
+    found = divisors(n)
+    assert found[0] == 1 and found[-1] == n and found == sorted(set(found)) and all(n % d == 0 for d in found)
+    if n < 1000:
+        assert found == [d for d in range(1, n + 1) if n % d == 0]
+    assert divisors(n, 10) == [d for d in range(1, 11) if n % d == 0]

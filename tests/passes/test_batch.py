@@ -150,3 +150,14 @@ def test_a_split_batch_is_compiled_and_right(threads: int) -> None:
     assert "scan" in exe.ir("graph")
     image = R.standard_normal((4, side, side, 8)).astype("float32")
     assert relative_error(exe(image), evaluate(module, [image], exact=True)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("batch", [1 << 31, (1 << 31) - 1, (1 << 40) + 1, (1 << 62) + 3, (1 << 63) - 1])
+def test_absurd_batches_are_planned_at_once(batch: int) -> None:
+    """Nothing counts up to an extent that only a damaged file holds."""
+    g = GraphBuilder()
+    h = g.input("x", (batch, 4))
+    for _ in range(3):
+        h = g.relu(g.matmul(h, c(g, 4, 4)))
+    plan = plan_split(g.build(h).main, 1 << 20)
+    assert plan is None or plan.samples * plan.trips == batch

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from ...analysis.regions import consumers, loops_around, writes
+from ...ir.arith import divisors
 from ...ir.expr import Const, Var
 from ...ir.primfunc import PrimFunc
 from ...ir.query import as_int
@@ -31,10 +32,6 @@ class Sampled(int):
 
 
 MAX_FACTORS = 16
-
-
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def _tile(func: PrimFunc, loop: Var, n: int, what: str) -> Refusal | int:
@@ -83,7 +80,7 @@ def draw_perfect_tile(func: PrimFunc, rng: Random, loop: Var, n: int, max_innerm
         return factors  # which the check refuses
     for place in range(n - 1):
         limit = max_innermost_factor if place == 0 else rest
-        factors.insert(0, rng.choice([d for d in _divisors(rest) if d <= limit]))
+        factors.insert(0, rng.choice([d for d in divisors(rest) if d <= limit]))
         rest //= factors[0]
     return [rest, *factors]
 
@@ -130,7 +127,7 @@ def draw_partitioned_tile(
     factors[rng.randrange(partition_pos, n)] = innerpart_factor
     rest = extent // innerpart_factor
     for place in rng.sample(range(n), n - 1):
-        d = rng.choice(_divisors(rest))
+        d = rng.choice(divisors(rest))
         factors[place] *= d
         rest //= d
     factors[0] *= rest

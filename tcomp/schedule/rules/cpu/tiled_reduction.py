@@ -13,7 +13,7 @@ from typing import Literal
 
 from ....analysis.regions import consumers, writes
 from ....dtype import DType
-from ....ir.arith import linear, loop_range, simplify
+from ....ir.arith import divisors, linear, loop_range, simplify
 from ....ir.expr import Const, Expr, Var
 from ....ir.index_map import IndexMap
 from ....ir.primfunc import PrimFunc
@@ -231,7 +231,7 @@ class TilePlan:
         lambda p, t: ("panel by panel", "beforehand", "beforehand, in parallel") if p.makes_panels else ("",),
     )
     dot: str = decision("the instruction that sums up products", lambda p, t: ("", *_dots(p, t)))
-    unroll: int = decision("steps of the innermost reduction at a time", lambda p, t: _divisors(p.last_depth))
+    unroll: int = decision("steps of the innermost reduction at a time", lambda p, t: divisors(p.last_depth, 16))
     prefetch: int = decision(
         "iterations ahead for which weights are fetched; 0 for none",
         lambda p, t: range(1 + ceil(t.costs.prefetch_cycles / UNROLL)),
@@ -266,10 +266,6 @@ def _orders(p: Problem) -> Sequence[Order]:
 def _dots(p: Problem, target: CpuTarget) -> Sequence[str]:
     found = dot_instruction(target, *p.dtypes) if p.dtypes is not None else None
     return () if found is None else (found[0],)
-
-
-def _divisors(n: int) -> Sequence[int]:
-    return tuple(d for d in range(1, min(n, 16) + 1) if n % d == 0)
 
 
 def _vectors(p: Problem, target: CpuTarget) -> Sequence[int]:

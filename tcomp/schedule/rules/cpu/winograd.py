@@ -8,6 +8,7 @@ from math import ceil
 
 from ....analysis.regions import writes
 from ....dtype import DType, float32
+from ....ir.arith import divisors
 from ....ir.expr import Var
 from ....ir.primfunc import PrimFunc
 from ....ir.query import int_of
@@ -118,7 +119,7 @@ class WinogradPlan:
     staged: bool = decision("each stage takes all tiles, in parallel on its own", yes_or_no)
     together: int = decision(
         "rows of tiles that go through all stages together",
-        lambda p, t: [r for r in range(1, p.rows + 1) if p.rows % r == 0],
+        lambda p, t: divisors(p.rows),
     )
     rows: int = decision("tiles in a register tile of the products", lambda p, t: range(1, t.num_registers - 2))
     vectors: int = decision(
@@ -137,7 +138,7 @@ def plan(p: Problem, target: CpuTarget) -> WinogradPlan:
     half = target.l2_bytes_per_core // 2
     room = half // (area * (p.depth + p.columns) * p.itemsize)
     most = max(1, min(room // p.wide, p.rows // (2 * cores)))
-    together = next(r for r in range(most, 0, -1) if p.rows % r == 0)
+    together = divisors(p.rows, most)[-1]
     weights = area * p.depth * p.columns
     between = 2 * area * p.rows * p.wide * (p.depth + p.columns)  # written and read again
     again = (p.rows // together - 1) * weights if weights * p.itemsize > half else 0
