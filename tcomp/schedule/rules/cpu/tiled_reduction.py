@@ -438,7 +438,7 @@ def _place_outer(sch: Schedule, outer: list[Var], plan: TilePlan) -> tuple[Var, 
         if plan.parallel:
             sch.parallel(outer[0])
         return outer[-1], len(outer)
-    if plan.row_block and plan.order == "columns first":
+    if plan.row_block and plan.order == "columns first" and len(outer) > 1:
         rows = fuse_all(sch, outer[1:])
         assert rows is not None
         parts, row = sch.split(rows, [None, plan.row_block])
