@@ -189,7 +189,7 @@ def main(only: str = typer.Option("", help="parts of names, separated by commas"
             traceback.print_exc()
             rows.append({"name": name, "failed": f"{type(error).__name__}: {error}"})
             table.add_row(name, f"{type(error).__name__}: {str(error).splitlines()[0]}"[:70], "")
-    console = Console(width=130)
+    console = Console(width=130, markup=False)
     console.print(table)
     worst = max((r["differs"] for r in rows if "differs" in r), default=0.0)
     console.print(f"{len(rows)} architectures, {sum('failed' in r for r in rows)} failed, worst {worst:.1e}")

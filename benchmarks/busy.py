@@ -87,7 +87,7 @@ def main(
     print(
         f"{model}, batch {batch}, {threads} threads, {rounds} turns; {Target.parse('cpu').cpu}, {os.cpu_count()} cores"
     )
-    Console(width=110).print(table)
+    Console(width=110, markup=False).print(table)
 
 
 if __name__ == "__main__":

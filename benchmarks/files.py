@@ -117,7 +117,7 @@ def main(
         print(file.name, *told, f"{r['their_ms'] / r['ms']:.2f}", sep="  ", file=sys.stderr, flush=True)
     for side in sides:
         side.close()
-    console = Console(width=150)
+    console = Console(width=150, markup=False)
     console.print(f"{tcomp.Target.parse('cpu')}, {threads} threads")
     console.print(table)
     if rows:

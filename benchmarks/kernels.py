@@ -199,8 +199,8 @@ def main(
                 progress.advance(bar)
         for side in sides:
             side.close()
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=180)
+    terminal = Console(markup=False)
+    console = terminal if terminal.is_terminal else Console(width=180, markup=False)
     console.print(f"{chosen}, {count} threads")
     print_tables(console, rows)
     if random:

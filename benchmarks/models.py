@@ -163,7 +163,7 @@ def main(
 ) -> None:
     """Print a table of ratios; write it as JSON to benchmarks/out."""
     names = [n for n in models.split(",") if n] or [*zoo.MODELS, *(n for n in zoo.PACKAGED if zoo.is_installed(n))]
-    libraries, rows, console = [p for p in peers.split(",") if p], [], Console(width=150)
+    libraries, rows, console = [p for p in peers.split(",") if p], [], Console(width=150, markup=False)
     console.print(f"{tcomp.Target.parse('cpu')}")
     table = Table(
         "model",

@@ -85,7 +85,7 @@ def main(
         now = statistics.median(found)
         ratios = [statistics.median(times[name, control]) / now for control in ("itself", PAUSE)]
         table.add_row(name, other, f"{1e3 * now:.3f}", *(f"{r:.2f}" for r in ratios))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 if __name__ == "__main__":

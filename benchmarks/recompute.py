@@ -76,7 +76,7 @@ def run(stack: Stack, layers: int, every: int | None, target: str) -> tuple[Trai
 
 def main(model: str = "mlp,transformer", target: str = "cpu") -> None:
     """Print a table for each model; fails where a loss differs."""
-    console, differ = Console(width=110), False
+    console, differ = Console(width=110, markup=False), False
     for name in model.split(","):
         if name not in STACKS:
             raise typer.BadParameter(f"unknown model {name!r}: {', '.join(STACKS)}")

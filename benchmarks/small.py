@@ -92,7 +92,7 @@ def main(
             f"{r['error']:.1e}",
             ratio,
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(f"{tcomp.Target.parse('cpu')}, {count} threads, {rounds} interleaved rounds")
     console.print(table)
     out = Path(__file__).parent / "out"

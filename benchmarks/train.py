@@ -166,7 +166,7 @@ def main(model: str = "mlp,resnet9,lstm,transformer", peers: str = "torch", thre
         ratio = "" if r["side"] == "tcomp" else f"{r['ratio']:.2f} x"
         shown = " ".join(f"{v:.4f}" for v in r["losses"])
         table.add_row(r["model"], r["side"], f"{r['median_ms']:.3f}", f"{r['best_ms']:.3f}", shown, f"{r['loss_differs']:.0e}", ratio)  # fmt: skip
-    console = Console(width=140)
+    console = Console(width=140, markup=False)
     console.print(f"{tcomp.Target.parse('cpu')}, {count} threads, {rounds} interleaved rounds")
     console.print(table)
     best = [min(r["ratio"] for r in rows if r["model"] == m and r["side"] != "tcomp") for m in chosen] if sides else []

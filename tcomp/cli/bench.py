@@ -77,8 +77,8 @@ def bench_model(
             f"{r['load_s']:.2f}",
             ratio,
         )
-    Console().print(f"{Target.parse('cpu')}")
-    Console().print(table)
+    Console(markup=False).print(f"{Target.parse('cpu')}")
+    Console(markup=False).print(table)
 
 
 def _row(

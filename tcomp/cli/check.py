@@ -135,7 +135,7 @@ def _onnxruntime(model: Path, loaded: models.Loaded) -> list[np.ndarray] | None:
 
 
 def _print(rows: list[dict[str, Any]], worst: list[TensorError], first: TensorError | None) -> None:
-    console = Console()
+    console = Console(markup=False)
     table = Table("result", "error against float64", "onnxruntime's")
     for r in rows:
         table.add_row(r["result"], f"{r['error']:.1e}", "" if r["onnxruntime"] is None else f"{r['onnxruntime']:.1e}")

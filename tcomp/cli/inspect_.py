@@ -85,7 +85,7 @@ def flops_of(module: IRModule) -> int:
 
 
 def _print(facts: dict[str, Any], exe: Executable | None, kernels: bool, problem: str) -> None:
-    console = Console()
+    console = Console(markup=False)
     table = Table("what", "value", title=facts["model"])
     table.add_row("inputs", "\n".join(facts["inputs"]))
     table.add_row("outputs", "\n".join(facts["outputs"]))

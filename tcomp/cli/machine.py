@@ -29,7 +29,7 @@ def info(target: str = typer.Option("cpu", help='"cpu", or "llvm -mcpu=... -num-
         ("cache", str(cache_folder())),
     ):
         table.add_row(name, value)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _cpu_facts(t: CpuTarget) -> list[tuple[str, str]]:
@@ -57,7 +57,7 @@ def operators() -> None:
     for op in sorted(OPERATORS.values(), key=lambda o: o.name):
         attrs = ", ".join(f"{k}" if v is ... else f"{k}={v}" for k, v in op.defaults.items())
         table.add_row(op.name, str(op.arity or "any"), op.kind, attrs)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def show(path: Path) -> None:

@@ -49,7 +49,7 @@ def run_model(
     for r in rows:
         numbers = [f"{r[k]:.6g}" if k in r else "" for k in ("min", "mean", "max", "nan")]
         table.add_row(str(r["name"]), f"{r['dtype']}{r['shape']}", *numbers)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _write(outputs: list[str], results: dict[str, np.ndarray]) -> None:

@@ -275,8 +275,8 @@ def calibrate() -> None:
     for row in track(measure(), "measuring", transient=True):
         shown = "" if row.measured is None else f"{row.measured:.3g}"
         table.add_row(row.name, f"{row.assumed:.3g}", shown, row.unit, row.what, row.where)
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=180)
+    terminal = Console(markup=False)
+    console = terminal if terminal.is_terminal else Console(width=180, markup=False)
     console.print(f"{target}; one core, vectors busy")
     console.print(table)
 

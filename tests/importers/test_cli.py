@@ -43,7 +43,8 @@ def test_inspect(model: Path, tmp_path: Path) -> None:
     assert facts["operators"] == {"MatMul": 2, "Relu": 1, "Softmax": 1}
     assert facts["parameters"] == 8 * 16 + 16 * 3 and facts["flops"] >= 2 * 4 * (8 * 16 + 16 * 3)
     assert {n for k in facts["kernels"] for n in k["nodes"]} == {"first", "bend", "second", "last"}
-    assert "operators" in tcomp("inspect", model, "--kernels")
+    shown = tcomp("inspect", model, "--kernels")
+    assert "operators" in shown and "x: float32[rows, 8]" in shown  # brackets are no markup
     page = tmp_path / "page.html"
     tcomp("inspect", model, "--html", page)
     assert "class=kernel" in page.read_text() and "second" in page.read_text()
