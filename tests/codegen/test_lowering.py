@@ -53,6 +53,17 @@ def test_tiles_of_fused_loops_have_a_version_without_conditions(rows: int, colum
     assert all(map(agree, run(lowered, inputs), run(func, inputs)))
 
 
+def has_plain_version(func: PrimFunc, sch: Schedule, k: Var) -> None:
+    """A version of the reduction's loop has no conditions inside, and the answer is the same."""
+    lowered = sch.func
+    for step in STEPS[: STEPS.index(partition.partition_loops) + 1]:
+        lowered = step(lowered)
+    loops = [s for s in walk_statements(lowered.body) if isinstance(s, For) and s.var is k]
+    assert any(not any(isinstance(s, If) for s in walk_statements(loop.body)) for loop in loops)
+    inputs = make_inputs(func, 0)
+    assert all(map(agree, run(lowered, inputs), run(func, inputs)))
+
+
 @pytest.mark.parametrize(("rows", "group", "tile"), [(49, 12, 4), (50, 24, 6), (48, 12, 4)])
 def test_tiles_of_groups_that_loops_around_decide_have_a_version_without_conditions(
     rows: int, group: int, tile: int
@@ -66,13 +77,7 @@ def test_tiles_of_groups_that_loops_around_decide_have_a_version_without_conditi
     sch.decompose_reduction("matmul", k)
     sch.unroll(ii)
     sch.vectorize(j)
-    lowered = sch.func
-    for step in STEPS[: STEPS.index(partition.partition_loops) + 1]:
-        lowered = step(lowered)
-    loops = [s for s in walk_statements(lowered.body) if isinstance(s, For) and s.var is k]
-    assert any(not any(isinstance(s, If) for s in walk_statements(loop.body)) for loop in loops)
-    inputs = make_inputs(func, 0)
-    assert all(map(agree, run(lowered, inputs), run(func, inputs)))
+    has_plain_version(func, sch, k)
 
 
 @pytest.mark.parametrize(("rows", "group"), [(49, 4), (60, 5), (23, 3)])
@@ -89,13 +94,7 @@ def test_tiles_of_blocks_of_rows_in_fused_loops_have_a_version_without_condition
     sch.decompose_reduction("matmul", k)
     sch.unroll(ii)
     sch.vectorize(ji)
-    lowered = sch.func
-    for step in STEPS[: STEPS.index(partition.partition_loops) + 1]:
-        lowered = step(lowered)
-    loops = [s for s in walk_statements(lowered.body) if isinstance(s, For) and s.var is k]
-    assert any(not any(isinstance(s, If) for s in walk_statements(loop.body)) for loop in loops)
-    inputs = make_inputs(func, 0)
-    assert all(map(agree, run(lowered, inputs), run(func, inputs)))
+    has_plain_version(func, sch, k)
 
 
 def test_scratch_memory_in_another_layout_is_filled_past_the_edge() -> None:
