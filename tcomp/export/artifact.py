@@ -13,14 +13,13 @@ from ..dtype import dtype
 from ..errors import TcompError, UnsupportedError
 from ..memory import ALIGN
 from ..runtime.arguments import Spec
+from ..runtime.artifact import ABI
 from ..runtime.executable import Executable
 from ..runtime.program import Program
 from ..runtime.results import numpy_dtype
 from ..target import CpuTarget
 from ..version import __version__
 
-ABI = 1
-"""The version of the C interface."""
 MAX_GOLDEN_BYTES = 64 << 20
 """Largest inputs and results of the self-test, together."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*$")

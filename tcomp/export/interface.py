@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..dtype import dtype
 from ..runtime.arguments import Spec
+from ..runtime.artifact import ABI
 from ..target.cpu import features_of
 from ..version import __version__
-from .artifact import ABI, Artifact, offsets, static_shape
+from .artifact import Artifact, offsets, static_shape
 from .cpuid import feature_bits
 from .weights import hash64
 

@@ -12,7 +12,7 @@ from ..runtime.threads import runtime_source
 from .artifact import Artifact, blob
 from .files import place
 from .interface import header, source
-from .toolchain import Toolchain, object_tool, toolchain
+from .toolchain import object_tool, toolchain
 
 machines = lazy_module("tcomp.codegen.llvm.machine")
 
@@ -41,7 +41,7 @@ set_target_properties({name} PROPERTIES
 """
 
 
-def write_shared(artifact: Artifact, path: Path, chain: Toolchain | None = None) -> tuple[Path, ...]:
+def write_shared(artifact: Artifact, path: Path) -> tuple[Path, ...]:
     """Write a shared library, such as model.so, and NAME.h beside it; all, or nothing. Returns their paths.
 
     Raises:
@@ -50,13 +50,13 @@ def write_shared(artifact: Artifact, path: Path, chain: Toolchain | None = None)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         parts = _write_parts(artifact, folder)
-        chain = chain or toolchain(artifact.target)
+        chain = toolchain(artifact.target)
         links = ["--version-script=exports.map", "--build-id=none", "-z,noexecstack", f"-soname,{path.name}", "-s"]
         chain.run([*_COMPILE, "-shared", "-o", "out", *parts, *(f"-Wl,{x}" for x in links), "-lm", "-lpthread"], folder)
         return place({path: sealed((folder / "out").read_bytes()), **_beside(artifact, path)})
 
 
-def write_object(artifact: Artifact, path: Path, chain: Toolchain | None = None) -> tuple[Path, ...]:
+def write_object(artifact: Artifact, path: Path) -> tuple[Path, ...]:
     """Write an object file, such as model.o, with NAME.h and NAME.cmake beside it; all, or nothing. Returns their paths.
 
     All but the names of the interface are local to the file, so that several models go into one program.
@@ -68,7 +68,7 @@ def write_object(artifact: Artifact, path: Path, chain: Toolchain | None = None)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         parts = _write_parts(artifact, folder)
-        chain, tool = chain or toolchain(artifact.target), object_tool(artifact.target)
+        chain, tool = toolchain(artifact.target), object_tool(artifact.target)
         for i, file in enumerate(parts[:2]):
             chain.run([*_COMPILE, "-c", file, "-o", f"part{i}.o"], folder)
         chain.run(["-r", "-nostdlib", "-Wl,--build-id=none", "-o", "all.o", "part0.o", "part1.o", *parts[2:]], folder)

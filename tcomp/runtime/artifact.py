@@ -26,6 +26,7 @@ SECTION = ".tcomp"
 UNSEALED = b"0" * 64
 """Stands for the seal, the SHA-256 of the file in hexadecimal digits, while it is computed."""
 ABI = 1
+"""The version of the C interface."""
 _CPU_TOO_OLD = 3
 
 

@@ -55,7 +55,7 @@ def _make(given: tuple[tuple[str, str], ...]) -> CpuTarget:
             triple.split("-")[0], llvm.get_host_cpu_name(), frozenset(f for f, has in had.items() if has)
         )
         features = ",".join(filter(None, [had.flatten(), attributes]))
-    if cpu is None and triple.startswith("riscv64"):  # every Linux for it asks for these
+    if cpu is None and not native and triple.startswith("riscv64"):  # every Linux for it asks for these
         name, features = "generic-rv64", ",".join(filter(None, ["+m,+a,+f,+d,+c", attributes]))
     if triple.startswith("wasm"):
         features = ",".join(filter(None, ["+simd128,+bulk-memory,+nontrapping-fptoint,+sign-ext", attributes]))

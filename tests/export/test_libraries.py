@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import llvmlite.binding
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -384,10 +385,29 @@ def test_a_cpu_that_is_too_old_is_told(tmp_path: Path, monkeypatch: pytest.Monke
 def test_features_that_code_may_use_are_asked_for() -> None:
     names = [b.name for b in feature_bits(["avx2", "aes", "sse4.2", "fma"])]
     assert names == ["avx2", "fma", "sse4.2"]
-    with open("/proc/cpuinfo") as f:
-        known = f.read()
-    if "avx512_vnni" in known:
-        assert FEATURE_BITS["avx512vnni"].bit == 11 and FEATURE_BITS["avx512vnni"].leaf == 7
+
+
+def test_features_are_where_the_table_says(tmp_path: Path) -> None:
+    """CPUID's bits, read in C, beside what LLVM found on this machine."""
+    if not tcomp.Target.parse("cpu").triple.startswith("x86_64"):
+        pytest.skip("only x86-64 CPUs are asked")
+    rows = ", ".join(f"{{{b.leaf}u, {b.subleaf}, {b.register}, {b.bit}}}" for b in FEATURE_BITS.values())
+    (tmp_path / "main.c").write_text(
+        f"""#include <cpuid.h>
+        #include <stdio.h>
+        static const unsigned table[][4] = {{{rows}}};
+        int main(void) {{
+          for (unsigned i = 0; i < sizeof table / sizeof *table; i++) {{
+            unsigned r[4] = {{0}};
+            __get_cpuid_count(table[i][0], table[i][1], r, r + 1, r + 2, r + 3);
+            printf("%u", r[table[i][2]] >> table[i][3] & 1);
+          }}
+        }}"""
+    )
+    subprocess.run([CC, "main.c", "-o", "main"], cwd=tmp_path, check=True)
+    told = subprocess.run(["./main"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    here = llvmlite.binding.get_host_cpu_features()
+    assert dict(zip(FEATURE_BITS, told)) == {name: str(int(here[name])) for name in FEATURE_BITS}
 
 
 @pytest.mark.parametrize(
