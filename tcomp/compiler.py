@@ -72,10 +72,11 @@ def compile(
     backend = backend_of(Target.parse(target))
 
     def exporter(exe: Executable, path: Any, format: str, name: str | None, weights: str) -> Any:
-        def here() -> Executable:
+        def compile_for(target: str | Target) -> Executable:
             found: Executable = compile(
                 model,
                 inputs,
+                target,
                 dims=dims,
                 shapes=shapes,
                 winograd=winograd,
@@ -84,7 +85,7 @@ def compile(
             )
             return found
 
-        return export.TargetExporter(backend.target, here)(exe, path, format, name, weights)
+        return export.TargetExporter((backend.target,), compile_for)(exe, path, format, name, weights)
 
     def compile_made(
         make: Callable[[], Any],

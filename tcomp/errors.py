@@ -56,6 +56,10 @@ class TcompError(Exception):
         self.args = (self._render(),)
 
 
+class OutOfMemoryError(TcompError, MemoryError):
+    """There is no memory for something whose size was known to be allowed."""
+
+
 class ExprError(TcompError, TypeError):
     """A scalar or tensor expression that has no meaning (mismatched dtypes, a symbolic value used as a bool...)."""
 

@@ -124,5 +124,9 @@ class LaterStages:
     def _views(self) -> TextViews:
         return self._make()
 
+    @property
+    def kernels(self) -> Mapping[str, Any]:
+        return self._views.kernels
+
     def __call__(self, stage: str, kernel: str | None = None) -> str:
         return self._views(stage, kernel)

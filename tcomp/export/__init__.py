@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TcompError, UnsupportedError
 from ..runtime.executable import Executable
 from ..target import CpuTarget, Target
-from .artifact import Artifact, artifact_of
+from .artifact import Artifact, checked_name, example_run, variant_of
+from .c import write_c
 from .native import write_object, write_shared
 from .wasm import write_wasm
-from .weights import weights_file
+from .weights import gathered
 
 FORMATS: Mapping[str, Callable[[Artifact, Path], tuple[Path, ...]]] = {
     "shared": write_shared,
     "object": write_object,
+    "c": write_c,
     "wasm": write_wasm,
 }
 """How each format is written: to a path; returns the paths of all its files."""
 INSIDE_BYTES = 64 << 20
 """Weights up to this size are part of the file, unless the caller says otherwise."""
+TEXT_BYTES = 1 << 20
+"""The same for C source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +34,41 @@ class TargetExporter:
     """Exports what was compiled for a target (an `Exporter`).
 
     Attributes:
-        compile_here: compiles the same model for this machine.
+        targets: what to export for; the executable is compiled for the first.
+        compile_for: compiles the same model for one of them, or for this machine.
     """
 
-    target: Target
-    compile_here: Callable[[], Executable]
+    targets: tuple[Target, ...]
+    compile_for: Callable[[Target | str], Executable]
 
     def __call__(
         self, exe: Executable, path: str | os.PathLike[str], format: str, name: str | None, weights: str
     ) -> tuple[Path, ...]:
         if format not in FORMATS:
             raise TcompError(f"cannot export as {format!r}", hint=" or ".join(map(repr, FORMATS)))
-        if not isinstance(self.target, CpuTarget):
-            raise UnsupportedError(f"cannot export what was compiled for {self.target}", hint='compile for "cpu"')
         file = Path(path)
-        runs = exe if not exe.library.lacking else self.compile_here()
-        artifact = artifact_of(exe, self.target, name or file.name.split(".")[0], runs)
-        return FORMATS[format](_with_weights(artifact, format, weights), file)
+        word = checked_name(name or file.name.split(".")[0])
+        targets = self.targets if format in ("shared", "object") else self.targets[:1]
+        variants = []
+        for number, t in enumerate(targets):
+            if not isinstance(t, CpuTarget):
+                raise UnsupportedError(f"cannot export what was compiled for {t}", hint='compile for "cpu"')
+            variants.append(variant_of(exe if number == 0 else self.compile_for(t), t))
+        inputs, results = example_run(exe if not exe.library.lacking else self.compile_for("cpu"))
+        found = gathered([v.program.constants for v in variants])
+        held = found.beside() if _is_beside(found.nbytes, format, weights) else found
+        return FORMATS[format](Artifact(word, tuple(variants), held, inputs, results), file)
 
 
-def _with_weights(artifact: Artifact, format: str, weights: str) -> Artifact:
-    """The artifact with its weights inside, or in a file beside it: of those that take more than INSIDE_BYTES by default."""
+def _is_beside(nbytes: int, format: str, weights: str) -> bool:
+    """Whether weights of so many bytes go into a file of their own."""
     if weights not in ("auto", "inside", "beside"):
         raise TcompError(f"weights={weights!r}", hint='"auto", "inside" or "beside"')
-    constants = artifact.program.constants
-    is_large = sum(c.nbytes for c in constants) > INSIDE_BYTES
-    if format == "wasm" and weights == "beside":
-        raise UnsupportedError("a WebAssembly module has its weights inside")
-    if format == "wasm" or weights == "inside" or not (is_large or weights == "beside"):
-        return artifact
-    data, start = weights_file(constants)
-    return replace(artifact, beside=data, beside_start=start)
+    if format == "wasm":
+        if weights == "beside":
+            raise UnsupportedError("a WebAssembly module has its weights inside")
+        return False
+    return weights == "beside" or weights == "auto" and nbytes > (TEXT_BYTES if format == "c" else INSIDE_BYTES)
 
 
 __all__ = ["FORMATS", "TargetExporter"]

@@ -1,17 +1,17 @@
-"""What is exported: a program, its code and an example with its results, as data."""
+"""What is exported: programs, their code and an example with its results, as data."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ..dtype import dtype
 from ..errors import TcompError, UnsupportedError
-from ..memory import ALIGN
 from ..runtime.arguments import Spec
 from ..runtime.artifact import ABI
 from ..runtime.executable import Executable
@@ -19,49 +19,29 @@ from ..runtime.program import Program
 from ..runtime.results import numpy_dtype
 from ..target import CpuTarget
 from ..version import __version__
+from .weights import Weights
 
 MAX_GOLDEN_BYTES = 64 << 20
 """Largest inputs and results of the self-test, together."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*$")
 _KEYWORDS = frozenset(
-    [
-        "auto",
-        "break",
-        "case",
-        "char",
-        "const",
-        "continue",
-        "default",
-        "do",
-        "double",
-        "else",
-        "enum",
-        "extern",
-        "float",
-        "for",
-        "goto",
-        "if",
-        "inline",
-        "int",
-        "long",
-        "register",
-        "restrict",
-        "return",
-        "short",
-        "signed",
-        "sizeof",
-        "static",
-        "struct",
-        "switch",
-        "typedef",
-        "union",
-        "unsigned",
-        "void",
-        "volatile",
-        "while",
-        "tcomp",
-    ]
+    "auto break case char const continue default do double else enum extern float for goto if inline int long register restrict return "
+    "short signed sizeof static struct switch typedef union unsigned void volatile while tcomp".split()
 )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The code of a model for one kind of CPU.
+
+    Attributes:
+        objects: relocatable code of the kernels. kernels: by their names in the program, for formats that write them in other words.
+    """
+
+    target: CpuTarget
+    program: Program
+    objects: tuple[bytes, ...] = field(repr=False)
+    kernels: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,48 +50,60 @@ class Artifact:
 
     Attributes:
         name: begins every name of its C interface.
-        objects: relocatable code, of kernels and the entry.
+        variants: for which CPUs; the first that a CPU can run is taken.
         inputs, results: the example of the self-test.
-        beside: the bytes of the file of weights; empty where they are inside. beside_start: where its data begin.
+        provenance: what the model was made from, for the manifest.
     """
 
     name: str
-    program: Program
-    target: CpuTarget
-    objects: tuple[bytes, ...] = field(repr=False)
+    variants: tuple[Variant, ...]
+    weights: Weights
     inputs: tuple[np.ndarray, ...] = field(repr=False)
     results: tuple[np.ndarray, ...] = field(repr=False)
-    beside: bytes = field(default=b"", repr=False)
-    beside_start: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def program(self) -> Program:
+        """The first one; inputs and results are those of all."""
+        return self.variants[0].program
+
+    @property
+    def target(self) -> CpuTarget:
+        """The first one; the system is that of all."""
+        return self.variants[0].target
 
     @property
     def weights_name(self) -> str:
         """The file of weights, in the folder of the code; "" where they are inside."""
-        return f"{self.name}.safetensors" if self.beside else ""
+        return f"{self.name}.safetensors" if self.weights.file else ""
 
     def manifest(self) -> bytes:
         """What a loader and a reader need to know, as JSON: the same bytes for the same artifact."""
-        p = self.program
         told = {
-            "tcomp": __version__, "abi": ABI, "name": self.name, "target": str(self.target), "triple": self.target.triple,
-            "program": p.to_json(), "weights": self.weights_name,
+            "tcomp": __version__, "abi": ABI, "name": self.name, "triple": self.target.triple, "weights": self.weights_name,
+            "variants": [{"target": str(v.target), "program": v.program.to_json()} for v in self.variants],
+            **self.provenance,
         }  # fmt: skip
         return json.dumps(told, sort_keys=True).encode()
 
 
-def artifact_of(
-    exe: Executable, target: CpuTarget, name: str, runs: Executable | None = None, seed: int = 0
-) -> Artifact:
-    """What is exported of an executable.
-
-    Args:
-        runs: the same model, compiled for this machine, which is run once on random inputs for the self-test; by default `exe` itself.
+def checked_name(name: str) -> str:
+    """A name that C can have.
 
     Raises:
-        TcompError: a name that C cannot have. UnsupportedError: extents or parameters that change from call to call.
+        TcompError: it is none.
     """
     if not _NAME.match(name) or name in _KEYWORDS:
         raise TcompError(f"cannot name an exported model {name!r}", why="it must be a word as C has them", hint="name=")
+    return name
+
+
+def variant_of(exe: Executable, target: CpuTarget) -> Variant:
+    """An executable's code.
+
+    Raises:
+        UnsupportedError: extents or parameters that change from call to call; no object code.
+    """
     p = exe.program
     if p.dims:
         raise UnsupportedError(
@@ -123,15 +115,24 @@ def artifact_of(
         raise UnsupportedError("cannot export a model that changes its inputs yet, such as a training step")
     if not exe.library.objects:
         raise UnsupportedError("this executable has no object code to export", hint='compile for target="cpu"')
-    inputs = _example(p, np.random.default_rng(seed))
-    found = (runs or exe)(*inputs)
+    return Variant(target, p, exe.library.objects[:-1], {} if exe.stages is None else exe.stages.kernels)
+
+
+def example_run(runs: Executable, seed: int = 0) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Random inputs of a model, and its results.
+
+    Raises:
+        UnsupportedError: they are too large to store.
+    """
+    inputs = tuple(_example(runs.program, np.random.default_rng(seed)))
+    found = runs(*inputs)
     results = found if isinstance(found, tuple) else (found,)
     if sum(a.nbytes for a in (*inputs, *results)) > MAX_GOLDEN_BYTES:
         raise UnsupportedError(
             f"the inputs and results of one run take more than {MAX_GOLDEN_BYTES >> 20} MiB, which the self-test would store",
             hint="compile for a smaller batch",
         )
-    return Artifact(name, p, target, exe.library.objects, tuple(inputs), results)
+    return inputs, results
 
 
 def _example(p: Program, rng: np.random.Generator) -> list[np.ndarray]:
@@ -155,19 +156,6 @@ def static_shape(spec: Spec) -> tuple[int, ...]:
     return tuple(e for e in spec.shape if isinstance(e, int))
 
 
-def offsets(sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Where arrays of so many bytes begin, each at a cache line, and the bytes of all."""
-    at, starts = 0, []
-    for n in sizes:
-        starts.append(at)
-        at += n + -n % ALIGN
-    return starts, at
-
-
-def blob(arrays: Sequence[np.ndarray]) -> bytes:
-    """The arrays' bytes, each beginning at a cache line; at least one line."""
-    parts = []
-    for a in arrays:
-        data = np.ascontiguousarray(a).tobytes()
-        parts += [data, bytes(-len(data) % ALIGN)]
-    return b"".join(parts) or bytes(ALIGN)
+def golden_arrays(artifact: Artifact) -> Sequence[np.ndarray]:
+    """The example's arrays, in the order in which they are stored."""
+    return (*artifact.inputs, *artifact.results)

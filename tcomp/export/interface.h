@@ -48,7 +48,10 @@ const char *@name@_describe(void);
 int @name@_init(@name@_context **context, const char *weights_path, int num_threads);
 void @name@_free(@name@_context *context);
 
-/* Bytes of the memory that a run works in. */
+/* Which of the codes for several kinds of CPUs runs, in the order in which the top of this file names them. */
+int @name@_variant(const @name@_context *context);
+
+/* Bytes of the memory that a run works in; at most @NAME@_WORKSPACE_BYTES. */
 size_t @name@_workspace_bytes(const @name@_context *context);
 
 /* Runs the model. inputs, outputs: an address for each, in the order above; workspace: aligned to 64 bytes, or NULL to take memory for this

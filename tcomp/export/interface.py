@@ -8,13 +8,17 @@ from pathlib import Path
 
 from ..dtype import dtype
 from ..runtime.arguments import Spec
+from ..memory import ALIGN
 from ..runtime.artifact import ABI
+from ..runtime.program import ENTRY
 from ..target.cpu import features_of
 from ..version import __version__
-from .artifact import Artifact, offsets, static_shape
-from .cpuid import feature_bits
-from .weights import hash64
+from .artifact import Artifact, Variant, golden_arrays, static_shape
+from .cpuid import FeatureBit, feature_bits
+from .weights import hash64, offsets
 
+CODES = ("OK", "BAD_ARGUMENT", "NO_MEMORY", "CPU_TOO_OLD", "BAD_INDEX", "WRONG_RESULTS", "BAD_WEIGHTS")
+"""What functions return, from 0 on."""
 KINDS = ("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16", "bfloat16", "float32", "float64")  # fmt: skip
 TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-10}
 """Relative difference that the self-test allows: other CPUs and other numbers of threads may add up in another order."""
@@ -25,10 +29,10 @@ def header(artifact: Artifact) -> str:
     """The C header."""
     p = artifact.program
     words = {
-        "name": artifact.name, "NAME": artifact.name.upper(), "version": __version__, "target": artifact.target, "abi": ABI,
+        "name": artifact.name, "NAME": artifact.name.upper(), "version": __version__, "abi": ABI, "target": ", ".join(str(v.target) for v in artifact.variants),
         "inputs": _listed(p.inputs), "outputs": _listed(p.outputs), "num_inputs": len(p.inputs), "num_outputs": len(p.outputs),
-        "workspace_bytes": p.arena_bytes,
-        "weights": "NULL, as the weights are inside" if not artifact.beside else f"of {artifact.name}.safetensors, written with this file",
+        "workspace_bytes": max(v.program.arena_bytes for v in artifact.variants),
+        "weights": "NULL, as the weights are inside" if not artifact.weights.file else f"of {artifact.name}.safetensors, written with this file",
     }  # fmt: skip
     text = (_FOLDER / "interface.h").read_text(encoding="utf-8")
     for word, value in words.items():
@@ -36,42 +40,88 @@ def header(artifact: Artifact) -> str:
     return text
 
 
-def source(artifact: Artifact, body: str = "interface.c") -> str:
-    """The C source: the model's tables, numbers.c, and one of the interfaces, for a system with a C library or for WebAssembly."""
-    p, target = artifact.program, artifact.target
-    bits = feature_bits(features_of(target.triple, target.cpu, target.features)) if _is_x86(artifact) else ()
-    arrays = (*artifact.inputs, *artifact.results)
+def source(artifact: Artifact, system: str, code: str = "") -> str:
+    """The C source around a model's code: its tables, numbers.c, and its interface.
+
+    Args:
+        system: the file that says how a system's memory and threads are used: linux.c, portable.c, or wasm.c, which is an interface of its own.
+        code: kernels and entries in C, if they are.
+    """
+    includes = [] if system == "wasm.c" else [f'#include "{artifact.name}.h"']
+    parts = [*includes, "#include <stddef.h>\n#include <stdint.h>", *_tables(artifact, bool(code)), _text("numbers.c")]
+    if code:
+        parts += [_text(system), code, _variants(artifact)]
+    else:
+        parts += [*_declared(artifact), _variants(artifact), _text(system)]
+    return "\n".join([*parts, "" if system == "wasm.c" else _text("interface.c")])
+
+
+def _text(file: str) -> str:
+    return (_FOLDER / file).read_text(encoding="utf-8")
+
+
+def _tables(artifact: Artifact, has_code: bool) -> list[str]:
+    """What the interface needs to know of a model."""
+    p, w = artifact.program, artifact.weights
+    arrays = golden_arrays(artifact)
     golden, _ = offsets([a.nbytes for a in arrays])
     rows = [
         f"{{{prod(static_shape(s))}, {a.nbytes}, {at}, {s.dtype.upper()}, {TOLERANCES.get(s.dtype, 0.0)!r}}}"
         for s, a, at in zip((*p.inputs, *p.outputs), arrays, golden)
     ]
     checks = [f"{{{c.input}, {c.low}, {c.high}}}" for c in p.checks]
+    bits = [b for v in artifact.variants for b in _bits(v)]  # a compiler of C makes code for its own machine
     features = [f"{{{b.leaf:#x}u, {b.subleaf}, {b.register}, {b.bit}, {b.state:#x}u}}" for b in bits]
-    starts, _ = offsets([c.nbytes for c in p.constants])
-    lines = [
-        f'#include "{artifact.name}.h"' if body == "interface.c" else "#include <stddef.h>\n#include <stdint.h>",
-        f"#define TCOMP_PREFIX {artifact.name}",
-        f"#define FEATURE_NAMES {_quoted(', '.join(b.name for b in bits) or 'none')}",
+    places = [str(at) for row in w.places for at in row]
+    least = ", ".join(b.name for b in _bits(artifact.variants[-1])) or "none"
+    return [
+        f"#define JOIN_(a, b) a##_##b\n#define JOIN(a, b) JOIN_(a, b)\n#define API(word) JOIN({artifact.name}, word)",
+        f"#define FEATURE_NAMES {_quoted(least)}",
         f"#define DESCRIPTION {_quoted(description(artifact))}",
-        f"enum {{ ABI_VERSION = {ABI}, NUM_INPUTS = {len(p.inputs)}, NUM_OUTPUTS = {len(p.outputs)}, NUM_CONSTANTS = {len(p.constants)},",
-        f"       NUM_CHECKS = {len(checks)}, NUM_FEATURES = {len(features)} }};",
-        f"static const size_t WORKSPACE_BYTES = {p.arena_bytes};",
-        f"static const uint64_t WEIGHTS_FILE_BYTES = {len(artifact.beside)}u, WEIGHTS_HASH = {hash64(artifact.beside):#x}u, "
-        f"WEIGHTS_START = {artifact.beside_start}u;",
+        f"enum {{ ABI_VERSION = {ABI}, ALIGN = {ALIGN}, NUM_INPUTS = {len(p.inputs)}, NUM_OUTPUTS = {len(p.outputs)}, NUM_CHECKS = {len(checks)},",
+        f"       NUM_VARIANTS = {len(artifact.variants)}, MAX_CONSTANTS = {max(map(len, w.places))} }};",
+        f"enum {{ {', '.join(CODES)} }};",
         f"enum {{ {', '.join(k.upper() for k in KINDS)} }};",
+        f"static const uint64_t WEIGHTS_FILE_BYTES = {len(w.file)}u, WEIGHTS_HASH = {hash64(w.file):#x}u, WEIGHTS_START = {w.file_start}u;",
         "typedef struct { int64_t size, bytes, golden; int kind; double tolerance; } Array;",
         "typedef struct { int input; int64_t low, high; } Check;",
         "typedef struct { unsigned leaf, subleaf, reg, bit, state; } Feature;",
+        "/* code for one kind of CPU: (inputs and results, constants, workspace, extents) -> OK or NO_MEMORY */",
+        "typedef int32_t (*Entry)(void *const *, const void *const *, void *, const int64_t *);",
+        "typedef struct { Entry entry; size_t workspace_bytes; int first_constant, num_constants, first_feature, num_features; } Variant;",
         _table("Array", "ARRAYS", rows),
         _table("Check", "CHECKS", checks or ["{0, 0, 0}"]),
-        _table("Feature", "FEATURES", features or ["{0, 0, 0, 0, 0}"]),
-        _table("int64_t", "CONSTANT_OFFSETS", [str(s) for s in starts] or ["0"]),
-        f"extern const unsigned char {artifact.name}_weights[], {artifact.name}_golden[];",
-        "",
-        *((_FOLDER / file).read_text(encoding="utf-8") for file in ("numbers.c", body)),
+        "" if has_code else _table("Feature", "FEATURES", features or ["{0, 0, 0, 0, 0}"]),
+        _table("int64_t", "CONSTANT_OFFSETS", places or ["0"]),
+        f"extern const {'uint64_t' if has_code else 'unsigned char'} {artifact.name}_weights[], {artifact.name}_golden[];",
     ]
-    return "\n".join(lines)
+
+
+def entry_name(number: int) -> str:
+    """The entry function of a variant."""
+    return f"{ENTRY}_{number}"
+
+
+def _declared(artifact: Artifact) -> list[str]:
+    """The entries that come from elsewhere."""
+    told = "(void *const *args, const void *const *constants, void *workspace, const int64_t *dims);"
+    return [f"int32_t {entry_name(i)}{told}" for i in range(len(artifact.variants))]
+
+
+def _variants(artifact: Artifact) -> str:
+    """The table of variants."""
+    rows, constants, features = [], 0, 0
+    for i, v in enumerate(artifact.variants):
+        counts = len(v.program.constants), len(_bits(v))
+        rows.append(f"{{{entry_name(i)}, {v.program.arena_bytes}, {constants}, {counts[0]}, {features}, {counts[1]}}}")
+        constants, features = constants + counts[0], features + counts[1]
+    return _table("Variant", "VARIANTS", rows)
+
+
+def _bits(v: Variant) -> tuple[FeatureBit, ...]:
+    """What a CPU must have."""
+    t = v.target
+    return feature_bits(features_of(t.triple, t.cpu, t.features)) if t.triple.startswith("x86_64") else ()
 
 
 def description(artifact: Artifact) -> str:
@@ -85,15 +135,11 @@ def description(artifact: Artifact) -> str:
         "abi": ABI,
         "name": artifact.name,
         "tcomp": __version__,
-        "target": str(artifact.target),
+        "targets": [str(v.target) for v in artifact.variants],
         "inputs": inputs,
         "outputs": outputs,
     }
     return json.dumps(told)
-
-
-def _is_x86(artifact: Artifact) -> bool:
-    return artifact.target.triple.startswith("x86_64")
 
 
 def _listed(specs: tuple[Spec, ...]) -> str:

@@ -9,12 +9,14 @@ from ..errors import UnsupportedError
 from ..lazy import lazy_module
 from ..runtime.artifact import SECTION, UNSEALED, sealed
 from ..runtime.threads import runtime_source
-from .artifact import Artifact, blob
+from .artifact import Artifact, golden_arrays
 from .files import place
-from .interface import header, source
+from .interface import entry_name, header, source
 from .toolchain import object_tool, toolchain
+from .weights import blob
 
 machines = lazy_module("tcomp.codegen.llvm.machine")
+entries = lazy_module("tcomp.codegen.llvm.entry")
 
 _COMPILE = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-fvisibility=hidden")
 _DATA = """
@@ -83,8 +85,8 @@ def write_object(artifact: Artifact, path: Path) -> tuple[Path, ...]:
 def _beside(artifact: Artifact, path: Path) -> dict[Path, bytes]:
     """The header and, where weights are not inside, their file."""
     files = {path.with_name(f"{artifact.name}.h"): header(artifact).encode()}
-    if artifact.beside:
-        files[path.with_name(artifact.weights_name)] = artifact.beside
+    if artifact.weights.file:
+        files[path.with_name(artifact.weights_name)] = artifact.weights.file
     return files
 
 
@@ -101,18 +103,27 @@ def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
         )
     # the caller may bring a loop of its own, which interface.c then calls
     pool = runtime_source(t.triple.split("-")[0]).replace("@tcomp_parallel_for(", "@tcomp_pool_parallel_for(")
-    objects = {f"kernel{i}.o": code for i, code in enumerate(artifact.objects)}
-    objects["pool.o"] = machines.emit_object(pool, machines.Machine(t.triple, t.cpu, t.features))
+    objects = {"pool.o": machines.emit_object(pool, machines.Machine(t.triple, t.cpu, t.features)), **objects_of(artifact)}
     parts = {
         **objects,
-        "weights.bin": blob(() if artifact.beside else artifact.program.constants),
-        "golden.bin": blob((*artifact.inputs, *artifact.results)),
+        "weights.bin": blob(() if artifact.weights.file else artifact.weights.arrays),
+        "golden.bin": blob(golden_arrays(artifact)),
         "manifest": UNSEALED + artifact.manifest(),
         "data.S": _DATA.format(name=name, section=SECTION).encode(),
         f"{name}.h": header(artifact).encode(),
-        "model.c": source(artifact).encode(),
+        "model.c": source(artifact, "linux.c").encode(),
         "exports.map": f"{{ global: {name}_*; local: *; }};\n".encode(),
     }
     for file, data in parts.items():
         (folder / file).write_bytes(data)
     return ["model.c", "data.S", *objects]
+
+
+def objects_of(artifact: Artifact) -> dict[str, bytes]:
+    """Object files with the kernels and entries of all variants, by names for them."""
+    found = {}
+    for i, v in enumerate(artifact.variants):
+        found |= {f"kernel{i}_{j}.o": code for j, code in enumerate(v.objects)}
+        machine = machines.Machine(v.target.triple, v.target.cpu, v.target.features)
+        found[f"entry{i}.o"] = machines.emit_object(entries.entry_module(v.program, entry_name(i)), machine)
+    return found

@@ -1,16 +1,10 @@
 /* A compiled model as a WebAssembly module: one thread, arrays at fixed addresses. */
 
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#define API(name) JOIN(TCOMP_PREFIX, name)
 #define EXPORTED(name) __attribute__((export_name(#name)))
 
-enum { OK, NO_MEMORY = 2, BAD_INDEX = 4, WRONG_RESULTS = 5 };
-enum { ALIGN = 64, PAGE = 1 << 16 };
+enum { PAGE = 1 << 16 };
 
 extern unsigned char __heap_base;
-
-void tcomp_main(const void *const *args, const void *const *constants, void *workspace, const int64_t *dims);
 
 /* Memory. Blocks are taken from the end and never given back; those of kernels are kept on a list. */
 
@@ -32,6 +26,7 @@ struct Block {
   uint64_t bytes;
 };
 static Block *blocks;
+static int32_t failures;
 
 void *tcomp_take(int64_t bytes) {
   for (Block **at = &blocks; *at; at = &(*at)->next)
@@ -41,7 +36,10 @@ void *tcomp_take(int64_t bytes) {
       return (char *)found + ALIGN;
     }
   Block *made = take((uint64_t)bytes + ALIGN);
-  if (!made) __builtin_trap();
+  if (!made) {
+    failures++;
+    return 0;
+  }
   made->bytes = (uint64_t)bytes;
   return (char *)made + ALIGN;
 }
@@ -53,21 +51,22 @@ void tcomp_give(void *pointer) {
 }
 
 void tcomp_parallel_for(int64_t n, void (*body)(void *, int64_t, int64_t), void *argument) { body(argument, 0, n); }
+int32_t tcomp_failures(void) { return failures; }
 void tcomp_begin_run(void) {}
 void tcomp_end_run(void) {}
 int32_t tcomp_flush_denormals(void) { return 0; }
 void tcomp_restore_mode(int32_t mode) { (void)mode; }
 
-static const void *constants[NUM_CONSTANTS + 1];
+static const void *constants[MAX_CONSTANTS + 1];
 static void *arrays[NUM_INPUTS + NUM_OUTPUTS];
 static void *workspace;
 
 /* Makes room for the workspace, and for all inputs and results. */
 EXPORTED(init) int init(void) {
-  for (int i = 0; i < NUM_CONSTANTS; i++) constants[i] = API(weights) + CONSTANT_OFFSETS[i];
+  for (int i = 0; i < VARIANTS[0].num_constants; i++) constants[i] = (const unsigned char *)API(weights) + CONSTANT_OFFSETS[i];
   for (int i = 0; i < NUM_INPUTS + NUM_OUTPUTS; i++)
     if (!(arrays[i] = take((uint64_t)ARRAYS[i].bytes + 1))) return NO_MEMORY;
-  workspace = take(WORKSPACE_BYTES + 1);
+  workspace = take(VARIANTS[0].workspace_bytes + 1);
   return workspace ? OK : NO_MEMORY;
 }
 
@@ -76,8 +75,7 @@ EXPORTED(address) void *address(int i) { return arrays[i]; }
 
 EXPORTED(run) int run(void) {
   if (!indices_fit((const void *const *)arrays)) return BAD_INDEX;
-  tcomp_main((const void *const *)arrays, constants, workspace, 0);
-  return OK;
+  return VARIANTS[0].entry(arrays, constants, workspace, 0);
 }
 
 /* Runs the model on the inputs stored at export; the largest relative difference of its results from those stored, in the 2-norm; -1 if it
@@ -85,10 +83,10 @@ EXPORTED(run) int run(void) {
 EXPORTED(selftest) double selftest(void) {
   double worst = 0;
   int is_right = 1;
-  for (int i = 0; i < NUM_INPUTS; i++) __builtin_memcpy(arrays[i], API(golden) + ARRAYS[i].golden, ARRAYS[i].bytes);
+  for (int i = 0; i < NUM_INPUTS; i++) __builtin_memcpy(arrays[i], (const unsigned char *)API(golden) + ARRAYS[i].golden, ARRAYS[i].bytes);
   if (run() != OK) return -1;
   for (int i = NUM_INPUTS; i < NUM_INPUTS + NUM_OUTPUTS; i++) {
-    double found = difference(arrays[i], API(golden) + ARRAYS[i].golden, ARRAYS[i].size, ARRAYS[i].kind);
+    double found = difference(arrays[i], (const unsigned char *)API(golden) + ARRAYS[i].golden, ARRAYS[i].size, ARRAYS[i].kind);
     worst = found > worst ? found : worst;
     is_right &= found <= ARRAYS[i].tolerance;
   }

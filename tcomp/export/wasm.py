@@ -10,10 +10,12 @@ from pathlib import Path
 
 from ..errors import TcompError, UnsupportedError
 from ..version import __version__
-from .artifact import Artifact, blob
+from .artifact import Artifact, golden_arrays
 from .files import place
 from .interface import description, source
+from .native import objects_of
 from .toolchain import Toolchain
+from .weights import blob
 
 TARGET = "llvm -mtriple=wasm32-unknown-unknown"
 """What a model must be compiled for."""
@@ -46,10 +48,10 @@ def write_wasm(artifact: Artifact, path: Path) -> tuple[Path, ...]:
             "model.c": source(artifact, "wasm.c"),
             **{f"{what}.c": _ARRAY.format(name=artifact.name, what=what) for what in ("weights", "golden")},
         }
-        objects = {f"kernel{i}.o": code for i, code in enumerate(artifact.objects)}
+        objects = objects_of(artifact)
         blobs = {
-            "weights.bin": blob(artifact.program.constants),
-            "golden.bin": blob((*artifact.inputs, *artifact.results)),
+            "weights.bin": blob(artifact.weights.arrays),
+            "golden.bin": blob(golden_arrays(artifact)),
         }
         for file, data in {**{k: v.encode() for k, v in sources.items()}, **objects, **blobs}.items():
             (folder / file).write_bytes(data)

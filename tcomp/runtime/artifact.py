@@ -45,6 +45,8 @@ class ArtifactLibrary:
 
     lacking: tuple[str, ...] = ()
     objects: tuple[bytes, ...] = ()
+    variant = 0
+    """Which of the codes for several kinds of CPUs runs here."""
 
     def __init__(self, code: ctypes.CDLL, name: str) -> None:
         self._code, self._name = code, name
@@ -64,9 +66,10 @@ class ArtifactLibrary:
         found.restype, found.argtypes = result, list(arguments)
         return found
 
-    def entry(self) -> Callable[[int, Any, int, Any], Any]:
-        pointer = ctypes.c_void_p
-        return self.function("entry", None, pointer, pointer, pointer, pointer)
+    def entry(self) -> Callable[[int, Any, int, Any], int]:
+        pointer, variant = ctypes.c_void_p, self.variant
+        run = self.function("entry", ctypes.c_int, ctypes.c_int, pointer, pointer, pointer)
+        return lambda args, constants, workspace, dims: run(variant, args, constants, workspace)
 
     def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., Any]:
         raise TcompError("kernels of an exported model cannot be run one by one", hint="profile the compiled model")
@@ -90,6 +93,7 @@ class ArtifactLibrary:
         path = None if weights is None else os.fsencode(weights)
         self._succeed("start the exported model", init(ctypes.byref(context), path, 0))
         self._context = context
+        self.variant = self.function("variant", ctypes.c_int, ctypes.c_void_p)(context)
         weakref.finalize(self, self.function("free", None, ctypes.c_void_p), context).atexit = False
 
     def selftest(self) -> float:
@@ -139,10 +143,11 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Execut
     file = Path(path)
     manifest, library = _opened(file)
     try:
-        described = json.loads(manifest["program"])
+        text = manifest["variants"][library.variant]["program"]
+        described = json.loads(text)
         specs = [(tuple(c["shape"]), np.dtype(dtype(c["dtype"]).numpy)) for c in described["constants"]]
-        program = Program.from_json(manifest["program"], library.constants(specs))
-    except (KeyError, TypeError, ValueError) as error:
+        program = Program.from_json(text, library.constants(specs))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise TcompError(f"cannot load {file}", why=f"{type(error).__name__}: {error}") from error
     return Executable(program, library, num_threads)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import TargetError
+from ..errors import OutOfMemoryError, TargetError
 from .arguments import check_indices
 from .device.base import Library
 from .program import Program
@@ -47,7 +47,11 @@ class Runner:
         self.num_threads: int | None = None
 
     def run(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Sequence[int]) -> None:
-        """Compute the results, which share no memory with the inputs."""
+        """Compute the results, which share no memory with the inputs.
+
+        Raises:
+            OutOfMemoryError: there is no memory for what a kernel keeps while it runs; the results are not to be used.
+        """
         if self._program.checks:
             check_indices(self._program.checks, self._program.inputs, arrays)
         self.prepare()
@@ -62,9 +66,11 @@ class Runner:
                 table[position] = address_of(a)
                 position += 1
         try:
-            self._entry(frame.table_address, self._const_table, frame.arena_address, extents)
+            failed = self._entry(frame.table_address, self._const_table, frame.arena_address, extents)
         finally:
             self._frames.append(frame)
+        if failed:
+            raise OutOfMemoryError("cannot run the model", why="there is no memory for a buffer inside a kernel")
 
     def run_apart(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Sequence[int]) -> None:
         """A run whose results may lie where inputs do: those are computed elsewhere first."""

@@ -23,6 +23,10 @@ from .results import ResultMemory, empty, numpy_dtype, static_types
 class TextViews(Protocol):
     """The program's stages as text: of one kernel, or all."""
 
+    @property
+    def kernels(self) -> Mapping[str, Any]:
+        """What its kernels were made from, by their names in the program."""
+
     def __call__(self, stage: str, kernel: str | None = None) -> str: ...
 
 

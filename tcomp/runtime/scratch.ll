@@ -1,18 +1,19 @@
 ; Memory for what a kernel keeps while it runs and is too large for the stack.
 ;
-;   tcomp_take(bytes) returns memory aligned to 64 bytes; tcomp_give(pointer) hands it back.
+;   tcomp_take(bytes) returns memory aligned to 64 bytes, or null where there is none; tcomp_give(pointer) hands it back.
+;   tcomp_failures() counts how often there was none: a run during which it grows has no result.
 ;
 ; What is given back stays on a shelf for the next one who asks, so that a loop which needs a buffer in each iteration does not
 ; ask the system each time. The shelf is a row of places that are taken and filled by atomic exchanges: no thread ever waits, and
 ; a fork at any moment leaves it usable.
 
+@failures = internal global i32 0
 @shelf = internal global [32 x ptr] zeroinitializer, align 64
 ; larger buffers are not kept
 @keep_bytes = internal constant i64 16777216
 
 declare ptr @aligned_alloc(i64, i64) nonlazybind
 declare void @free(ptr) nonlazybind
-declare void @abort() nonlazybind
 
 define ptr @tcomp_take(i64 %bytes) {
 entry:
@@ -57,8 +58,8 @@ made:
   %result = getelementptr i8, ptr %block, i64 64
   ret ptr %result
 fail:
-  call void @abort()
-  unreachable
+  %before = atomicrmw add ptr @failures, i32 1 monotonic
+  ret ptr null
 }
 
 define void @tcomp_give(ptr %mine) {
@@ -87,4 +88,9 @@ kept:
 drop:
   call void @free(ptr %header)
   ret void
+}
+
+define i32 @tcomp_failures() {
+  %count = load atomic i32, ptr @failures monotonic, align 4
+  ret i32 %count
 }

@@ -14,9 +14,15 @@ from .types import I1, I8, I32, I64, PTR
 _VOID = ir.VoidType()
 
 
-def entry_module(program: Program) -> str:
-    """LLVM text of `void tcomp_main(ptr args, ptr consts, ptr arena, ptr dims)`, which runs the program's steps in order."""
-    writer = _EntryWriter()
+def entry_module(program: Program, name: str = ENTRY) -> str:
+    """LLVM text of `i32 tcomp_main(ptr args, ptr consts, ptr arena, ptr dims)`, which runs the program's steps in order, and returns 0, or 2
+    where memory ran out.
+
+    Args:
+        name: of the function.
+    """
+    writer = _EntryWriter(name)
+    failures = writer.call("tcomp_failures", I32)
     writer.call("tcomp_begin_run", _VOID)
     if program.flush_denormals:
         mode = writer.call("tcomp_flush_denormals", I32)
@@ -24,16 +30,18 @@ def entry_module(program: Program) -> str:
     if program.flush_denormals:
         writer.call("tcomp_restore_mode", _VOID, mode)
     writer.call("tcomp_end_run", _VOID)
-    writer.builder.ret_void()
+    now = writer.call("tcomp_failures", I32)
+    code = writer.builder.select(writer.builder.icmp_signed("==", now, failures), I32(0), I32(2))
+    writer.builder.ret(code)
     return str(writer.module)
 
 
 class _EntryWriter:
     """Writes steps behind one another."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self.module = ir.Module("entry")
-        self.function = ir.Function(self.module, ir.FunctionType(_VOID, [PTR] * 4), ENTRY)
+        self.function = ir.Function(self.module, ir.FunctionType(I32, [PTR] * 4), name)
         self.tables = dict(zip(TABLES, self.function.args))
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.trips: list[ir.Value] = []

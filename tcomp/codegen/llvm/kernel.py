@@ -169,8 +169,10 @@ class _KernelEmitter(ExprEmitter):
             self.buffers[b] = self.builder.gep(
                 pointer, [self.builder.and_(above, ir.Constant(I64, align - 1))], source_etype=I8
             )
-        self.stmt(s.body)
-        self.builder.call(give, [pointer])
+        there = self.builder.icmp_unsigned("!=", self.builder.ptrtoint(pointer, I64), ir.Constant(I64, 0))
+        with self.builder.if_then(there):
+            self.stmt(s.body)
+            self.builder.call(give, [pointer])
 
     def parallel(self, s: For) -> None:
         """Outline the body: `body(context, begin, end)` runs a range of iterations, in any thread."""

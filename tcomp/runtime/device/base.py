@@ -41,7 +41,7 @@ class Library(Protocol):
 
     Attributes:
         lacking: features that the code needs and this machine lacks: it must not be run.
-        objects: what it was linked from, to be linked again elsewhere; none where it cannot be.
+        objects: what it was linked from, to be linked again elsewhere, that of the entry last; none where it cannot be.
     """
 
     @property
@@ -54,7 +54,8 @@ class Library(Protocol):
     def objects(self) -> tuple[bytes, ...]: ...
 
     def entry(self) -> Callable[[int, Any, int, Any], Any]:
-        """Run the whole program: (table of arguments, table of constants, workspace, table of extents or None), all addresses."""
+        """Run the whole program: (table of arguments, table of constants, workspace, table of extents or None), all addresses. It returns 0, or
+        not 0 where memory for the buffers inside kernels ran out."""
 
     def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., Any]:
         """One kernel, which takes an address for each argument, and an int where its kind is "dims"."""

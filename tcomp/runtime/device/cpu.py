@@ -25,6 +25,7 @@ _CALLED_BY_KERNELS = (
     "tcomp_end_run",
     "tcomp_flush_denormals",
     "tcomp_restore_mode",
+    "tcomp_failures",
 )
 _SETTINGS = (
     "tcomp_start_pool",
@@ -79,9 +80,9 @@ class CpuLibrary:
         # the engine then frees again: this reference keeps both out of the garbage until the engine has been closed.
         weakref.finalize(self, engine.close).atexit = False
 
-    def entry(self) -> Callable[[int, Any, int, Any], None]:
+    def entry(self) -> Callable[[int, Any, int, Any], int]:
         pointer = ctypes.c_void_p
-        return ctypes.CFUNCTYPE(None, pointer, pointer, pointer, pointer)(self.address(ENTRY))
+        return ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, pointer, pointer)(self.address(ENTRY))
 
     def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., None]:
         types = [ctypes.c_int64 if kind == "dims" else ctypes.c_void_p for kind in kinds]
@@ -111,7 +112,7 @@ class ForeignLibrary:
     def __init__(self, objects: Sequence[bytes], lacking: Sequence[str]) -> None:
         self.objects, self.lacking = tuple(objects), tuple(lacking)
 
-    def entry(self) -> Callable[[int, Any, int, Any], None]:
+    def entry(self) -> Callable[[int, Any, int, Any], Any]:
         return self.kernel(ENTRY, ())
 
     def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., None]:
