@@ -46,7 +46,8 @@ def compile(
         inputs: example arrays for a model that is traced.
         dims: of a model from elsewhere: extents by the names that it gives them, a number or (1, bound) for any up to a bound.
         shapes: of such a model: whole shapes by its inputs' names. What stays open is compiled when a call shows it.
-        target: "cpu", or a text such as "llvm -mcpu=haswell -num-cores=4", or a Target.
+        target: "cpu", or a text such as "llvm -mcpu=haswell -num-cores=4", or a Target. Of several CPUs, "llvm -mcpu=haswell,x86-64-v4", the
+            best that this machine can run is compiled for here, and `Executable.export` writes code for all.
         num_threads: threads of parallel loops; by default TCOMP_NUM_THREADS, else the cores of this process.
         schedules: functions that schedule kernels, or recorded Traces, by the kernel's name (see `Executable.ir("fused")`), in place
             of the default schedule.
@@ -69,7 +70,8 @@ def compile(
     """
     if denormals not in ("keep", "flush"):
         raise TcompError(f"denormals={denormals!r}", hint='"keep" or "flush"')
-    backend = backend_of(Target.parse(target))
+    targets = Target.parse_all(target)
+    backend = backend_of(next((t for t in targets if not t.missing_here()), targets[0]))
 
     def exporter(exe: Executable, path: Any, format: str, name: str | None, weights: str) -> Any:
         def compile_for(target: str | Target) -> Executable:
@@ -79,13 +81,16 @@ def compile(
                 target,
                 dims=dims,
                 shapes=shapes,
+                schedules=schedules,
                 winograd=winograd,
                 check_indices=check_indices,
                 denormals=denormals,
             )
             return found
 
-        return export.TargetExporter((backend.target,), compile_for)(exe, path, format, name, weights)
+        return export.TargetExporter(backend.target, targets, not schedules, compile_for)(
+            exe, path, format, name, weights
+        )
 
     def compile_made(
         make: Callable[[], Any],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # what a model that was compiled before does not need
 assembly = lazy_module("tcomp.codegen.assembly")
 build = lazy_module("tcomp.codegen.build")
+c_source = lazy_module("tcomp.codegen.c.source")
 llvm = lazy_module("tcomp.codegen.llvm.generator")
 printer = lazy_module("tcomp.ir.printer")
 scheduling = lazy_module("tcomp.backends.scheduling")
@@ -48,7 +49,12 @@ class CpuBackend:
 
     @property
     def views(self) -> Mapping[str, Callable[[Kernel], str]]:
-        return {"llvm": lambda k: k.text, "asm": lambda k: k.assembly(), "explain": self.explain}
+        return {
+            "llvm": lambda k: k.text,
+            "asm": lambda k: k.assembly(),
+            "c": c_source.kernel_text,
+            "explain": self.explain,
+        }
 
     def layout(self, winograd: bool) -> LayoutPolicy:
         policy: LayoutPolicy = layouts.CpuLayout(self.target, winograd)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import TcompError, UnsupportedError
 from ..runtime.executable import Executable
 from ..target import CpuTarget, Target
+from ..target.parse import portable
 from .artifact import Artifact, checked_name, example_run, variant_of
 from .c import write_c
 from .native import write_object, write_shared
@@ -34,11 +35,14 @@ class TargetExporter:
     """Exports what was compiled for a target (an `Exporter`).
 
     Attributes:
-        targets: what to export for; the executable is compiled for the first.
+        target: what the executable is compiled for. targets: what the user asked for, the most capable first.
+        adds_portable: whether code for this machine's own CPU gets code beside it that runs on others.
         compile_for: compiles the same model for one of them, or for this machine.
     """
 
+    target: Target
     targets: tuple[Target, ...]
+    adds_portable: bool
     compile_for: Callable[[Target | str], Executable]
 
     def __call__(
@@ -48,16 +52,26 @@ class TargetExporter:
             raise TcompError(f"cannot export as {format!r}", hint=" or ".join(map(repr, FORMATS)))
         file = Path(path)
         word = checked_name(name or file.name.split(".")[0])
-        targets = self.targets if format in ("shared", "object") else self.targets[:1]
         variants = []
-        for number, t in enumerate(targets):
+        for t in self._wanted(format):
             if not isinstance(t, CpuTarget):
                 raise UnsupportedError(f"cannot export what was compiled for {t}", hint='compile for "cpu"')
-            variants.append(variant_of(exe if number == 0 else self.compile_for(t), t))
+            variants.append(variant_of(exe if t == self.target else self.compile_for(t), t))
         inputs, results = example_run(exe if not exe.library.lacking else self.compile_for("cpu"))
         found = gathered([v.program.constants for v in variants])
         held = found.beside() if _is_beside(found.nbytes, format, weights) else found
         return FORMATS[format](Artifact(word, tuple(variants), held, inputs, results), file)
+
+    def _wanted(self, format: str) -> tuple[Target, ...]:
+        """The targets to write code for: of a format that has room for several, those that were asked for; for this machine's own CPU, a
+        portable one as well."""
+        if format not in ("shared", "object"):
+            return (self.target,)
+        here = Target.parse("cpu")
+        more = (
+            portable(here) if self.adds_portable and isinstance(here, CpuTarget) and self.targets == (here,) else None
+        )
+        return self.targets if more is None else (*self.targets, more)
 
 
 def _is_beside(nbytes: int, format: str, weights: str) -> bool:
@@ -68,7 +82,7 @@ def _is_beside(nbytes: int, format: str, weights: str) -> bool:
         if weights == "beside":
             raise UnsupportedError("a WebAssembly module has its weights inside")
         return False
-    return weights == "beside" or weights == "auto" and nbytes > (TEXT_BYTES if format == "c" else INSIDE_BYTES)
+    return weights == "beside" or (weights == "auto" and nbytes > (TEXT_BYTES if format == "c" else INSIDE_BYTES))
 
 
 __all__ = ["FORMATS", "TargetExporter"]

@@ -7,8 +7,8 @@ from math import prod
 from pathlib import Path
 
 from ..dtype import dtype
-from ..runtime.arguments import Spec
 from ..memory import ALIGN
+from ..runtime.arguments import Spec
 from ..runtime.artifact import ABI
 from ..runtime.program import ENTRY
 from ..target.cpu import features_of

@@ -103,7 +103,10 @@ def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
         )
     # the caller may bring a loop of its own, which interface.c then calls
     pool = runtime_source(t.triple.split("-")[0]).replace("@tcomp_parallel_for(", "@tcomp_pool_parallel_for(")
-    objects = {"pool.o": machines.emit_object(pool, machines.Machine(t.triple, t.cpu, t.features)), **objects_of(artifact)}
+    objects = {
+        "pool.o": machines.emit_object(pool, machines.Machine(t.triple, t.cpu, t.features)),
+        **objects_of(artifact),
+    }
     parts = {
         **objects,
         "weights.bin": blob(() if artifact.weights.file else artifact.weights.arrays),
@@ -121,7 +124,7 @@ def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
 
 def objects_of(artifact: Artifact) -> dict[str, bytes]:
     """Object files with the kernels and entries of all variants, by names for them."""
-    found = {}
+    found: dict[str, bytes] = {}
     for i, v in enumerate(artifact.variants):
         found |= {f"kernel{i}_{j}.o": code for j, code in enumerate(v.objects)}
         machine = machines.Machine(v.target.triple, v.target.cpu, v.target.features)

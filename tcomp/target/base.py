@@ -14,6 +14,10 @@ class Target:
 
     __slots__ = ()
 
+    def missing_here(self) -> tuple[str, ...]:
+        """What this machine lacks to run code for the target; empty where it can."""
+        return ()
+
     @staticmethod
     def parse(text: str | Target) -> Target:
         """The target that a text describes.
@@ -38,3 +42,18 @@ class Target:
         raise TargetError(
             f"unknown target {text!r}", why=why, hint='"cpu", or "llvm -mcpu=skylake-avx512 -num-cores=8"'
         )
+
+    @staticmethod
+    def parse_all(text: str | Target) -> tuple[Target, ...]:
+        """The targets that a text describes, the most capable first: of `-mcpu=x86-64-v2,x86-64-v3,x86-64-v4`, three.
+
+        Raises:
+            TargetError: as for `parse`.
+        """
+        words = text.split() if isinstance(text, str) else []
+        listed = next((w for w in words if w.startswith("-mcpu=") and "," in w), None)
+        if listed is None:
+            return (Target.parse(text),)
+        names = dict.fromkeys(name for name in listed.removeprefix("-mcpu=").split(",") if name)
+        found = dict.fromkeys(Target.parse(str(text).replace(listed, f"-mcpu={name}")) for name in names)
+        return tuple(sorted(found, key=parsing.capability, reverse=True))

@@ -17,6 +17,8 @@ from .families import Family, byte_count, family, listed_name, name_of_host, nam
 
 llvm = lazy_module("llvmlite.binding")
 
+PORTABLE = "x86-64-v2"
+"""CPUs since about 2009."""
 _OPTION = re.compile(r"-(mcpu|mattr|mtriple|num-cores|fma-ports|l1|l2|l3|l2-cores|l3-cores)=(\S+)$")
 _OPTIONS = (
     "-mcpu=, -mattr=, -mtriple=, -num-cores=, -fma-ports=, -l1=, -l2=, -l3= (bytes, or 48K, 2M), -l2-cores=, -l3-cores="
@@ -36,6 +38,19 @@ def cpu_target(text: str, words: Sequence[str]) -> CpuTarget:
             raise TargetError(f"unknown option {word!r} in target {text!r}", hint=_OPTIONS)
         options[match[1]] = match[2]
     return _make(tuple(sorted(options.items())))
+
+
+def capability(target: CpuTarget) -> tuple[int, int]:
+    """What tells of two CPUs of one architecture which can do more: width of vectors, number of features."""
+    return target.vector_bytes, len(features_of(target.triple, target.cpu, target.features))
+
+
+def portable(target: CpuTarget) -> CpuTarget | None:
+    """What runs on nearly all machines where code for `target` may be brought; None where that is what it is for, or unknown."""
+    if not target.triple.startswith("x86_64"):
+        return None
+    found = _make((("mcpu", PORTABLE), ("mtriple", target.triple), ("num-cores", str(target.num_cores))))
+    return found if capability(found) < capability(target) else None
 
 
 @cache

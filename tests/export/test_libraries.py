@@ -382,6 +382,58 @@ def test_a_cpu_that_is_too_old_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         tcomp.load(tmp_path / "net.so")
 
 
+CHOOSE = r"""
+#include <stdio.h>
+#include "net.h"
+
+int main(void) {
+  net_context *net;
+  double error;
+  int code = net_init(&net, NULL, 1);
+  if (code) return printf("%s\n", net_error_text(code)), code;
+  code = net_selftest(net, &error);
+  printf("%d\n", net_variant(net));
+  net_free(net);
+  return code;
+}
+"""
+
+
+def test_one_file_for_several_cpus(tmp_path: Path) -> None:
+    """Each CPU gets the best code that it can run; one too old for all is told so."""
+    if not tcomp.Target.parse("cpu").triple.startswith("x86_64"):
+        pytest.skip("only x86-64 has levels")
+    x = MODELS["cnn"][1]
+    exe = tcomp.compile(cnn(), [x], target="llvm -mcpu=x86-64-v2,x86-64-v4,x86-64-v3")
+    exe.export(tmp_path / "libnet.so", name="net")
+    told = read_manifest(tmp_path / "libnet.so")["variants"]
+    assert [v["target"].split()[1] for v in told] == [f"-mcpu=x86-64-v{n}" for n in (4, 3, 2)]
+    loaded = tcomp.load(tmp_path / "libnet.so")
+    assert np.array_equal(loaded(x), exe(x)) and selftest(tmp_path / "libnet.so") <= 1e-6
+    here = llvmlite.binding.get_host_cpu_features()
+    assert loaded.library.variant == (0 if here["avx512vl"] else 1 if here["avx2"] else 2)
+    (tmp_path / "main.c").write_text(CHOOSE)
+    words = ["main.c", "-L.", "-lnet", "-Wl,-rpath,$ORIGIN", "-o", "main"]
+    subprocess.run([CC, *words], cwd=tmp_path, check=True)
+    if shutil.which("qemu-x86_64") is None:
+        pytest.skip("no qemu-x86_64")
+    for cpu, wanted in (("Haswell-noTSX", "1"), ("Nehalem", "2"), ("core2duo", "")):
+        done = subprocess.run(["qemu-x86_64", "-cpu", cpu, "./main"], cwd=tmp_path, capture_output=True, text=True)
+        if wanted:
+            assert (done.returncode, done.stdout.strip()) == (0, wanted), (cpu, done.stderr)
+        else:
+            assert done.returncode == 3 and "sse4.2" in done.stdout
+
+
+def test_code_for_this_cpu_comes_with_code_for_others(exported: dict) -> None:
+    """Unless the caller named the CPU."""
+    if not tcomp.Target.parse("cpu").triple.startswith("x86_64"):
+        pytest.skip("only x86-64 has levels")
+    told = read_manifest(exported["cnn"][1] / "net.so")["variants"]
+    assert [v["target"].split()[1] for v in told][1:] == ["-mcpu=x86-64-v2"]
+    assert len(tcomp.Target.parse_all("llvm -mcpu=native")) == 1
+
+
 def test_features_that_code_may_use_are_asked_for() -> None:
     names = [b.name for b in feature_bits(["avx2", "aes", "sse4.2", "fma"])]
     assert names == ["avx2", "fma", "sse4.2"]

@@ -18,7 +18,9 @@ def entry_function(program: Program, functions: Mapping[str, str], name: str = E
     """
     writer = _Writer(functions)
     writer.steps(program.steps, 1)
-    head = f"static int32_t {name}(void *const *args, const void *const *consts, void *workspace, const int64_t *dims) {{"
+    head = (
+        f"static int32_t {name}(void *const *args, const void *const *consts, void *workspace, const int64_t *dims) {{"
+    )
     unused = "  unsigned char *const arena = workspace;\n  (void)args, (void)consts, (void)arena, (void)dims;\n  const int32_t failures = tcomp_failures();"
     return "\n".join([head, unused, *writer.lines, "  return tcomp_failures() == failures ? 0 : 2;", "}\n"])
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from ...dtype import DType, float32, float64, int64
 from ...errors import InternalError
 from ...ir.expr import (
+    EQ,
+    NE,
     Add,
     And,
     BinaryExpr,
@@ -16,8 +20,6 @@ from ...ir.expr import (
     Call,
     Cast,
     CompareExpr,
-    EQ,
-    NE,
     Const,
     Expr,
     FloorDiv,
@@ -30,7 +32,6 @@ from ...ir.expr import (
     Or,
     Ramp,
     Select,
-    Sub,
     Var,
 )
 from .. import mathfuncs
@@ -42,9 +43,16 @@ LONGEST = 72
 _ATOM, _PRODUCT, _SUM, _OTHER = range(4)
 """How tightly operators bind."""
 _INFIX = {"*": _PRODUCT, "/": _PRODUCT, "+": _SUM, "-": _SUM}
+_COMPARISONS = {"<", "<=", "==", "!=", "&&", "||"}
 _WORDS = {"+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "floormod", "min": "min", "max": "max",
           "<": "lt", "<=": "le", "==": "eq", "!=": "ne"}  # fmt: skip
-_BITS = {"bitand": ("and", "&"), "bitor": ("or", "|"), "bitxor": ("xor", "^"), "shl": ("shl", "<<"), "shr": ("shr", ">>")}
+_BITS = {
+    "bitand": ("and", "&"),
+    "bitor": ("or", "|"),
+    "bitxor": ("xor", "^"),
+    "shl": ("shl", "<<"),
+    "shr": ("shr", ">>"),
+}
 _ROUNDING = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "rint", "trunc": "trunc", "abs": "fabs"}
 _LIBM = {"exp", "exp2", "log", "log1p", "tanh", "erf", "sin", "cos", "atan"}
 _ACROSS = {"lanes_add": "add", "lanes_max": "max", "lanes_min": "min"}
@@ -66,17 +74,20 @@ class ExprPrinter:
     C compilers find that again.
 
     Attributes:
-        variables, buffers: their names in C. lines: the function so far. indent: of what follows.
+        variables, buffers: their names in C. naturals: variables that are never negative.
+        lines: the function so far. indent: of what follows.
     """
 
     def __init__(self, vectors: Vectors) -> None:
         self.vectors = vectors
         self.variables: dict[Var, str] = {}
         self.buffers: dict[Buffer, str] = {}
+        self.naturals: set[Var] = set()
         self.lines: list[str] = []
         self.indent = 1
         self.temporaries = 0
         self._memo: dict[int, tuple[Expr, Code]] = {}
+        self._constants: list[dict[str, str]] = [{}]
 
     def line(self, text: str) -> None:
         self.lines.append("  " * self.indent + text)
@@ -84,6 +95,15 @@ class ExprPrinter:
     def forget(self) -> None:
         """Values may have changed."""
         self._memo.clear()
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Names given within it are not known after it."""
+        self.indent += 1
+        self._constants.append({})
+        yield
+        self._constants.pop()
+        self.indent -= 1
 
     def text(self, e: Expr) -> str:
         return self.code(e).text
@@ -94,12 +114,21 @@ class ExprPrinter:
             return known[1]
         result = self._code(e)
         if len(result.text) > LONGEST and not isinstance(e, (Var, Const)):
-            name = f"t{self.temporaries}"
-            self.temporaries += 1
-            self.line(f"const {self.vectors.type(e.dtype)} {name} = {result.text};")
-            result = Code(name)
+            result = Code(self.named(result.text, e.dtype))
         self._memo[id(e)] = (e, result)
         return result
+
+    def named(self, text: str, d: DType) -> str:
+        """The name of a value: that of the same text before, where no memory is read."""
+        known = next((names[text] for names in self._constants if text in names), None)
+        if known is not None:
+            return known
+        name = f"t{self.temporaries}"
+        self.temporaries += 1
+        self.line(f"const {self.vectors.type(d)} {name} = {text};")
+        if "[" not in text:
+            self._constants[-1][text] = name
+        return name
 
     def call(self, function: str, *args: Expr | str) -> Code:
         return Code(f"{function}({', '.join(a if isinstance(a, str) else self.text(a) for a in args)})")
@@ -108,7 +137,8 @@ class ExprPrinter:
         level = _INFIX.get(symbol, _OTHER)
         left, right = self.code(a), self.code(b)
         if level == _OTHER:
-            return Code(f"{left.within(_SUM)} {symbol} {right.within(_SUM)}", level)
+            most = _SUM if symbol in _COMPARISONS else _PRODUCT
+            return Code(f"{left.within(most)} {symbol} {right.within(most)}", level)
         return Code(f"{left.within(level)} {symbol} {right.within(level - 1)}", level)
 
     def _code(self, e: Expr) -> Code:
@@ -173,7 +203,7 @@ class ExprPrinter:
                     if isinstance(product, Mul):
                         return self.call(self.vectors.multiply_add(d), product.a, product.b, other)
             return self.call(self.vectors.binary(_WORDS[e.symbol], d), e.a, e.b)
-        if d.is_float or d.bits == 64 or d.kind == "uint" and d.bits == 32:
+        if d.is_float or d.bits == 64 or (d.kind == "uint" and d.bits == 32):
             return self.infix(e.a, e.symbol, e.b)
         return self.call(f"{short_name(d)}_{_WORDS[e.symbol]}", e.a, e.b)
 
@@ -194,8 +224,27 @@ class ExprPrinter:
         if known > 0 and known & (known - 1) == 0:
             by = Const(known.bit_length() - 1 if is_quotient else known - 1, d)
             return self.bit_operation(Call("shr" if is_quotient else "bitand", (e.a, by), d))
+        if known > 0 and d.lanes == 1 and self.is_natural(e.a):
+            left, right = self.code(e.a), self.code(e.b)
+            return Code(f"{left.within(_PRODUCT)} {'/' if is_quotient else '%'} {right.within(_ATOM)}", _PRODUCT)
         word = _WORDS[e.symbol]
         return self.call(self.vectors.binary(word, d) if d.lanes > 1 else f"{short_name(d)}_{word}", e.a, e.b)
+
+    def is_natural(self, e: Expr) -> bool:
+        """Whether an integer is seen to be at least 0."""
+        match e:
+            case Var():
+                return e in self.naturals
+            case Const():
+                return e.value >= 0
+            case Add() | Mul() | Min() | FloorDiv():
+                return self.is_natural(e.a) and self.is_natural(e.b)
+            case FloorMod():
+                return self.is_natural(e.b)
+            case Max():
+                return self.is_natural(e.a) or self.is_natural(e.b)
+            case _:
+                return False
 
     def bit_operation(self, e: Call) -> Code:
         word, symbol = _BITS[e.op]
@@ -247,7 +296,7 @@ class ExprPrinter:
             return self.convert(Cast(float32.with_lanes(source.lanes), e), target)
         if source.lanes > 1:
             return self.call(self.vectors.convert(source, target), e)
-        if is_narrow(source) or is_narrow(target) or source.is_float and target.is_int:
+        if is_narrow(source) or is_narrow(target) or (source.is_float and target.is_int):
             return self.call(f"{short_name(target)}_from_{short_name(source)}", e)
         return Code(f"({element_type(target)}){self.code(e).within(_ATOM)}", _PRODUCT)
 
@@ -271,6 +320,8 @@ class ExprPrinter:
             wide = float32.with_lanes(d.lanes)
             result = Call(op, tuple(Cast(wide, a) for a in e.args), wide if e.dtype.is_float else e.dtype)
             return self.convert(result, e.dtype)
+        if op in ("neg", "abs") and d.is_bool:
+            return self.code(e.args[0])
         if op in ("neg", "abs") and d.is_int:
             return self.call(self.vectors.unary(op, d) if d.lanes > 1 else f"{short_name(d)}_{op}", *e.args)
         if d.is_float:
@@ -282,7 +333,7 @@ class ExprPrinter:
         source = e.dtype
         if source.lanes > 1:
             return self.call(self.vectors.bits(source, target), e)
-        if source.kind == target.kind or is_narrow(source) or is_narrow(target) or source.is_int and target.is_int:
+        if source.kind == target.kind or is_narrow(source) or is_narrow(target) or (source.is_int and target.is_int):
             return Code(f"({element_type(target)}){self.code(e).within(_ATOM)}", _PRODUCT)
         number, count = (source, target) if source.is_float else (target, source)
         unsigned = f"u{count.bits}"

@@ -18,7 +18,7 @@ STACK_LIMIT = 64 * 1024
 """Buffers of up to this many bytes live on the stack, larger ones come from tcomp_take."""
 _RESERVED = re.compile(
     r"auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|restrict|return|"
-    r"short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|[a-z]+\d*_t|[A-Z]+|(i|u|f|bf|m)\d+.*|t\d+|"
+    r"short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|[a-z]+\d*_t|[A-Z]+|(i|u|f|bf)(8|16|32|64)(x\d+)?(_.*)?|m\d+(_.*)?|t\d+|"
     r"tcomp_.*|context|begin|end"
 )
 """Words that are C's, or this file's own."""
@@ -55,6 +55,10 @@ class KernelPrinter(ExprPrinter):
             else:
                 self.variables[p] = word
                 params.append(f"int64_t {word}")
+        used = {*_used(self.func.body, Var), *_used(self.func.body, Buffer)}
+        for p, word in ({**self.buffers, **self.variables}).items():
+            if p not in used:
+                self.line(f"(void){word};")
         self.stmt(self.func.body)
         head = f"/* {comment.replace('*/', '* /')} */\n" if comment else ""
         body = "\n".join(self.lines)
@@ -87,6 +91,8 @@ class KernelPrinter(ExprPrinter):
             case Let():
                 value = self.bare(s.value)
                 self.variables[s.var] = self._name(s.var.name)
+                if self.is_natural(s.value):
+                    self.naturals.add(s.var)
                 self.line(f"const {self.vectors.type(s.var.dtype)} {self.variables[s.var]} = {value};")
                 self.stmt(s.body)
             case Prefetch():
@@ -107,15 +113,15 @@ class KernelPrinter(ExprPrinter):
 
     def block(self, head: str, body: Stmt, end: str = "}") -> None:
         self.line(f"{head}{{")
-        self.indent += 1
-        self.stmt(body)
-        self.indent -= 1
+        with self.scope():
+            self.stmt(body)
         self.line(end)
 
     def loop(self, s: For) -> None:
         word = self._name(s.var.name)
         extent = self.bare(s.extent)
         self.variables[s.var] = word
+        self.naturals.add(s.var)
         self.block(f"for (int64_t {word} = 0; {word} < {extent}; {word}++) ", s.body)
 
     def branch(self, s: If) -> None:
@@ -130,17 +136,16 @@ class KernelPrinter(ExprPrinter):
         self.buffers[b] = word
         if isinstance(size, Const) and size.value * b.dtype.itemsize <= STACK_LIMIT:
             self.line("{")
-            self.indent += 1
-            self.line(f"{t} {word}[{max(size.value, 1)}] ALIGNED;")
-            self.stmt(s.body)
+            with self.scope():
+                self.line(f"{t} {word}[{max(size.value, 1)}] ALIGNED;")
+                self.stmt(s.body)
         else:
             nbytes = self.bare(size)
             self.line("{")
-            self.indent += 1
-            self.line(f"{t} *RESTRICT {word} = tcomp_take(({nbytes}) * (int64_t)sizeof *{word});")
-            self.block(f"if ({word}) ", s.body)
-            self.line(f"tcomp_give({word});")
-        self.indent -= 1
+            with self.scope():
+                self.line(f"{t} *RESTRICT {word} = tcomp_take(({nbytes}) * (int64_t)sizeof *{word});")
+                self.block(f"if ({word}) ", s.body)
+                self.line(f"tcomp_give({word});")
         self.line("}")
 
     def store(self, s: Store) -> None:
@@ -179,6 +184,7 @@ class KernelPrinter(ExprPrinter):
             params.append(self._pointer(b, word))
             args.append(f"c->{word}")
         index = inner.variables[s.var] = inner._name(s.var.name)
+        inner.naturals = {*self.naturals, s.var}
         inner.block(f"for (int64_t {index} = begin; {index} < end; {index}++) ", s.body)
         self.helpers += inner.helpers
         self.helpers.append(
@@ -194,8 +200,8 @@ class KernelPrinter(ExprPrinter):
         self.line("}")
 
 
-def _used(s: For, kind: type) -> list:
-    """The variables, or the buffers, that a loop uses, in order."""
+def _used(s: Stmt, kind: type) -> list:
+    """The variables, or the buffers, that a statement uses, in order."""
     found: dict = {}
     for x in walk(s):
         if isinstance(x, Var) and kind is Var:

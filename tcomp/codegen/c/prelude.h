@@ -7,14 +7,19 @@
 
 #if defined(__GNUC__) && !defined(TCOMP_PLAIN_C)
 #define VECTORS 1
+#pragma GCC diagnostic ignored "-Wpsabi" /* vectors are passed among inline functions alone */
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* lanes past an edge are read, and never used */
+#endif
 #define INLINE static inline __attribute__((always_inline, unused))
 #define KERNEL static __attribute__((noinline, unused))
 #define ALIGNED __attribute__((aligned(64)))
 #define RESTRICT __restrict__
 #define PREFETCH(p, level) __builtin_prefetch(p, 0, 4 - (level))
-#pragma GCC diagnostic ignored "-Wpsabi" /* vectors are passed among inline functions alone */
 /* a vector of n elements of type t; element i of a vector; of two ways to write something, the one on vectors */
-#define VECTOR(t, n, name) typedef t name __attribute__((vector_size((n) * sizeof(t))))
+#define VECTOR(t, n, name)                                   \
+  typedef t name __attribute__((vector_size((n) * sizeof(t)))); \
+  typedef name name##_in_memory __attribute__((aligned(sizeof(t)), may_alias))
 #define AT(v, i) (v)[i]
 #define EITHER(vector, lanes) vector
 #else

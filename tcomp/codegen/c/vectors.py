@@ -69,9 +69,7 @@ class Vectors:
             return name
         at = "AT({}, i)" if _is_native(result.lanes) else "({}).at[i]"
         told = ", ".join(f"{p if isinstance(p, str) else self.type(p)} {word}" for p, word in params)
-        elements = {
-            word: at.format(word) if isinstance(p, DType) and p.lanes > 1 else word for p, word in params
-        }
+        elements = {word: at.format(word) if isinstance(p, DType) and p.lanes > 1 else word for p, word in params}
         by_lanes = f"LANES({result.lanes}, {at.format('r')} = {lane.format(**elements)})"
         body = by_lanes if vector is None or not _is_native(result.lanes) else f"EITHER(r = {vector}, {by_lanes})"
         t = self.type(result)
@@ -93,7 +91,9 @@ class Vectors:
         t = self.type(d)
         scalar = short_name(d.element)
         if d.is_bool:
-            return self._function(f"{t}_{op}", d, [(d, "a"), (d, "b")], f"{{a}} {_INFIX[op]} {{b}}", f"a {_INFIX[op]} b")
+            return self._function(
+                f"{t}_{op}", d, [(d, "a"), (d, "b")], f"{{a}} {_INFIX[op]} {{b}}", f"a {_INFIX[op]} b"
+            )
         if d.is_int and op in ("add", "sub", "mul", "shl"):
             u = self.type(DType("uint", d.bits, d.lanes))
             symbol = _INFIX.get(op, "<<")
@@ -149,8 +149,11 @@ class Vectors:
         mask = DType("bool", 8, d.lanes)
         t, symbol = self.type(d), _COMPARE[op]
         m = self.type(mask)
-        vector = f"({m})(a {symbol} b)" if d.bits == 32 and not d.is_bool else f"__builtin_convertvector(a {symbol} b, {m})"
+        vector = (
+            f"({m})(a {symbol} b)" if d.bits == 32 and not d.is_bool else f"__builtin_convertvector(a {symbol} b, {m})"
+        )
         if d.is_bool:
+            symbol = symbol.replace("<", ">")  # true is -1
             vector = f"a {symbol} b"
         return self._function(f"{t}_{op}", mask, [(d, "a"), (d, "b")], f"-({{a}} {symbol} {{b}})", vector)
 
@@ -180,8 +183,8 @@ class Vectors:
         vector = f"__builtin_convertvector({'-a' if source.is_bool else 'a'}, {t})"
         if source.is_bool:
             return self._function(name, target, [(source, "a")], f"({element_type(target)})-{{a}}", vector)
-        is_half = source.bits == 16 and source.is_float or target.bits == 16 and target.is_float
-        if is_half or source.is_float and target.is_int:
+        is_half = (source.bits == 16 and source.is_float) or (target.bits == 16 and target.is_float)
+        if is_half or (source.is_float and target.is_int):
             lane = f"{short_name(target.element)}_from_{short_name(source.element)}({{a}})"
             return self._function(name, target, [(source, "a")], lane)
         return self._function(name, target, [(source, "a")], f"({element_type(target)}){{a}}", vector)
@@ -197,7 +200,9 @@ class Vectors:
         s, t = self.type(source), self.type(target)
         name = f"{t}_of_{s}"
         if name not in self._texts:
-            self._texts[name] = f"INLINE {t} {name}({s} a) {{ {t} r; memcpy(&r, &a, sizeof r); return r; }}"
+            copied = "memcpy(&r, &a, sizeof r)"
+            body = f"EITHER(r = ({t})a, {copied})" if _is_native(target.lanes) else copied
+            self._texts[name] = f"INLINE {t} {name}({s} a) {{ {t} r; {body}; return r; }}"
         return name
 
     # lanes
@@ -267,7 +272,9 @@ class Vectors:
             lane = f"{{m}} ? {lane} : 0"
         elif not how and not d.is_bool:
             if name not in self._texts:
-                self._texts[name] = f"INLINE {t} {name}(const {e} *p) {{ {t} r; memcpy(&r, p, {d.lanes} * sizeof *p); return r; }}"
+                copied = f"memcpy(&r, p, {d.lanes} * sizeof *p)"
+                body = f"EITHER(r = *(const {t}_in_memory *)p, {copied})" if _is_native(d.lanes) else copied
+                self._texts[name] = f"INLINE {t} {name}(const {e} *p) {{ {t} r; {body}; return r; }}"
             return name
         return self._function(name, d, params, lane)
 
@@ -283,7 +290,9 @@ class Vectors:
             lane = f"if ({{m}}) {lane}"
         elif not how and not d.is_bool:
             if name not in self._texts:
-                self._texts[name] = f"INLINE void {name}({e} *p, {t} v) {{ memcpy(p, &v, {d.lanes} * sizeof *p); }}"
+                copied = f"memcpy(p, &v, {d.lanes} * sizeof *p)"
+                body = f"EITHER(*({t}_in_memory *)p = v, {copied})" if _is_native(d.lanes) else copied
+                self._texts[name] = f"INLINE void {name}({e} *p, {t} v) {{ {body}; }}"
             return name
         return self._procedure(name, d.lanes, params, lane)
 
@@ -294,4 +303,6 @@ def _is_native(lanes: int) -> bool:
 
 
 def _places(how: str, d: DType) -> list[tuple[str | DType, str]]:
-    return {"": [], "every": [("int64_t", "step")], "gather": [(DType("int", 64, d.lanes), "at")]}[how]
+    if how == "every":
+        return [("int64_t", "step")]
+    return [(DType("int", 64, d.lanes), "at")] if how == "gather" else []
