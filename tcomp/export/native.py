@@ -103,10 +103,9 @@ def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
         )
     # the caller may bring a loop of its own, which interface.c then calls
     pool = runtime_source(t.triple.split("-")[0]).replace("@tcomp_parallel_for(", "@tcomp_pool_parallel_for(")
-    objects = {
-        "pool.o": machines.emit_object(pool, machines.Machine(t.triple, t.cpu, t.features)),
-        **objects_of(artifact),
-    }
+    least = artifact.variants[-1].target  # its code runs on all
+    machine = machines.Machine(t.triple, least.cpu, least.features)
+    objects = {"pool.o": machines.emit_object(pool, machine), **objects_of(artifact)}
     parts = {
         **objects,
         "weights.bin": blob(() if artifact.weights.file else artifact.weights.arrays),
