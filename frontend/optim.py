@@ -47,8 +47,9 @@ class Optimizer:
         """
         raise NotImplementedError
 
-    def hyperparameters(self, t: int) -> dict[str, float]:
-        """What changes from step to step: numbers that an update reads, for step t (from 1)."""
+    def hyperparameters(self, t: Any) -> dict[str, Any]:
+        """What changes from step to step: numbers that an update reads, for step t (from 1). In an exported step t and the learning rate are
+        tensors without axes, and so is what depends on them."""
         return {"lr": self.lr}
 
     def initial_state(self, p: Tensor) -> State:
@@ -154,7 +155,7 @@ class SGD(Optimizer):
         self.dampening = momentum if dampening is None else dampening
         self.slots = ("u",) if momentum else ()
 
-    def hyperparameters(self, t: int) -> dict[str, float]:
+    def hyperparameters(self, t: Any) -> dict[str, Any]:
         """The learning rate, divided by the bias of the running mean where that is asked for."""
         scale = 1 - self.momentum**t if self.unbiased else 1.0
         return {"lr": self.lr / scale}
@@ -193,9 +194,9 @@ class Adam(Optimizer):
         self.eps = eps
         self.weight_decay = weight_decay
 
-    def hyperparameters(self, t: int) -> dict[str, float]:
+    def hyperparameters(self, t: Any) -> dict[str, Any]:
         """lr, and the divisors that correct the bias of both means (that of v under its root)."""
-        return {"lr": self.lr / (1 - self.beta1**t), "root": 1 / math.sqrt(1 - self.beta2**t)}
+        return {"lr": self.lr / (1 - self.beta1**t), "root": 1 / _root(1 - self.beta2**t)}
 
     def update(self, p: Tensor, g: Tensor, state: State, hyper: Mapping[str, Any]) -> tuple[Tensor, State]:
         if self.weight_decay:
@@ -222,7 +223,7 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(params, lr, beta1, beta2, eps, weight_decay)
 
-    def hyperparameters(self, t: int) -> dict[str, float]:
+    def hyperparameters(self, t: Any) -> dict[str, Any]:
         """Adam's, and what is left of the weights."""
         return {**super().hyperparameters(t), "keep": 1 - self.lr * self.weight_decay}
 
@@ -442,3 +443,7 @@ def linear(total: int, warmup: int = 0) -> Callable[[int], float]:
         return (step + 1) / (warmup + 1) if step < warmup else max(0.0, (total - step) / max(1, total - warmup))
 
     return factor
+
+
+def _root(x: Any) -> Any:
+    return ops.sqrt(x) if isinstance(x, Tensor) else math.sqrt(x)

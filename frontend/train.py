@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,20 @@ class _Program:
 
     exe: Any
     single: bool
+
+
+@dataclass(frozen=True)
+class _Next:
+    """What a step reads beside the batch and the state.
+
+    Attributes:
+        hyper: the optimizer's numbers. inputs: what of it is given from outside. counted: (before, after) of what it counts itself.
+    """
+
+    hyper: Mapping[str, Tensor]
+    key: Tensor
+    inputs: tuple[tuple[str, Tensor], ...]
+    counted: tuple[tuple[Tensor, Tensor], ...]
 
 
 class TrainStep:
@@ -144,14 +159,16 @@ class TrainStep:
         write_safetensors({**arrays, **extra}, path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a checkpoint: the next steps lose what they would have lost then, to the last bit.
+        """Go on from a checkpoint, or from what an exported step has saved: the next steps lose what they would have lost then, to the
+        last bit.
 
         Raises:
             ValueError: the file is damaged, or of another model or optimizer. Nothing is changed then.
         """
         found = read_safetensors(path, needs_checksum=True)
         own = dict(self._state.tensors())
-        extra = {_STEPS, _WORDS, _PLACE} | ({_SCALE} if self.loss_scale is not None else set())
+        extra = {_STEPS} | ({_SCALE} if self.loss_scale is not None else set())
+        extra |= {_WORDS, _PLACE} if found.keys() & {_WORDS, _PLACE} else set()  # exported steps have no such generator
         missing, unknown = (own.keys() | extra) - found.keys(), found.keys() - own.keys() - extra
         if missing or unknown:
             raise ValueError(
@@ -162,7 +179,7 @@ class TrainStep:
                 raise ValueError(
                     f"{path}: {name} is {found[name].dtype}{list(found[name].shape)}, expected {t.dtype}{list(t.shape)}"
                 )
-        generator = _generator_state(path, found[_WORDS], found[_PLACE])
+        generator = _generator_state(path, found[_WORDS], found[_PLACE]) if _WORDS in extra else np.random.get_state()
         self._check_counts(path, found)
         for name, t in own.items():
             t.cached_data = found[name]
@@ -182,6 +199,61 @@ class TrainStep:
             scale = found[_SCALE]
             if scale.shape != (2,) or not np.isfinite(scale).all() or scale[0] <= 0 or scale[1] < 0:
                 raise ValueError(f"{path}: {_SCALE!r} must be a scale above 0 and a count of at least 0, got {scale}")
+
+    def export(
+        self, path: str | os.PathLike[str], format: str = "shared", name: str | None = None, weights: str = "auto"
+    ) -> tuple[Path, ...]:
+        """Write files that take this step without Python, from the state of now on (see `tcomp.Executable.export` and docs/deploy.md).
+
+        The exported step takes a batch like the last one, and the learning rate as a float64; it keeps parameters, buffers, the
+        optimizer's state and the count of steps, which it saves and restores: `load` reads such files, too.
+
+        Raises:
+            ValueError: the step scales its loss, which depends on what the steps before were like.
+        """
+        if self.loss_scale is not None:
+            raise ValueError("a step with a loss scale cannot be exported; bfloat16 and float32 need none")
+        if not self._programs:
+            raise ValueError("compile the step first: an exported step takes batches of one shape")
+        arrays = [np.zeros(shape, dtype) for shape, dtype in list(self._programs)[-1]]
+        counts = np.array([self.seed, self.optimizer.t, self.skipped], np.int64)
+        state = {f"state.{n}": a for (n, _), a in zip(self._state.tensors(), self._state.arrays())}
+        state[f"state.{_STEPS}"] = counts
+        exe = tcomp.compile(self.trace(arrays, counts)[0], **self._options)
+        names = {n: n.removeprefix("state.") for n in state}
+        files: tuple[Path, ...] = exe.export(path, format, name, weights, state, names)
+        return files
+
+    def export_model(
+        self,
+        path: str | os.PathLike[str],
+        inputs: Sequence[Any],
+        format: str = "shared",
+        name: str | None = None,
+        weights: str = "auto",
+    ) -> tuple[Path, ...]:
+        """Write files that run the model in evaluation mode with parameters that can be set: it keeps them, and its buffers, under the names
+        that an exported step has for them.
+
+        Args:
+            inputs: examples of what the model is called with.
+        """
+        arrays = [np.ascontiguousarray(x.numpy() if isinstance(x, Tensor) else x) for x in inputs]
+        tensors = [(n, t) for n, t in self.model.named_tensors()]
+        modes = [(m, m.training) for m in self.model.modules()]
+        given = [Tensor(a, requires_grad=False) for a in arrays]
+        try:
+            self.model.eval()
+            with keep_graph(infer):
+                results = flatten(self.model(*given))
+        finally:
+            for m, was in modes:
+                m.training = was
+        named = [*((f"x{i}", x) for i, x in enumerate(given)), *((f"state.{n}", t) for n, t in tensors)]
+        exe = tcomp.compile(write_graph(named, results), **self._options)
+        state = {f"state.{n}": t.numpy() for n, t in tensors}
+        files: tuple[Path, ...] = exe.export(path, format, name, weights, state, {f"state.{n}": n for n, _ in tensors})
+        return files
 
     def compile(self, arrays: Sequence[np.ndarray]) -> _Program:
         """The compiled step for a batch like this one."""
@@ -211,12 +283,18 @@ class TrainStep:
             )
         segment_layers(self.model, best)
 
-    def trace(self, arrays: Sequence[np.ndarray]) -> tuple[Any, bool]:
-        """The graph of the next step: its inputs are the batch, the numbers of the step, the key, and the state, which it changes."""
+    def trace(self, arrays: Sequence[np.ndarray], counts: np.ndarray | None = None) -> tuple[Any, bool]:
+        """The graph of the next step: its inputs are the batch, the numbers of the step, the key, and the state, which it changes.
+
+        Args:
+            counts: seed, steps and skipped steps: the graph keeps them as state and computes the step's numbers and the key of them and
+                of the learning rate.
+        """
         batch = [Tensor(a, requires_grad=False) for a in arrays]
-        hyper = {k: Tensor.make_const(np.asarray(v, self._state.dtype)) for k, v in self._numbers().items()}
-        key, precision = random.key_of(self.seed, self.steps + 1), autocast(self._rules.precision)
-        quiet = np.errstate(all="ignore")  # values computed on the way are not used
+        with keep_graph(infer):
+            step = self._next(counts)
+        hyper, key = step.hyper, step.key
+        precision, quiet = autocast(self._rules.precision), np.errstate(all="ignore")  # values on the way are not used
         with keep_graph(infer), random.using(random.Generator(key)), precision, quiet, assigned() as changes:
             out = self._forward(batch)
             loss, *more = flatten(out)
@@ -232,12 +310,36 @@ class TrainStep:
             after = self._state.updates(loss, found, hyper, changes)
             if scale is not None:
                 after = [(name, old, ops.where(more[-1], new, old)) for name, old, new in after]
-        inputs = [(f"x{i}", x) for i, x in enumerate(batch)] + list(hyper.items()) + [("key", key)]
+        after += [(_STEPS, *pair) for pair in step.counted]
+        inputs = [*((f"x{i}", x) for i, x in enumerate(batch)), *step.inputs]
         results = [ops.reshape(loss, ()) if loss.shape else loss, *more]
         updates = {f"state.{name}": len(results) + i for i, (name, _, _) in enumerate(after)}
         state = [(f"state.{name}", t) for name, t in self._state.tensors()]  # a parameter may be called lr, or key
+        state += [(f"state.{_STEPS}", old) for old, _ in step.counted]
         module = write_graph([*inputs, *state], [*results, *(new for _, _, new in after)], updates)
         return module, isinstance(out, Tensor)
+
+    def _next(self, counts: np.ndarray | None) -> _Next:
+        """What the next step reads beside the batch and the state: given from outside, or computed of the counts that it keeps."""
+        dtype = self._state.dtype
+        if counts is None:
+            hyper = {k: Tensor.make_const(np.asarray(v, dtype)) for k, v in self._numbers().items()}
+            key = random.key_of(self.seed, self.steps + 1)
+            return _Next(hyper, key, (*hyper.items(), ("key", key)), ())
+        kept, given = Tensor.make_const(counts), self.optimizer.lr
+        rate = Tensor.make_const(np.asarray(given, np.float64))
+        seed, done, skipped = (ops.reshape(kept[i], ()) for i in range(3))
+        try:
+            self.optimizer.lr = rate
+            numbers = self.optimizer.hyperparameters(ops.cast(done + 1, np.float64))
+        finally:
+            self.optimizer.lr = given
+        hyper = {
+            k: ops.cast(v, dtype) if isinstance(v, Tensor) else Tensor.make_const(np.asarray(v, dtype))
+            for k, v in numbers.items()
+        }
+        key, more = ops.stack([seed, done + skipped + 1], 0), ops.stack([seed, done + 1, skipped], 0)
+        return _Next(hyper, key, (("lr", rate),), ((kept, more),))
 
     def _forward(self, batch: Sequence[Tensor]) -> Any:
         if isinstance(self._loss, Module):

@@ -9,7 +9,7 @@ from .backends import backend_of
 from .errors import TcompError
 from .lazy import lazy_module
 from .remembered import LaterStages, entry_of
-from .runtime.executable import Executable
+from .runtime.executable import Executable, ExportOptions
 from .target import Target
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def compile(
     targets = Target.parse_all(target)
     backend = backend_of(next((t for t in targets if not t.missing_here()), targets[0]))
 
-    def exporter(exe: Executable, path: Any, format: str, name: str | None, weights: str) -> Any:
+    def exporter(exe: Executable, path: Any, options: ExportOptions) -> Any:
         def compile_for(target: str | Target) -> Executable:
             found: Executable = compile(
                 model,
@@ -88,9 +88,7 @@ def compile(
             )
             return found
 
-        return export.TargetExporter(backend.target, targets, not schedules, compile_for)(
-            exe, path, format, name, weights
-        )
+        return export.TargetExporter(backend.target, targets, not schedules, compile_for)(exe, path, options)
 
     def compile_made(
         make: Callable[[], Any],

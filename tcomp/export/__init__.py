@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TcompError, UnsupportedError
-from ..runtime.executable import Executable
+from ..runtime.executable import Executable, ExportOptions
 from ..target import CpuTarget, Target
 from ..target.parse import portable
 from .artifact import Artifact, checked_name, example_run, variant_of
 from .c import write_c
 from .native import write_object, write_shared
+from .state import state_of
 from .wasm import write_wasm
 from .weights import gathered
 
@@ -45,22 +46,24 @@ class TargetExporter:
     adds_portable: bool
     compile_for: Callable[[Target | str], Executable]
 
-    def __call__(
-        self, exe: Executable, path: str | os.PathLike[str], format: str, name: str | None, weights: str
-    ) -> tuple[Path, ...]:
+    def __call__(self, exe: Executable, path: str | os.PathLike[str], options: ExportOptions) -> tuple[Path, ...]:
+        format = options.format
         if format not in FORMATS:
             raise TcompError(f"cannot export as {format!r}", hint=" or ".join(map(repr, FORMATS)))
         file = Path(path)
-        word = checked_name(name or file.name.split(".")[0])
+        word = checked_name(options.name or file.name.split(".")[0])
         variants = []
         for t in self._wanted(format):
             if not isinstance(t, CpuTarget):
                 raise UnsupportedError(f"cannot export what was compiled for {t}", hint='compile for "cpu"')
             variants.append(variant_of(exe if t == self.target else self.compile_for(t), t))
-        inputs, results = example_run(exe if not exe.library.lacking else self.compile_for("cpu"))
-        found = gathered([v.program.constants for v in variants])
-        held = found.beside() if _is_beside(found.nbytes, format, weights) else found
-        return FORMATS[format](Artifact(word, tuple(variants), held, inputs, results), file)
+        kept = state_of(exe.program, options.state, options.state_names)
+        if kept.kept and format == "wasm":
+            raise UnsupportedError("cannot export a model that keeps something from run to run as WebAssembly yet")
+        inputs, results = example_run(exe if not exe.library.lacking else self.compile_for("cpu"), kept)
+        found = gathered([(*v.program.constants, kept.block()) for v in variants])
+        held = found.beside() if _is_beside(found.nbytes, format, options.weights) else found
+        return FORMATS[format](Artifact(word, tuple(variants), held, kept, inputs, results), file)
 
     def _wanted(self, format: str) -> tuple[Target, ...]:
         """The targets to write code for: of a format that has room for several, those that were asked for; for this machine's own CPU, a

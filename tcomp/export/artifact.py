@@ -19,6 +19,7 @@ from ..runtime.program import Program
 from ..runtime.results import numpy_dtype
 from ..target import CpuTarget
 from ..version import __version__
+from .state import State
 from .weights import Weights
 
 MAX_GOLDEN_BYTES = 64 << 20
@@ -86,6 +87,7 @@ class Artifact:
     Attributes:
         name: begins every name of its C interface.
         variants: for which CPUs; the first that a CPU can run is taken.
+        state: what the model keeps; its block of memory is the last of the weights.
         inputs, results: the example of the self-test.
         provenance: what the model was made from, for the manifest.
     """
@@ -93,6 +95,7 @@ class Artifact:
     name: str
     variants: tuple[Variant, ...]
     weights: Weights
+    state: State
     inputs: tuple[np.ndarray, ...] = field(repr=False)
     results: tuple[np.ndarray, ...] = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -146,28 +149,30 @@ def variant_of(exe: Executable, target: CpuTarget) -> Variant:
             why=f"{', '.join(p.dims)} are known only when it is called",
             hint="compile it for the extents at hand",
         )
-    if p.updates:
-        raise UnsupportedError("cannot export a model that changes its inputs yet, such as a training step")
     if not exe.library.objects:
         raise UnsupportedError("this executable has no object code to export", hint='compile for target="cpu"')
     return Variant(target, p, exe.library.objects[:-1], {} if exe.stages is None else exe.stages.kernels)
 
 
-def example_run(runs: Executable, seed: int = 0) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """Random inputs of a model, and its results.
+def example_run(runs: Executable, state: State, seed: int = 0) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Random inputs of a model, but for those that it keeps, and its results.
 
     Raises:
         UnsupportedError: they are too large to store.
     """
-    inputs = tuple(_example(runs.program, np.random.default_rng(seed)))
+    inputs = _example(runs.program, np.random.default_rng(seed))
+    for k in state.kept:
+        inputs[k.input] = np.array(k.array)
     found = runs(*inputs)
     results = found if isinstance(found, tuple) else (found,)
+    for k in state.kept:
+        inputs[k.input] = inputs[k.input][:0]  # it is stored elsewhere
     if sum(a.nbytes for a in (*inputs, *results)) > MAX_GOLDEN_BYTES:
         raise UnsupportedError(
             f"the inputs and results of one run take more than {MAX_GOLDEN_BYTES >> 20} MiB, which the self-test would store",
             hint="compile for a smaller batch",
         )
-    return inputs, results
+    return tuple(inputs), results
 
 
 def _example(p: Program, rng: np.random.Generator) -> list[np.ndarray]:

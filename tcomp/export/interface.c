@@ -6,7 +6,9 @@ static void *own_user;
 typedef struct API(context) Context;
 struct API(context) {
   int num_threads, variant;
-  void *held; /* what the weights were read into, or null */
+  void *held;           /* what the weights were read into, or null */
+  unsigned char *state; /* what is kept from run to run */
+  const void *initial_state;
   const void *constants[MAX_CONSTANTS + 1];
 };
 
@@ -31,6 +33,7 @@ EXPORTED const char *API(error_text)(int code) {
     case BAD_INDEX: return "an index in an input is out of range";
     case WRONG_RESULTS: return "the results differ from those stored at export";
     case BAD_WEIGHTS: return "the file of weights is missing, or is not the one that was exported";
+    case BAD_STATE: return "the file of what the model keeps cannot be written, is missing, damaged, or of another model";
     default: return "unknown error code";
   }
 }
@@ -72,6 +75,14 @@ EXPORTED int API(init)(Context **context, const char *weights_path, int num_thre
     return code;
   }
   const unsigned char *weights = made->held ? (unsigned char *)made->held + WEIGHTS_START : (const unsigned char *)API(weights);
+  made->initial_state = weights + STATE_PLACE;
+  made->state = take_lines(STATE_BYTES);
+  if (!made->state) {
+    if (made->held) forget_weights(made->held);
+    free(made);
+    return NO_MEMORY;
+  }
+  memcpy(made->state, made->initial_state, STATE_BYTES);
   start_pool();
   made->num_threads = num_threads;
   made->variant = chosen;
@@ -82,7 +93,9 @@ EXPORTED int API(init)(Context **context, const char *weights_path, int num_thre
 }
 
 EXPORTED void API(free)(Context *context) {
-  if (context && context->held) forget_weights(context->held);
+  if (!context) return;
+  if (context->held) forget_weights(context->held);
+  give_lines(context->state);
   free(context);
 }
 
@@ -99,14 +112,13 @@ EXPORTED void API(set_parallel_for)(API(parallel_for) parallel_for, void *user) 
 /* Where the weights lie, as long as the context lives. */
 EXPORTED const void *const *API(constants)(const Context *context) { return context->constants; }
 
-EXPORTED int API(run)(Context *context, const void *const *inputs, void *const *outputs, void *workspace) {
-  if (!context || (NUM_INPUTS && !inputs) || !outputs || (uintptr_t)workspace % ALIGN) return BAD_ARGUMENT;
-  void *args[NUM_INPUTS + NUM_OUTPUTS];
-  for (int i = 0; i < NUM_INPUTS; i++)
-    if (!(args[i] = (void *)inputs[i])) return BAD_ARGUMENT;
-  for (int i = 0; i < NUM_OUTPUTS; i++)
-    if (!(args[NUM_INPUTS + i] = outputs[i])) return BAD_ARGUMENT;
-  if (!indices_fit(inputs)) return BAD_INDEX;
+/* A run with what is kept at `state`: the addresses of all arrays, those of the caller and those kept, in the program's order. */
+static int run_on(const Context *context, unsigned char *state, const void *const *inputs, void *const *outputs, void *workspace, void **args) {
+  for (int i = 0; i < NUM_INPUTS + NUM_OUTPUTS; i++) {
+    args[i] = ARRAYS[i].kept >= 0 ? state + ARRAYS[i].kept : i < NUM_INPUTS ? (void *)*inputs++ : *outputs++;
+    if (!args[i]) return BAD_ARGUMENT;
+  }
+  if (!indices_fit((const void *const *)args)) return BAD_INDEX;
   void *taken = NULL;
   if (!workspace && !(workspace = taken = take_lines(API(workspace_bytes)(context)))) return NO_MEMORY;
   use_threads(context->num_threads);
@@ -115,24 +127,37 @@ EXPORTED int API(run)(Context *context, const void *const *inputs, void *const *
   return code;
 }
 
+EXPORTED int API(run)(Context *context, const void *const *inputs, void *const *outputs, void *workspace) {
+  void *args[NUM_INPUTS + NUM_OUTPUTS];
+  if (!context || (NUM_GIVEN && !inputs) || (NUM_TAKEN && !outputs) || (uintptr_t)workspace % ALIGN) return BAD_ARGUMENT;
+  return run_on(context, context->state, inputs, outputs, workspace, args);
+}
+
 EXPORTED int API(selftest)(Context *context, double *error) {
   if (!context) return BAD_ARGUMENT;
-  const void *inputs[NUM_INPUTS + 1];
-  void *outputs[NUM_OUTPUTS];
-  for (int i = 0; i < NUM_INPUTS; i++) inputs[i] = (const unsigned char *)API(golden) + ARRAYS[i].golden;
+  const void *inputs[NUM_GIVEN + 1];
+  void *outputs[NUM_TAKEN + 1], *args[NUM_INPUTS + NUM_OUTPUTS];
+  for (int i = 0, at = 0; i < NUM_INPUTS; i++)
+    if (ARRAYS[i].kept < 0) inputs[at++] = (const unsigned char *)API(golden) + ARRAYS[i].golden;
   int code = OK, made = 0;
-  for (; made < NUM_OUTPUTS && code == OK; made++) {
-    outputs[made] = take_lines((size_t)ARRAYS[NUM_INPUTS + made].bytes);
-    if (!outputs[made]) code = NO_MEMORY;
+  for (int i = NUM_INPUTS; i < NUM_INPUTS + NUM_OUTPUTS && code == OK; i++) {
+    if (ARRAYS[i].kept >= 0) continue;
+    outputs[made] = take_lines((size_t)ARRAYS[i].bytes);
+    if (outputs[made]) made++;
+    else code = NO_MEMORY;
   }
-  if (code == OK) code = API(run)(context, inputs, outputs, NULL);
+  unsigned char *state = take_lines(STATE_BYTES); /* what the context keeps is left alone */
+  if (!state) code = NO_MEMORY;
+  if (state) memcpy(state, context->initial_state, STATE_BYTES);
+  if (code == OK) code = run_on(context, state, inputs, outputs, NULL, args);
   double worst = 0;
-  for (int i = 0; code != NO_MEMORY && code != BAD_INDEX && i < NUM_OUTPUTS; i++) {
-    const Array *a = &ARRAYS[NUM_INPUTS + i];
-    double found = difference(outputs[i], (const unsigned char *)API(golden) + a->golden, a->size, a->kind);
+  for (int i = NUM_INPUTS; code != NO_MEMORY && code != BAD_INDEX && i < NUM_INPUTS + NUM_OUTPUTS; i++) {
+    const Array *a = &ARRAYS[i];
+    double found = difference(args[i], (const unsigned char *)API(golden) + a->golden, a->size, a->kind);
     if (found > worst) worst = found;
     if (found > a->tolerance) code = WRONG_RESULTS;
   }
+  give_lines(state);
   while (made-- > 0) give_lines(outputs[made]);
   if (error) *error = worst;
   return code;

@@ -30,7 +30,8 @@ enum {
   @NAME@_CPU_TOO_OLD = 3,    /* this CPU lacks instructions that the code uses */
   @NAME@_BAD_INDEX = 4,      /* an input that holds places in a table has one out of range; nothing was written */
   @NAME@_WRONG_RESULTS = 5,  /* the self-test's results are not those stored at export */
-  @NAME@_BAD_WEIGHTS = 6     /* the file of weights is missing, or not the one that was exported */
+  @NAME@_BAD_WEIGHTS = 6,    /* the file of weights is missing, or not the one that was exported */
+  @NAME@_BAD_STATE = 7       /* a file of what the model keeps cannot be written, is missing, damaged, or of another model */
 };
 
 typedef struct @name@_context @name@_context;
@@ -66,7 +67,7 @@ void @name@_set_parallel_for(@name@_parallel_for parallel_for, void *user);
 
 /* Runs the model on inputs stored at export; *error: the relative difference of its results from those stored, in the 2-norm, at most. */
 int @name@_selftest(@name@_context *context, double *error);
-
+@state@
 #ifdef __cplusplus
 }
 #endif

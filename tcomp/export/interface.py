@@ -15,22 +15,38 @@ from ..target.cpu import features_of
 from ..version import __version__
 from .artifact import Artifact, Variant, golden_arrays, static_shape
 from .cpuid import FeatureBit, feature_bits
+from .state import State
 from .weights import hash64, offsets
 
-CODES = ("OK", "BAD_ARGUMENT", "NO_MEMORY", "CPU_TOO_OLD", "BAD_INDEX", "WRONG_RESULTS", "BAD_WEIGHTS")
+CODES = ("OK", "BAD_ARGUMENT", "NO_MEMORY", "CPU_TOO_OLD", "BAD_INDEX", "WRONG_RESULTS", "BAD_WEIGHTS", "BAD_STATE")
 """What functions return, from 0 on."""
 KINDS = ("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16", "bfloat16", "float32", "float64")  # fmt: skip
 TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-10}
 """Relative difference that the self-test allows: other CPUs and other numbers of threads may add up in another order."""
+_NO_MATH = "#define HUGE_VAL __builtin_inf()\n#define sqrt __builtin_sqrt"
+_STATE = """
+/* What the model keeps from run to run, written to a safetensors file, whole or not at all, and read again; then, nothing is changed where the
+ * file is not one of this model. A context that keeps something serves one thread at a time. */
+int @name@_save(const @name@_context *context, const char *path);
+int @name@_restore(@name@_context *context, const char *path);
+
+/* Where a tensor of that lies, by its name in the file; NULL for none. What there is:
+@kept@
+ */
+void *@name@_state(@name@_context *context, const char *name);
+
+/* Their names, counted from 0, and their bytes; NULL behind the last. */
+const char *@name@_kept(int i, size_t *bytes);
+"""
 _FOLDER = Path(__file__).parent
 
 
 def header(artifact: Artifact) -> str:
     """The C header."""
-    p = artifact.program
     words = {
         "name": artifact.name, "NAME": artifact.name.upper(), "version": __version__, "abi": ABI, "target": ", ".join(str(v.target) for v in artifact.variants),
-        "inputs": _listed(p.inputs), "outputs": _listed(p.outputs), "num_inputs": len(p.inputs), "num_outputs": len(p.outputs),
+        "inputs": _listed(given(artifact)), "outputs": _listed(taken(artifact)),
+        "num_inputs": len(given(artifact)), "num_outputs": len(taken(artifact)), "state": _state_text(artifact),
         "workspace_bytes": max(v.program.arena_bytes for v in artifact.variants),
         "weights": "NULL, as the weights are inside" if not artifact.weights.file else f"of {artifact.name}.safetensors, written with this file",
     }  # fmt: skip
@@ -47,13 +63,18 @@ def source(artifact: Artifact, system: str, code: str = "") -> str:
         system: the file that says how a system's memory and threads are used: linux.c, portable.c, or wasm.c, which is an interface of its own.
         code: kernels and entries in C, if they are.
     """
-    includes = [] if system == "wasm.c" else [f'#include "{artifact.name}.h"']
-    parts = [*includes, "#include <stddef.h>\n#include <stdint.h>", *_tables(artifact, bool(code)), _text("numbers.c")]
+    own = _NO_MATH if system == "wasm.c" else f'#include "{artifact.name}.h"\n#include <math.h>'
+    parts = [own, "#include <stddef.h>\n#include <stdint.h>", *_tables(artifact, bool(code)), _text("numbers.c")]
     if code:
         parts += [_text(system), code, _variants(artifact)]
     else:
         parts += [*_declared(artifact), _variants(artifact), _text(system)]
-    return "\n".join([*parts, "" if system == "wasm.c" else _text("interface.c")])
+    if system != "wasm.c":
+        parts += [
+            _text("interface.c"),
+            *([*_state_tables(artifact.state), _text("state.c")] if artifact.state.kept else []),
+        ]
+    return "\n".join(parts)
 
 
 def _text(file: str) -> str:
@@ -65,9 +86,12 @@ def _tables(artifact: Artifact, has_code: bool) -> list[str]:
     p, w = artifact.program, artifact.weights
     arrays = golden_arrays(artifact)
     golden, _ = offsets([a.nbytes for a in arrays])
+    kept = {k.input: k.place for k in artifact.state.kept} | {
+        len(p.inputs) + k.result: k.place for k in artifact.state.kept if k.result >= 0
+    }
     rows = [
-        f"{{{prod(static_shape(s))}, {a.nbytes}, {at}, {s.dtype.upper()}, {TOLERANCES.get(s.dtype, 0.0)!r}}}"
-        for s, a, at in zip((*p.inputs, *p.outputs), arrays, golden)
+        f"{{{prod(static_shape(s))}, {nbytes_of(s)}, {at}, {kept.get(i, -1)}, {s.dtype.upper()}, {TOLERANCES.get(s.dtype, 0.0)!r}}}"
+        for i, (s, at) in enumerate(zip((*p.inputs, *p.outputs), golden))
     ]
     checks = [f"{{{c.input}, {c.low}, {c.high}}}" for c in p.checks]
     bits = [b for v in artifact.variants for b in _bits(v)]  # a compiler of C makes code for its own machine
@@ -79,11 +103,13 @@ def _tables(artifact: Artifact, has_code: bool) -> list[str]:
         f"#define FEATURE_NAMES {_quoted(least)}",
         f"#define DESCRIPTION {_quoted(description(artifact))}",
         f"enum {{ ABI_VERSION = {ABI}, ALIGN = {ALIGN}, NUM_INPUTS = {len(p.inputs)}, NUM_OUTPUTS = {len(p.outputs)}, NUM_CHECKS = {len(checks)},",
-        f"       NUM_VARIANTS = {len(artifact.variants)}, MAX_CONSTANTS = {max(map(len, w.places))} }};",
+        f"       NUM_VARIANTS = {len(artifact.variants)}, MAX_CONSTANTS = {max(map(len, w.places)) - 1} }};",
+        f"enum {{ NUM_GIVEN = {len(given(artifact))}, NUM_TAKEN = {len(taken(artifact))} }};",
+        f"static const size_t STATE_BYTES = {artifact.state.nbytes}, STATE_PLACE = {w.places[0][-1]};",
         f"enum {{ {', '.join(CODES)} }};",
         f"enum {{ {', '.join(k.upper() for k in KINDS)} }};",
         f"static const uint64_t WEIGHTS_FILE_BYTES = {len(w.file)}u, WEIGHTS_HASH = {hash64(w.file):#x}u, WEIGHTS_START = {w.file_start}u;",
-        "typedef struct { int64_t size, bytes, golden; int kind; double tolerance; } Array;",
+        "typedef struct { int64_t size, bytes, golden, kept; int kind; double tolerance; } Array;",
         "typedef struct { int input; int64_t low, high; } Check;",
         "typedef struct { unsigned leaf, subleaf, reg, bit, state; } Feature;",
         "/* code for one kind of CPU: (inputs and results, constants, workspace, extents) -> OK or NO_MEMORY */",
@@ -95,6 +121,35 @@ def _tables(artifact: Artifact, has_code: bool) -> list[str]:
         _table("int64_t", "CONSTANT_OFFSETS", places or ["0"]),
         f"extern const {'uint64_t' if has_code else 'unsigned char'} {artifact.name}_weights[], {artifact.name}_golden[];",
     ]
+
+
+def _state_tables(state: State) -> list[str]:
+    header, place = state.header()
+    rows = [f"{{{_quoted(k.name)}, {_quoted(told)}, {k.place}, {k.array.nbytes}}}" for k, told in state.by_name()]
+    pieces = "\n".join(_quoted(header[i : i + 80].decode("latin-1")) for i in range(8, len(header), 80))
+    length = "".join(f"\\{b:03o}" for b in header[:8])
+    return [
+        "typedef struct { const char *name, *told; int64_t place, bytes; } Kept;",
+        _table("Kept", "KEPT", rows),
+        f"enum {{ NUM_KEPT = {len(rows)}, CHECKSUM_PLACE = {place} }};",
+        f'static const char STATE_HEADER[] = "{length}"\n{pieces};',
+    ]
+
+
+def given(artifact: Artifact) -> tuple[Spec, ...]:
+    """The inputs that a caller gives."""
+    kept = {k.input for k in artifact.state.kept}
+    return tuple(s for i, s in enumerate(artifact.program.inputs) if i not in kept)
+
+
+def taken(artifact: Artifact) -> tuple[Spec, ...]:
+    """The results that a caller gets."""
+    kept = {k.result for k in artifact.state.kept}
+    return tuple(s for i, s in enumerate(artifact.program.outputs) if i not in kept)
+
+
+def nbytes_of(s: Spec) -> int:
+    return prod(static_shape(s)) * dtype(s.dtype).itemsize
 
 
 def entry_name(number: int) -> str:
@@ -114,7 +169,7 @@ def _variants(artifact: Artifact) -> str:
     for i, v in enumerate(artifact.variants):
         counts = len(v.program.constants), len(_bits(v))
         rows.append(f"{{{entry_name(i)}, {v.program.arena_bytes}, {constants}, {counts[0]}, {features}, {counts[1]}}}")
-        constants, features = constants + counts[0], features + counts[1]
+        constants, features = constants + counts[0] + 1, features + counts[1]  # the state stands behind the constants
     return _table("Variant", "VARIANTS", rows)
 
 
@@ -126,10 +181,9 @@ def _bits(v: Variant) -> tuple[FeatureBit, ...]:
 
 def description(artifact: Artifact) -> str:
     """Names, shapes and dtypes, as JSON."""
-    p = artifact.program
     inputs, outputs = (
         [{"name": s.name, "shape": static_shape(s), "dtype": dtype(s.dtype).name} for s in specs]
-        for specs in (p.inputs, p.outputs)
+        for specs in (given(artifact), taken(artifact))
     )
     told = {
         "abi": ABI,
@@ -140,6 +194,13 @@ def description(artifact: Artifact) -> str:
         "outputs": outputs,
     }
     return json.dumps(told)
+
+
+def _state_text(artifact: Artifact) -> str:
+    if not artifact.state.kept:
+        return ""
+    names = "\n".join(f" *   {artifact.program.inputs[k.input]} as {k.name!r}" for k in artifact.state.kept)
+    return _STATE.replace("@name@", artifact.name).replace("@kept@", names)
 
 
 def _listed(specs: tuple[Spec, ...]) -> str:

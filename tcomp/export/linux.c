@@ -9,6 +9,7 @@
 
 #define LOCAL
 #define EXPORTED __attribute__((visibility("default")))
+#define SYNC(file) fsync(fileno(file))
 #define LOAD(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
 #define STORE(p, x) __atomic_store_n(p, x, __ATOMIC_RELEASE)
 

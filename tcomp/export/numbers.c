@@ -47,11 +47,11 @@ static double difference(const void *got, const void *want, int64_t size, int ki
       if (is_finite(w)) length += w * w;
       continue;
     }
-    if (!is_finite(g) || !is_finite(w)) return __builtin_inf();
+    if (!is_finite(g) || !is_finite(w)) return HUGE_VAL;
     apart += (g - w) * (g - w);
     length += w * w;
   }
-  return apart == 0 ? 0 : length == 0 ? __builtin_inf() : __builtin_sqrt(apart / length);
+  return apart == 0 ? 0 : length == 0 ? HUGE_VAL : sqrt(apart / length);
 }
 
 /* Whether all inputs that hold places in tables keep to their range. */

@@ -9,6 +9,7 @@
 
 #define LOCAL static
 #define EXPORTED
+#define SYNC(file) 0
 #define LOAD(p) (*(p))
 #define STORE(p, x) (*(p) = (x))
 

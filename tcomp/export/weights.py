@@ -12,7 +12,7 @@ import numpy as np
 from ..dtype import dtype
 from ..memory import ALIGN
 
-_DTYPES = {
+SAFETENSORS_DTYPES = {
     "bool": "BOOL", "int8": "I8", "uint8": "U8", "int16": "I16", "uint16": "U16", "int32": "I32", "uint32": "U32", "int64": "I64",
     "uint64": "U64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
 }  # fmt: skip
@@ -89,7 +89,11 @@ def weights_file(arrays: Sequence[np.ndarray]) -> tuple[bytes, int]:
     told: dict[str, object] = {}
     for i, (a, at) in enumerate(zip(arrays, starts)):
         end, following = at + a.nbytes, starts[i + 1] if i + 1 < len(starts) else total
-        told[f"weight{i}"] = {"dtype": _DTYPES[dtype(a.dtype).name], "shape": a.shape, "data_offsets": [at, end]}
+        told[f"weight{i}"] = {
+            "dtype": SAFETENSORS_DTYPES[dtype(a.dtype).name],
+            "shape": a.shape,
+            "data_offsets": [at, end],
+        }
         if end < following:
             told[f"gap{i}"] = {"dtype": "U8", "shape": [following - end], "data_offsets": [end, following]}
     if not arrays:

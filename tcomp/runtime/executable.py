@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,12 +31,21 @@ class TextViews(Protocol):
     def __call__(self, stage: str, kernel: str | None = None) -> str: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What a caller of `Executable.export` decides; see there."""
+
+    format: str
+    name: str | None
+    weights: str
+    state: Mapping[str, Any]
+    state_names: Mapping[str, str]
+
+
 class Exporter(Protocol):
     """Writes an executable's code to files; returns their paths."""
 
-    def __call__(
-        self, exe: Executable, path: str | os.PathLike[str], format: str, name: str | None, weights: str
-    ) -> tuple[Path, ...]: ...
+    def __call__(self, exe: Executable, path: str | os.PathLike[str], options: ExportOptions) -> tuple[Path, ...]: ...
 
 
 class Executable:
@@ -184,16 +194,24 @@ class Executable:
         return dict(zip((s.name for s in self.outputs), found if isinstance(found, tuple) else (found,)))
 
     def export(
-        self, path: str | os.PathLike[str], format: str = "shared", name: str | None = None, weights: str = "auto"
+        self,
+        path: str | os.PathLike[str],
+        format: str = "shared",
+        name: str | None = None,
+        weights: str = "auto",
+        state: Mapping[str, Any] | None = None,
+        state_names: Mapping[str, str] | None = None,
     ) -> tuple[Path, ...]:
         """Write files that run this model without Python (docs/deploy.md).
 
         Args:
-            path: the file to write, such as "model.so" or "model.o"; a C header is written beside it.
+            path: the file to write, such as "model.so", "model.o" or "model.c"; a C header is written beside it.
             format: "shared", a shared library, which `tcomp.load` reads, too; "object", an object file to link into a program, with a
-                CMake file; "wasm", a WebAssembly module with an ES module that loads it (compiled for that target).
+                CMake file; "c", C99 source; "wasm", a WebAssembly module with an ES module that loads it (compiled for that target).
             name: begins the names of the C interface; by default the file's name without its ending.
             weights: "inside" the file, or "beside" it, in NAME.safetensors, which is mapped into memory; "auto": beside from 64 MiB on.
+            state: inputs that the exported model keeps from run to run, and their values at first: those that it changes, and others.
+            state_names: what they are called in files, where that is not the input's name.
 
         Returns:
             The paths of the files.
@@ -203,7 +221,7 @@ class Executable:
         """
         if self._exporter is None:
             raise TcompError("this executable cannot be exported", why="it was loaded from an exported file")
-        return self._exporter(self, path, format, name, weights)
+        return self._exporter(self, path, ExportOptions(format, name, weights, state or {}, state_names or {}))
 
     # looking inside
 
