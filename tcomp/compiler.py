@@ -26,7 +26,7 @@ specialized = lazy_module("tcomp.specialized")
 def compile(
     model: Any,
     inputs: Any = None,
-    target: str | Target = "cpu",
+    target: str | Target | Sequence[str | Target] = "cpu",
     *,
     dims: Mapping[str, int | tuple[int, int]] | None = None,
     shapes: Mapping[str, Sequence[Any]] | None = None,
@@ -74,7 +74,7 @@ def compile(
     backend = backend_of(next((t for t in targets if not t.missing_here()), targets[0]))
 
     def exporter(exe: Executable, path: Any, options: ExportOptions) -> Any:
-        def compile_for(target: str | Target) -> Executable:
+        def compile_for(target: str | Target, may_winograd: bool) -> Executable:
             found: Executable = compile(
                 model,
                 inputs,
@@ -82,13 +82,16 @@ def compile(
                 dims=dims,
                 shapes=shapes,
                 schedules=schedules,
-                winograd=winograd,
+                winograd=winograd and may_winograd,
                 check_indices=check_indices,
                 denormals=denormals,
             )
             return found
 
-        return export.TargetExporter(backend.target, targets, not schedules, compile_for)(exe, path, options)
+        told = {"winograd": winograd, "check_indices": check_indices, "denormals": denormals}
+        source = export.source_of_file(model)
+        is_own = not schedules and isinstance(target, str) and "-mcpu" not in target
+        return export.TargetExporter(backend.target, targets, is_own, source, told, compile_for)(exe, path, options)
 
     def compile_made(
         make: Callable[[], Any],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ..errors import TcompError
-from . import bench, check, compile_, inspect_, machine, profile_, run
+from . import artifacts, bench, check, compile_, inspect_, machine, profile_, run
 
 app = typer.Typer(add_completion=False, help="A tensor compiler with a schedule language.", no_args_is_help=True)
 for _verb in (machine.info, machine.clean, machine.operators, machine.show):
@@ -16,7 +16,9 @@ app.command(name="bench")(bench.bench_model)
 app.command(name="check")(check.check_model)
 app.command(name="profile")(profile_.profile_model)
 app.command(name="compile")(compile_.compile_model)
-app.command(name="verify")(compile_.verify_artifact)
+app.command(name="verify")(artifacts.verify_artifact)
+app.command(name="replay")(artifacts.replay_artifact)
+app.command(name="size")(artifacts.size_artifact)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""tcomp compile, verify: models as files that run without Python."""
+"""tcomp compile: models as files that run without Python."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
+from ..compiler import compile
 from ..errors import TcompError
 from ..export.wasm import TARGET as WASM
-from ..runtime.artifact import selftest
+from ..progress import terminal_bar
 from . import models
 
-ENDINGS = {"shared": "so", "object": "o", "wasm": "wasm"}
+ENDINGS = {"shared": "so", "object": "o", "c": "c", "wasm": "wasm"}
 
 
 def compile_model(
@@ -23,11 +24,17 @@ def compile_model(
     format: Annotated[
         str,
         typer.Option(
-            help="shared: a shared library with a C header; object: an object file and a CMake file; wasm: for browsers and Node.js"
+            help="shared: a shared library with a C header; object: an object file and a CMake file; c: C99 source; wasm: for browsers and Node.js"
         ),
     ] = "shared",
     name: Annotated[str, typer.Option(help="begins the C names; by default the model's file name")] = "",
     weights: Annotated[str, typer.Option(help="inside the file, or beside it; auto: beside from 64 MiB on")] = "auto",
+    winograd: Annotated[
+        bool | None,
+        typer.Option(
+            help="weights for Winograd's algorithm, which are larger; by default but for wasm", show_default=False
+        ),
+    ] = None,
     dims: models.Dims = "",
     shapes: models.Shapes = "",
     target: models.Target = "cpu",
@@ -39,7 +46,16 @@ def compile_model(
         names = ", ".join(loaded.values)
         raise TcompError(f"cannot export {model.name}", why=f"the values of {names} decide extents of its tensors")
     is_wasm = format == "wasm"
-    exe = models.compiled(loaded, WASM if is_wasm and target == "cpu" else target, 0)
+    shapes_of = {name: a.shape for name, a in loaded.inputs.items()}
+    with terminal_bar(f"compiling {model.name}") as note:
+        where = WASM if is_wasm and target == "cpu" else target
+        exe = compile(
+            str(model),
+            target=where,
+            shapes=shapes_of,
+            winograd=not is_wasm if winograd is None else winograd,
+            progress=note,
+        )
     word = name or re.sub(r"\W", "_", model.stem, flags=re.ASCII)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -51,15 +67,3 @@ def compile_model(
         return
     for f in files:
         print(f"{f}  {f.stat().st_size:,} bytes")
-
-
-def verify_artifact(
-    file: Annotated[Path, typer.Argument(help="a shared library that tcomp exported")],
-    as_json: models.AsJson = False,
-) -> None:
-    """Run the self-test of an exported model: results on stored inputs, beside those stored at export."""
-    error = selftest(file)
-    if as_json:
-        print(json.dumps({"file": str(file), "error": error}))
-        return
-    print(f"{file}: the results differ by {error:.1e} from those stored at export")

@@ -1,4 +1,4 @@
-"""tcomp inspect: what a model is made of, and what becomes of it."""
+"""tcomp inspect: what a model is made of, and what becomes of it; what an exported model is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..ir.module import IRModule
 from ..ops.registry import get
 from ..runtime.executable import Executable
 from . import models
+from .artifacts import is_artifact, show_artifact
 from .page import page_of
 
 
@@ -31,6 +32,9 @@ def inspect_model(
     as_json: models.AsJson = False,
 ) -> None:
     """Inputs, operators, parameters, operations, kernels and memory of a model, and what of it cannot be compiled."""
+    if is_artifact(model):
+        show_artifact(model, kernels, as_json)
+        return
     source = source_of(model)
     assert source is not None
     facts: dict[str, Any] = {

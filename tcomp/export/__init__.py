@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import TcompError, UnsupportedError
 from ..runtime.executable import Executable, ExportOptions
@@ -14,6 +15,7 @@ from ..target.parse import portable
 from .artifact import Artifact, checked_name, example_run, variant_of
 from .c import write_c
 from .native import write_object, write_shared
+from .provenance import source_of_file
 from .state import state_of
 from .wasm import write_wasm
 from .weights import gathered
@@ -25,6 +27,8 @@ FORMATS: Mapping[str, Callable[[Artifact, Path], tuple[Path, ...]]] = {
     "wasm": write_wasm,
 }
 """How each format is written: to a path; returns the paths of all its files."""
+SEVERAL = ("shared", "object")
+"""Formats that have room for the code of several CPUs."""
 INSIDE_BYTES = 64 << 20
 """Weights up to this size are part of the file, unless the caller says otherwise."""
 TEXT_BYTES = 1 << 20
@@ -37,14 +41,17 @@ class TargetExporter:
 
     Attributes:
         target: what the executable is compiled for. targets: what the user asked for, the most capable first.
-        adds_portable: whether code for this machine's own CPU gets code beside it that runs on others.
-        compile_for: compiles the same model for one of them, or for this machine.
+        is_own: whether the user asked for whatever CPU this machine has.
+        source, options: what is compiled and how, for the manifest.
+        compile_for: compiles the same model for one of them, or for this machine; whether Winograd's algorithm may be used as in this one.
     """
 
     target: Target
     targets: tuple[Target, ...]
-    adds_portable: bool
-    compile_for: Callable[[Target | str], Executable]
+    is_own: bool
+    source: Mapping[str, Any]
+    options: Mapping[str, Any]
+    compile_for: Callable[[Target | str, bool], Executable]
 
     def __call__(self, exe: Executable, path: str | os.PathLike[str], options: ExportOptions) -> tuple[Path, ...]:
         format = options.format
@@ -53,28 +60,36 @@ class TargetExporter:
         file = Path(path)
         word = checked_name(options.name or file.name.split(".")[0])
         variants = []
-        for t in self._wanted(format):
+        more = self._portable(format, options.portable)
+        for t in self.targets if format in SEVERAL else (self.target,):
             if not isinstance(t, CpuTarget):
                 raise UnsupportedError(f"cannot export what was compiled for {t}", hint='compile for "cpu"')
-            variants.append(variant_of(exe if t == self.target else self.compile_for(t), t))
+            variants.append(variant_of(exe if t == self.target else self.compile_for(t, True), t))
+        if more is not None:
+            variants.append(variant_of(self.compile_for(more, False), more))
         kept = state_of(exe.program, options.state, options.state_names)
         if kept.kept and format == "wasm":
             raise UnsupportedError("cannot export a model that keeps something from run to run as WebAssembly yet")
-        inputs, results = example_run(exe if not exe.library.lacking else self.compile_for("cpu"), kept)
+        inputs, results = example_run(exe if not exe.library.lacking else self.compile_for("cpu", True), kept)
         found = gathered([(*v.program.constants, kept.block()) for v in variants])
         held = found.beside() if _is_beside(found.nbytes, format, options.weights) else found
-        return FORMATS[format](Artifact(word, tuple(variants), held, kept, inputs, results), file)
+        shapes = {s.name: s.shape for s in exe.inputs}
+        how = {
+            **self.options,
+            "format": format,
+            "weights": options.weights,
+            "shapes": shapes,
+            "portable": more is not None,
+        }
+        told = {"source": self.source, "options": how}
+        return FORMATS[format](Artifact(word, tuple(variants), held, kept, inputs, results, told), file)
 
-    def _wanted(self, format: str) -> tuple[Target, ...]:
-        """The targets to write code for: of a format that has room for several, those that were asked for; for this machine's own CPU, a
-        portable one as well."""
-        if format not in ("shared", "object"):
-            return (self.target,)
-        here = Target.parse("cpu")
-        more = (
-            portable(here) if self.adds_portable and isinstance(here, CpuTarget) and self.targets == (here,) else None
-        )
-        return self.targets if more is None else (*self.targets, more)
+    def _portable(self, format: str, asked: bool | None) -> CpuTarget | None:
+        """The portable target to add, if any."""
+        least = self.targets[-1]
+        if format not in SEVERAL or asked is False or not isinstance(least, CpuTarget) or not (asked or self.is_own):
+            return None
+        return portable(least)
 
 
 def _is_beside(nbytes: int, format: str, weights: str) -> bool:
@@ -88,4 +103,4 @@ def _is_beside(nbytes: int, format: str, weights: str) -> bool:
     return weights == "beside" or (weights == "auto" and nbytes > (TEXT_BYTES if format == "c" else INSIDE_BYTES))
 
 
-__all__ = ["FORMATS", "TargetExporter"]
+__all__ = ["FORMATS", "TargetExporter", "source_of_file"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +12,10 @@ import numpy as np
 from ..dtype import dtype
 from ..errors import TcompError, UnsupportedError
 from ..runtime.arguments import Spec
-from ..runtime.artifact import ABI
 from ..runtime.executable import Executable
 from ..runtime.program import Program
 from ..runtime.results import numpy_dtype
 from ..target import CpuTarget
-from ..version import __version__
 from .state import State
 from .weights import Weights
 
@@ -114,15 +111,6 @@ class Artifact:
     def weights_name(self) -> str:
         """The file of weights, in the folder of the code; "" where they are inside."""
         return f"{self.name}.safetensors" if self.weights.file else ""
-
-    def manifest(self) -> bytes:
-        """What a loader and a reader need to know, as JSON: the same bytes for the same artifact."""
-        told = {
-            "tcomp": __version__, "abi": ABI, "name": self.name, "triple": self.target.triple, "weights": self.weights_name,
-            "variants": [{"target": str(v.target), "program": v.program.to_json()} for v in self.variants],
-            **self.provenance,
-        }  # fmt: skip
-        return json.dumps(told, sort_keys=True).encode()
 
 
 def checked_name(name: str) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ..lazy import lazy_module
+from ..runtime.artifact import TEXT_ENDING
 from .artifact import Artifact, golden_arrays
 from .files import place
 from .interface import entry_name, header, source
+from .provenance import manifest
 from .weights import blob
 
 sources = lazy_module("tcomp.codegen.c.source")
@@ -23,7 +25,8 @@ _ORDER = """#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDI
 
 
 def write_c(artifact: Artifact, path: Path) -> tuple[Path, ...]:
-    """Write model.c, NAME.h and NAME_data.c beside it (and NAME.safetensors, where the weights are not inside); all, or nothing.
+    """Write model.c, and NAME.h, NAME_data.c and NAME_manifest.json beside it (and NAME.safetensors, where the weights are not inside); all, or
+    nothing.
 
     Returns:
         Their paths.
@@ -40,6 +43,7 @@ def write_c(artifact: Artifact, path: Path) -> tuple[Path, ...]:
         path: source(artifact, "portable.c", code).encode(),
         path.with_name(f"{artifact.name}.h"): header(artifact).encode(),
         path.with_name(f"{artifact.name}_data.c"): data.encode(),
+        path.with_name(f"{artifact.name}{TEXT_ENDING}"): manifest(artifact),
     }
     if artifact.weights.file:
         files[path.with_name(artifact.weights_name)] = artifact.weights.file

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ..errors import UnsupportedError
 from ..lazy import lazy_module
-from ..runtime.artifact import SECTION, UNSEALED, sealed
+from ..runtime.artifact import SECTION, sealed
 from ..runtime.threads import runtime_source
 from .artifact import Artifact, golden_arrays
 from .files import place
 from .interface import entry_name, header, source
+from .provenance import compressed
 from .toolchain import object_tool, toolchain
 from .weights import blob
 
@@ -110,7 +111,7 @@ def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
         **objects,
         "weights.bin": blob(() if artifact.weights.file else artifact.weights.arrays),
         "golden.bin": blob(golden_arrays(artifact)),
-        "manifest": UNSEALED + artifact.manifest(),
+        "manifest": compressed(artifact),
         "data.S": _DATA.format(name=name, section=SECTION).encode(),
         f"{name}.h": header(artifact).encode(),
         "model.c": source(artifact, "linux.c").encode(),

@@ -9,11 +9,13 @@ import tempfile
 from pathlib import Path
 
 from ..errors import TcompError, UnsupportedError
+from ..runtime.artifact import SECTION, sealed
 from ..version import __version__
 from .artifact import Artifact, golden_arrays
 from .files import place
 from .interface import description, source
 from .native import objects_of
+from .provenance import compressed
 from .toolchain import Toolchain
 from .weights import blob
 
@@ -71,10 +73,25 @@ def write_wasm(artifact: Artifact, path: Path) -> tuple[Path, ...]:
         linker.run(["--no-entry", "--strip-all", "-z", "stack-size=1048576", "-o", "out", *compiled, *objects], folder)
         return place(
             {
-                path: (folder / "out").read_bytes(),
+                path: sealed((folder / "out").read_bytes() + _custom_section(compressed(artifact))),
                 path.with_name(f"{artifact.name}.mjs"): module(artifact, path.name).encode(),
             }
         )
+
+
+def _custom_section(content: bytes) -> bytes:
+    """A section that engines skip."""
+    body = _leb(len(SECTION)) + SECTION.encode() + content
+    return b"\0" + _leb(len(body)) + body
+
+
+def _leb(value: int) -> bytes:
+    """An unsigned number as WebAssembly writes them."""
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
 
 
 def module(artifact: Artifact, file: str) -> str:

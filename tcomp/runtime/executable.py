@@ -40,6 +40,7 @@ class ExportOptions:
     weights: str
     state: Mapping[str, Any]
     state_names: Mapping[str, str]
+    portable: bool | None
 
 
 class Exporter(Protocol):
@@ -201,6 +202,7 @@ class Executable:
         weights: str = "auto",
         state: Mapping[str, Any] | None = None,
         state_names: Mapping[str, str] | None = None,
+        portable: bool | None = None,
     ) -> tuple[Path, ...]:
         """Write files that run this model without Python (docs/deploy.md).
 
@@ -212,6 +214,8 @@ class Executable:
             weights: "inside" the file, or "beside" it, in NAME.safetensors, which is mapped into memory; "auto": beside from 64 MiB on.
             state: inputs that the exported model keeps from run to run, and their values at first: those that it changes, and others.
             state_names: what they are called in files, where that is not the input's name.
+            portable: whether code that runs on nearly all x86-64 machines (x86-64-v2, without Winograd's larger weights) stands beside that
+                for the target; by default where the model was compiled for "cpu", this machine's own.
 
         Returns:
             The paths of the files.
@@ -221,7 +225,9 @@ class Executable:
         """
         if self._exporter is None:
             raise TcompError("this executable cannot be exported", why="it was loaded from an exported file")
-        return self._exporter(self, path, ExportOptions(format, name, weights, state or {}, state_names or {}))
+        return self._exporter(
+            self, path, ExportOptions(format, name, weights, state or {}, state_names or {}, portable)
+        )
 
     # looking inside
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..errors import TargetError
 from ..lazy import lazy_module
 
@@ -44,12 +46,14 @@ class Target:
         )
 
     @staticmethod
-    def parse_all(text: str | Target) -> tuple[Target, ...]:
-        """The targets that a text describes, the most capable first: of `-mcpu=x86-64-v2,x86-64-v3,x86-64-v4`, three.
+    def parse_all(text: str | Target | Sequence[str | Target]) -> tuple[Target, ...]:
+        """The targets that a text describes, the most capable first: of `-mcpu=x86-64-v2,x86-64-v3,x86-64-v4`, three; or several texts.
 
         Raises:
             TargetError: as for `parse`.
         """
+        if isinstance(text, Sequence) and not isinstance(text, str):
+            return tuple(sorted(dict.fromkeys(map(Target.parse, text)), key=parsing.capability, reverse=True))
         words = text.split() if isinstance(text, str) else []
         listed = next((w for w in words if w.startswith("-mcpu=") and "," in w), None)
         if listed is None:

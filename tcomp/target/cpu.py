@@ -44,6 +44,21 @@ class CpuTarget(Target):
         return f"cpu -mcpu={self.cpu} -num-cores={self.num_cores} ({8 * self.vector_bytes}-bit vectors)"
 
     @property
+    def text(self) -> str:
+        """What `Target.parse` makes this target of, on any machine."""
+        attributes = f" -mattr={self.features}" if self.features else ""
+        sizes = {
+            "l1": self.l1_bytes,
+            "l2": self.l2_bytes,
+            "l3": self.l3_bytes,
+            "l2-cores": self.l2_cores,
+            "l3-cores": self.l3_cores,
+        }
+        counts = {"num-cores": self.num_cores, "fma-ports": self.fma_ports, **sizes}
+        told = " ".join(f"-{name}={count}" for name, count in counts.items())
+        return f"llvm -mtriple={self.triple} -mcpu={self.cpu}{attributes} {told}"
+
+    @property
     def l2_bytes_per_core(self) -> int:
         """The part of L2 that a core has to itself while all cores that the schedule uses are busy."""
         return self.l2_bytes // min(self.l2_cores, self.num_cores)

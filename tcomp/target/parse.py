@@ -72,7 +72,7 @@ def _make(given: tuple[tuple[str, str], ...]) -> CpuTarget:
         features = ",".join(filter(None, [had.flatten(), attributes]))
     if cpu is None and not native and triple.startswith("riscv64"):  # every Linux for it asks for these
         name, features = "generic-rv64", ",".join(filter(None, ["+m,+a,+f,+d,+c", attributes]))
-    if triple.startswith("wasm"):
+    if cpu is None and triple.startswith("wasm"):
         features = ",".join(filter(None, ["+simd128,+bulk-memory,+nontrapping-fptoint,+sign-ext", attributes]))
     try:
         llvm.Target.from_triple(triple)

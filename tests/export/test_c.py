@@ -99,7 +99,7 @@ def test_weights_in_a_file(tmp_path: Path) -> None:
     w = np.random.default_rng(0).standard_normal((64, TEXT_BYTES // 256 + 1)).astype("float32")
     exe = tcomp.compile(g.build(g.matmul(g.input("x", (3, 64)), g.constant(w))))
     files = exe.export(tmp_path / "net.c", format="c")
-    assert [f.name for f in files] == ["net.c", "net.h", "net_data.c", "net.safetensors"]
+    assert [f.name for f in files] == ["net.c", "net.h", "net_data.c", "net_manifest.json", "net.safetensors"]
     assert any(a.size >= w.size for a in safetensors.numpy.load_file(files[-1]).values())
     library = c_programs.ctypes.CDLL(str(c_programs.build(tmp_path, ["-O1"])))
     context = c_programs.ctypes.c_void_p()
