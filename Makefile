@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all web lint bench clean
 
 $(STAMP): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,11 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# a page that recognises digits, in build/web
+web: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e ".[deploy,data]"
+	$(BIN)/python tutorials/web/build.py build/web
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
 """Exported models: how large they are, how fast they load and run beside the Executable that they came from, and whether results agree.
 
-python -m benchmarks.exports [--models digits_cnn,resnet18] [--formats shared,python,object,c,wasm] [--threads 1] [--foreign] [--web FOLDER]
+python -m benchmarks.exports [--models digits_cnn,resnet18] [--formats shared,python,object,c,wasm,chromium] [--threads 1] [--foreign] [--web FOLDER]
 
 Every side is a program of its own, which loads the model, writes its results to files, says how long loading took, and then, asked for N
-calls, says how long one took; sides take turns. `python` is tcomp.load. --foreign adds shared libraries for aarch64 and riscv64 under
+calls, says how long one took; sides take turns. `python` is tcomp.load; `chromium`, in a browser, runs what `wasm` wrote. --foreign adds shared libraries for aarch64 and riscv64 under
 QEMU (results alone: an emulator's times say nothing). --web names a folder in which `npm install onnxruntime-web` was run.
 """
 
@@ -34,10 +34,11 @@ from tcomp.export.wasm import TARGET as WASM
 from tcomp.runtime.executable import Executable
 
 from . import zoo
+from .browser import Browser, served
 
 OUT = Path(__file__).parent / "out"
 MODELS = ("digits_cnn", "resnet18", "minilm_32", "lstm_100", "ocr_recogniser")
-FORMATS = ("shared", "python", "object", "c", "wasm")
+FORMATS = ("shared", "python", "object", "c", "wasm", "chromium")
 FOREIGN = ("aarch64", "riscv64")
 _C = r"""
 #include <stdio.h>
@@ -163,6 +164,27 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
 """
 
 
+_PAGE = r"""
+(async () => {
+  const { load, inputs } = await import("/model.mjs");
+  const start = performance.now(), model = await load(), told = { load_ms: performance.now() - start, selftest: model.selftest() };
+  const kinds = { float32: Float32Array, int64: BigInt64Array };
+  const given = {};
+  for (const [i, s] of inputs.entries()) given[s.name] = new kinds[s.dtype](await (await fetch(`/in${i}.bin`)).arrayBuffer());
+  const first = performance.now(), found = model.run(given);
+  told.first_ms = performance.now() - first;
+  told.results = Object.values(found).map((a) => Array.from(a));
+  globalThis.turn = (calls) => {
+    for (let i = 0; i < calls / 4 + 2; i++) model.run(given);
+    const start = performance.now();
+    for (let i = 0; i < calls; i++) model.run(given);
+    return (performance.now() - start) / 1e3 / calls;
+  };
+  return told;
+})()
+"""
+
+
 def digits(threads: int = 1) -> Executable:
     """The digits CNN of frontend.models, batch 1, with random weights that are the same each time."""
     ndl.init.seed(0)
@@ -205,9 +227,27 @@ class Side:
         self.process.wait()
 
 
+class Page(Side):
+    """The WebAssembly module in Chromium."""
+
+    def start(self, folder: Path) -> None:
+        self._server = served(folder)
+        self._browser = Browser(f"{self._server.__enter__()}/page.html", folder / "profile")
+        self.told = self._browser.value(_PAGE)
+        for i, values in enumerate(self.told.pop("results")):
+            np.asarray(values, np.float32).tofile(folder / f"{self.name}_out{i}.bin")
+
+    def turn(self, calls: int) -> float:
+        return float(self._browser.value(f"turn({calls})"))
+
+    def close(self) -> None:
+        self._browser.close()
+        self._server.__exit__(None, None, None)
+
+
 def race(sides: list[Side], seconds: float) -> None:
     """Turn by turn; a turn takes about 20 ms or one call."""
-    once = {s.name: min(s.turn(1), s.turn(1)) for s in sides}
+    once = {s.name: max(min(s.turn(1), s.turn(1)), 1e-6) for s in sides}  # clocks of browsers are coarse
     rounds = max(5, min(60, int(seconds * len(sides) / sum(max(t * 2.5, 0.03) for t in once.values()))))
     for number in range(rounds):
         first = number % len(sides)
@@ -241,13 +281,13 @@ class Case:
         self.want = found if isinstance(found, tuple) else (found,)
         self.sizes = [str(a.nbytes) for a in (*self.inputs, *self.want)]
 
-    def compiled(self, target: str) -> Executable:
+    def compiled(self, target: str, winograd: bool = True) -> Executable:
         if self.source == "digits":
             ndl.init.seed(0)
             model = digits_cnn()
             model.eval()
-            return tcomp.compile(model, self.inputs, target, num_threads=self.threads)
-        return tcomp.compile(self.source, self.inputs, target, num_threads=self.threads)
+            return tcomp.compile(model, self.inputs, target, num_threads=self.threads, winograd=winograd)
+        return tcomp.compile(self.source, self.inputs, target, num_threads=self.threads, winograd=winograd)
 
     def executable(self) -> Side:
         return Side("executable", self._python("executable", self.source), 0)
@@ -255,8 +295,11 @@ class Case:
     def side(self, kind: str) -> Side:
         """Export it, and build the program around it."""
         threads = str(self.threads)
+        if kind == "chromium":
+            (self.folder / "page.html").write_text("<!doctype html>")
+            return Page("chromium", [])
         if kind == "wasm":
-            files = self.compiled(WASM).export(self.folder / "model.wasm", format="wasm")
+            files = self.compiled(WASM, False).export(self.folder / "model.wasm", format="wasm")
             return Side("wasm", [_node(), "main.mjs", "wasm"], _bytes(files))
         if kind == "python":
             files = self.exe.export(self.folder / "loaded.so", name="loaded")
@@ -356,7 +399,7 @@ def main(
     )
     for name in models.split(","):
         for count in map(int, threads.split(",")):
-            chosen = [k for k in kinds if count == 1 or k not in ("wasm", *FOREIGN)]
+            chosen = [k for k in kinds if count == 1 or k not in ("wasm", "chromium", *FOREIGN)]
             for r in run_model(name, chosen, count, seconds, web):
                 found.append(r)
                 difference = "bits equal" if r["equal bits"] else f"{r['error']:.1e}"

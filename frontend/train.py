@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from rich.progress import Progress, TextColumn
 import tcomp
 
 from . import ops, random
-from .autograd import AnomalyError, Tensor, find_topo_sort
+from .autograd import AnomalyError, Tensor
 from .data import DataLoader
 from .differentiate import gradients
 from .modes import assigned, autocast, detect_anomaly, keep_graph, short_dtype
-from .nn.module import Module, Parameter, Stack
+from .nn.module import Module, Stack
 from .optim import LossScale, Optimizer
+from .step import StepState, counted_numbers, evaluation_graph, export_with, given_numbers
 from .storage import read_safetensors, write_safetensors
 from .trace import flatten, infer, write_graph
 
@@ -50,20 +51,6 @@ class _Program:
     single: bool
 
 
-@dataclass(frozen=True)
-class _Next:
-    """What a step reads beside the batch and the state.
-
-    Attributes:
-        hyper: the optimizer's numbers. inputs: what of it is given from outside. counted: (before, after) of what it counts itself.
-    """
-
-    hyper: Mapping[str, Tensor]
-    key: Tensor
-    inputs: tuple[tuple[str, Tensor], ...]
-    counted: tuple[tuple[Tensor, Tensor], ...]
-
-
 class TrainStep:
     """A training step as one native call; made by `compile_step`.
 
@@ -89,7 +76,7 @@ class TrainStep:
         self.loss_scale, self.skipped = rules.loss_scale, 0
         self._loss, self._rules, self._options = loss, rules, dict(options)
         self._programs: dict[tuple[Any, ...], _Program] = {}
-        self._state = _State(model, optimizer)
+        self._state = StepState(model, optimizer)
         self.executable: Any = None
 
     @property
@@ -217,12 +204,9 @@ class TrainStep:
             raise ValueError("compile the step first: an exported step takes batches of one shape")
         arrays = [np.zeros(shape, dtype) for shape, dtype in list(self._programs)[-1]]
         counts = np.array([self.seed, self.optimizer.t, self.skipped], np.int64)
-        state = {f"state.{n}": a for (n, _), a in zip(self._state.tensors(), self._state.arrays())}
-        state[f"state.{_STEPS}"] = counts
+        state = {n: a for (n, _), a in zip(self._state.tensors(), self._state.arrays())} | {_STEPS: counts}
         exe = tcomp.compile(self.trace(arrays, counts)[0], **self._options)
-        names = {n: n.removeprefix("state.") for n in state}
-        files: tuple[Path, ...] = exe.export(path, format, name, weights, state, names)
-        return files
+        return export_with(exe, state, path, format, name, weights)
 
     def export_model(
         self,
@@ -238,22 +222,9 @@ class TrainStep:
         Args:
             inputs: examples of what the model is called with.
         """
-        arrays = [np.ascontiguousarray(x.numpy() if isinstance(x, Tensor) else x) for x in inputs]
-        tensors = [(n, t) for n, t in self.model.named_tensors()]
-        modes = [(m, m.training) for m in self.model.modules()]
-        given = [Tensor(a, requires_grad=False) for a in arrays]
-        try:
-            self.model.eval()
-            with keep_graph(infer):
-                results = flatten(self.model(*given))
-        finally:
-            for m, was in modes:
-                m.training = was
-        named = [*((f"x{i}", x) for i, x in enumerate(given)), *((f"state.{n}", t) for n, t in tensors)]
-        exe = tcomp.compile(write_graph(named, results), **self._options)
-        state = {f"state.{n}": t.numpy() for n, t in tensors}
-        files: tuple[Path, ...] = exe.export(path, format, name, weights, state, {f"state.{n}": n for n, _ in tensors})
-        return files
+        exe = tcomp.compile(evaluation_graph(self.model, inputs), **self._options)
+        state = {n: t.numpy() for n, t in self.model.named_tensors()}
+        return export_with(exe, state, path, format, name, weights)
 
     def compile(self, arrays: Sequence[np.ndarray]) -> _Program:
         """The compiled step for a batch like this one."""
@@ -292,7 +263,10 @@ class TrainStep:
         """
         batch = [Tensor(a, requires_grad=False) for a in arrays]
         with keep_graph(infer):
-            step = self._next(counts)
+            if counts is None:
+                step = given_numbers(self._numbers(), random.key_of(self.seed, self.steps + 1), self._state.dtype)
+            else:
+                step = counted_numbers(self.optimizer, counts, self._state.dtype)
         hyper, key = step.hyper, step.key
         precision, quiet = autocast(self._rules.precision), np.errstate(all="ignore")  # values on the way are not used
         with keep_graph(infer), random.using(random.Generator(key)), precision, quiet, assigned() as changes:
@@ -319,28 +293,6 @@ class TrainStep:
         module = write_graph([*inputs, *state], [*results, *(new for _, _, new in after)], updates)
         return module, isinstance(out, Tensor)
 
-    def _next(self, counts: np.ndarray | None) -> _Next:
-        """What the next step reads beside the batch and the state: given from outside, or computed of the counts that it keeps."""
-        dtype = self._state.dtype
-        if counts is None:
-            hyper = {k: Tensor.make_const(np.asarray(v, dtype)) for k, v in self._numbers().items()}
-            key = random.key_of(self.seed, self.steps + 1)
-            return _Next(hyper, key, (*hyper.items(), ("key", key)), ())
-        kept, given = Tensor.make_const(counts), self.optimizer.lr
-        rate = Tensor.make_const(np.asarray(given, np.float64))
-        seed, done, skipped = (ops.reshape(kept[i], ()) for i in range(3))
-        try:
-            self.optimizer.lr = rate
-            numbers = self.optimizer.hyperparameters(ops.cast(done + 1, np.float64))
-        finally:
-            self.optimizer.lr = given
-        hyper = {
-            k: ops.cast(v, dtype) if isinstance(v, Tensor) else Tensor.make_const(np.asarray(v, dtype))
-            for k, v in numbers.items()
-        }
-        key, more = ops.stack([seed, done + skipped + 1], 0), ops.stack([seed, done + 1, skipped], 0)
-        return _Next(hyper, key, (("lr", rate),), ((kept, more),))
-
     def _forward(self, batch: Sequence[Tensor]) -> Any:
         if isinstance(self._loss, Module):
             *inputs, target = batch
@@ -360,78 +312,6 @@ def _clipped(grads: Sequence[Tensor], max_norm: float) -> list[Tensor]:
     norm = ops.sqrt(ops.summation(ops.stack(squares, 0)))
     factor = ops.where(ops.greater(norm, max_norm), max_norm / norm, 1.0)
     return [g * ops.cast(factor, g.dtype) for g in grads]
-
-
-class _State:
-    """What a step reads and changes: the optimizer's parameters and state, and the model's buffers; and what it only reads: other
-    parameters of the model."""
-
-    def __init__(self, model: Module, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
-        own = {id(p): name for name, p in model.named_parameters()}
-        unknown = [p for p in optimizer.params if id(p) not in own]
-        if unknown:
-            raise ValueError(f"the optimizer has {len(unknown)} parameters that are not the model's")
-        self.names = [own[id(p)] for p in optimizer.params]
-        self.params = list(optimizer.params)
-        self.dtype = self.params[0].dtype
-        for i, p in enumerate(self.params):
-            optimizer.state.setdefault(i, optimizer.initial_state(p))
-        buffers: dict[int, tuple[str, Tensor]] = {}
-        for name, t in model.named_tensors():
-            if not isinstance(t, Parameter):
-                buffers.setdefault(id(t), (name, t))
-        self.buffers = list(buffers.values())
-        trained = {id(p) for p in self.params}
-        self.others = [(name, p) for name, p in model.named_parameters() if id(p) not in trained]
-
-    def changing(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) of what a step changes."""
-        yield from zip(self.names, self.params)
-        for i, name in enumerate(self.names):
-            for slot, t in zip(self.optimizer.slots, self.optimizer.state[i]):
-                yield f"{name}.{slot}", t
-        yield from self.buffers
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) of everything, in the order of the step's inputs."""
-        yield from self.changing()
-        yield from self.others
-
-    @property
-    def size(self) -> int:
-        """How many tensors a step changes."""
-        return sum(1 for _ in self.changing())
-
-    def arrays(self) -> list[np.ndarray]:
-        """The tensors' arrays, to be changed in place; made so first, where they are shared, read-only or not contiguous."""
-        found: list[np.ndarray] = []
-        taken: set[int] = set()
-        for _, t in self.tensors():
-            a = t.cached_data
-            is_own = a.flags.c_contiguous and a.flags.writeable and a.flags.owndata and id(a) not in taken
-            if not is_own:
-                a = t.cached_data = np.array(a, order="C")
-            taken.add(id(a))
-            found.append(a)
-        return found
-
-    def updates(
-        self, loss: Tensor, grads: Sequence[Tensor], hyper: Mapping[str, Tensor], changes: Mapping[int, Tensor]
-    ) -> list[tuple[str, Tensor, Tensor]]:
-        """(name, tensor, its new value) of everything that changes: in the order in which the backward pass reaches the parameters,
-        so that each gradient is computed, used and freed before the next."""
-        place = {id(node): i for i, node in enumerate(find_topo_sort([loss]))}
-        found = [(name, t, changes.get(id(t), t)) for name, t in self.buffers]
-        for i in sorted(range(len(self.params)), key=lambda i: -place.get(id(self.params[i]), 0)):
-            p, name = self.params[i], self.names[i]
-            own = {k: ops.cast(v, p.dtype) for k, v in hyper.items()}
-            new, state = p, self.optimizer.state[i]
-            if id(p) in place:  # one that the loss does not depend on stays as it is, weight decay or not
-                new, state = self.optimizer.update(p, grads[i], state, own)
-            slots = zip(self.optimizer.slots, self.optimizer.state[i], state)
-            found += [(name, p, new), *((f"{name}.{slot}", before, after) for slot, before, after in slots)]
-        return found
 
 
 def compile_step(

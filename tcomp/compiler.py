@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .backends import backend_of
 from .errors import TcompError
 from .lazy import lazy_module
 from .remembered import LaterStages, entry_of
-from .runtime.executable import Executable, ExportOptions
+from .runtime.executable import Executable, Exporter, ExportOptions
 from .target import Target
 
 if TYPE_CHECKING:
@@ -73,25 +75,15 @@ def compile(
     targets = Target.parse_all(target)
     backend = backend_of(next((t for t in targets if not t.missing_here()), targets[0]))
 
-    def exporter(exe: Executable, path: Any, options: ExportOptions) -> Any:
-        def compile_for(target: str | Target, may_winograd: bool) -> Executable:
-            found: Executable = compile(
-                model,
-                inputs,
-                target,
-                dims=dims,
-                shapes=shapes,
-                schedules=schedules,
-                winograd=winograd and may_winograd,
-                check_indices=check_indices,
-                denormals=denormals,
-            )
-            return found
+    how = {"winograd": winograd, "check_indices": check_indices, "denormals": denormals}
 
-        told = {"winograd": winograd, "check_indices": check_indices, "denormals": denormals}
-        source = export.source_of_file(model)
-        is_own = not schedules and isinstance(target, str) and "-mcpu" not in target
-        return export.TargetExporter(backend.target, targets, is_own, source, told, compile_for)(exe, path, options)
+    def again(target: str | Target, may_winograd: bool) -> Executable:
+        options: Any = {**how, "winograd": winograd and may_winograd}
+        found: Executable = compile(model, inputs, target, dims=dims, shapes=shapes, schedules=schedules, **options)
+        return found
+
+    is_own = not schedules and isinstance(target, str) and "-mcpu" not in target
+    exporter = _exporter(model, backend.target, targets, is_own, how, again)
 
     def compile_made(
         make: Callable[[], Any],
@@ -129,6 +121,18 @@ def compile(
     if entry is not None and isinstance(exe, Executable):
         entry.save(exe.program, exe.library, beside)
     return exe
+
+
+def _exporter(model: Any, *about: Any) -> Exporter:
+    """What exports a model; loaded when first used."""
+
+    def write(exe: Executable, path: str | os.PathLike[str], options: ExportOptions) -> tuple[Path, ...]:
+        target, targets, is_own, how, again = about
+        source = export.source_of_file(model)
+        exporter: Exporter = export.TargetExporter(target, targets, is_own, source, how, again)
+        return exporter(exe, path, options)
+
+    return write
 
 
 def workspace_bytes(model: Any, inputs: Any = None, target: str | Target = "cpu", *, winograd: bool = True) -> int:
