@@ -60,6 +60,10 @@ class OutOfMemoryError(TcompError, MemoryError):
     """There is no memory for something whose size was known to be allowed."""
 
 
+class MissingPackageError(TcompError, ImportError):
+    """A package that is not installed."""
+
+
 class ExprError(TcompError, TypeError):
     """A scalar or tensor expression that has no meaning (mismatched dtypes, a symbolic value used as a bool...)."""
 

@@ -1,14 +1,19 @@
 """Memory that kernels take while they run."""
 
 import ctypes
+import os
+import resource
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tcomp
 from tcomp import te
+from tcomp.errors import OutOfMemoryError
 from tcomp.ir.node import with_fields
+from tcomp.ir.primfunc import PrimFunc
 from tcomp.runtime.device.cpu import ensure_pool
 from tcomp.runtime.threads import installed_pool
 from tcomp.schedule import Schedule
@@ -83,3 +88,34 @@ def test_large_buffers_inside_parallel_loops(align: int) -> None:
     assert "tcomp_take" in exe.ir("llvm")
     for _ in range(5):
         assert np.array_equal(exe(x), x[:, ::-1] * np.float32(2) + 1)
+
+
+def with_large_scratch() -> PrimFunc:
+    """Rows that are turned in a buffer of 256 MiB."""
+    n = 1 << 26
+    a = te.placeholder((2, n), name="A")
+    b = te.compute((2, n), lambda i, j: a[i, j] * 2.0, name="B")
+    sch = Schedule(te.create_prim_func([a, te.compute((2, n), lambda i, j: b[i, n - 1 - j] + 1.0, name="C")]))
+    i, _ = sch.get_loops("C")
+    sch.compute_at("B", i)
+    return sch.func
+
+
+def test_where_there_is_no_memory_the_run_says_so() -> None:
+    """In a process with little of it; the next run, with enough, is right."""
+    child = os.fork()
+    if child == 0:
+        x = np.ones((2, 1 << 26), np.float32)
+        exe, out = tcomp.compile(Schedule(with_large_scratch())), np.zeros((2, 1 << 26), np.float32)
+        exe.num_threads = 1
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (size + (64 << 20), before[1]))
+        try:
+            exe(x, out=out)
+            code = 1
+        except OutOfMemoryError:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+            code = 0 if (exe(x) == 3).all() else 2
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -205,6 +205,18 @@ def test_python_needs_no_compiler_to_load_it(exported: dict) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_compiling_without_the_compiler_names_what_is_missing() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('llvmlite', 'networkx', 'islpy'):\n    sys.modules[name] = None\n"
+        "import tcomp\n"
+        "try:\n    tcomp.compile('model.onnx')\nexcept ImportError as e:\n    print(type(e).__name__, e)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(tcomp.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout.startswith("MissingPackageError this needs the package llvmlite"), done.stderr
+
+
 def test_a_child_process_can_run_it(exported: dict) -> None:
     """The pool's threads are not there after a fork; the first run finds that out."""
     exe, folder = exported["cnn"]
@@ -319,6 +331,10 @@ def test_weights_beside_the_code(exported: dict, tmp_path: Path) -> None:
         assert np.array_equal(held[f"weight{i}"], c)
     loaded = tcomp.load(tmp_path / "net.so")
     assert np.array_equal(loaded(x), exe(x)) and selftest(tmp_path / "net.so") <= 1e-6
+    mapped = Path("/proc/self/maps").read_text()
+    ranges = [line.split()[0].split("-") for line in mapped.splitlines() if line.endswith("net.safetensors")]
+    for c in loaded._runner.constants:  # read where the file is mapped, not from a copy
+        assert any(int(low, 16) <= c.ctypes.data < int(high, 16) for low, high in ranges)
     (tmp_path / "main.c").write_text(
         MAIN.replace("net_init(&net, NULL, 2)", 'net_init(&net, getenv("PLAIN") ? NULL : "net.safetensors", 2)')
     )
