@@ -260,8 +260,8 @@ class Executable:
         """The program at a stage, as text.
 
         Args:
-            stage: "graph", "fused", "loops", "scheduled", "schedule" or "explain", and what the target has besides: of a CPU "llvm" and
-                "asm", of the reference "python".
+            stage: "graph", "fused", "loops", "scheduled", "schedule" or "explain", and what the target has besides: of a CPU "llvm", "asm" and
+                "c", of the reference "python".
             kernel: only this kernel (for the stages that have kernels).
 
         Raises:

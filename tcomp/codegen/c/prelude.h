@@ -17,8 +17,8 @@
 #define RESTRICT __restrict__
 #define PREFETCH(p, level) __builtin_prefetch(p, 0, 4 - (level))
 /* a vector of n elements of type t; element i of a vector; of two ways to write something, the one on vectors */
-#define VECTOR(t, n, name)                                   \
-  typedef t name __attribute__((vector_size((n) * sizeof(t)))); \
+#define VECTOR(t, n, name)                                                                                             \
+  typedef t name __attribute__((vector_size((n) * sizeof(t)), aligned((n) * sizeof(t) > 64 ? 64 : (n) * sizeof(t)))); \
   typedef name name##_in_memory __attribute__((aligned(sizeof(t)), may_alias))
 #define AT(v, i) (v)[i]
 #define EITHER(vector, lanes) vector
