@@ -12,7 +12,7 @@ from ..errors import TcompError, UnsupportedError
 from ..runtime.executable import Executable, ExportOptions
 from ..target import CpuTarget, Target
 from ..target.parse import portable
-from .artifact import Artifact, checked_name, example_run, variant_of
+from .artifact import Artifact, checked_name, example_run, sharing_code, variant_of
 from .c import write_c
 from .native import write_object, write_shared
 from .provenance import source_of_file
@@ -82,7 +82,7 @@ class TargetExporter:
             "portable": more is not None,
         }
         told = {"source": self.source, "options": how}
-        return FORMATS[format](Artifact(word, tuple(variants), held, kept, inputs, results, told), file)
+        return FORMATS[format](Artifact(word, sharing_code(variants), held, kept, inputs, results, told), file)
 
     def _portable(self, format: str, asked: bool | None) -> CpuTarget | None:
         """The portable target to add, if any."""

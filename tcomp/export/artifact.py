@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from .weights import Weights
 
 MAX_GOLDEN_BYTES = 64 << 20
 """Largest inputs and results of the self-test, together."""
+_SYMBOL = re.compile(rb"\0(k_[0-9a-f]{24})\0")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*$")
 _KEYWORDS = frozenset(
     [
@@ -69,12 +70,14 @@ class Variant:
 
     Attributes:
         objects: relocatable code of the kernels. kernels: by their names in the program, for formats that write them in other words.
+        symbols: whose code stands for that of a function, where several variants share it.
     """
 
     target: CpuTarget
     program: Program
     objects: tuple[bytes, ...] = field(repr=False)
     kernels: Mapping[str, Any] = field(repr=False)
+    symbols: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,32 @@ def variant_of(exe: Executable, target: CpuTarget) -> Variant:
     if not exe.library.objects:
         raise UnsupportedError("this executable has no object code to export", hint='compile for target="cpu"')
     return Variant(target, p, exe.library.objects[:-1], {} if exe.stages is None else exe.stages.kernels)
+
+
+def sharing_code(variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    """The variants with kernels that have the same code for several CPUs once: later programs launch those of earlier ones.
+
+    The object code of two kernels is the same but for the name of its function, all of which have one length.
+    """
+    known: dict[bytes, str] = {}
+    found = []
+    for v in variants:
+        names: dict[str, str] = {}
+        own = []
+        for code in v.objects:
+            symbol = symbol_of(code)
+            first = known.setdefault(code.replace(symbol.encode(), b""), symbol)
+            names[symbol] = first
+            if first == symbol:
+                own.append(code)
+        found.append(replace(v, objects=tuple(own), symbols=names))
+    return tuple(found)
+
+
+def symbol_of(code: bytes) -> str:
+    """The name of a kernel's function, of its object code; "" where there is none."""
+    found = _SYMBOL.search(code)
+    return found[1].decode() if found else ""
 
 
 def example_run(runs: Executable, state: State, seed: int = 0) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:

@@ -43,7 +43,7 @@ def write_c(artifact: Artifact, path: Path) -> tuple[Path, ...]:
         path: source(artifact, "portable.c", code).encode(),
         path.with_name(f"{artifact.name}.h"): header(artifact).encode(),
         path.with_name(f"{artifact.name}_data.c"): data.encode(),
-        path.with_name(f"{artifact.name}{TEXT_ENDING}"): manifest(artifact),
+        path.with_name(f"{artifact.name}{TEXT_ENDING}"): manifest(artifact, ""),
     }
     if artifact.weights.file:
         files[path.with_name(artifact.weights_name)] = artifact.weights.file

@@ -31,6 +31,8 @@ _DATA = """
 {name}_golden:
     .incbin "golden.bin"
     .section {section},"a",%progbits
+    .globl {name}_manifest
+{name}_manifest:
     .incbin "manifest"
     .section .note.GNU-stack,"",%progbits
 """
@@ -111,7 +113,7 @@ def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
         **objects,
         "weights.bin": blob(() if artifact.weights.file else artifact.weights.arrays),
         "golden.bin": blob(golden_arrays(artifact)),
-        "manifest": compressed(artifact),
+        "manifest": compressed(artifact, toolchain(t).version()),
         "data.S": _DATA.format(name=name, section=SECTION).encode(),
         f"{name}.h": header(artifact).encode(),
         "model.c": source(artifact, "linux.c").encode(),
@@ -128,5 +130,5 @@ def objects_of(artifact: Artifact) -> dict[str, bytes]:
     for i, v in enumerate(artifact.variants):
         found |= {f"kernel{i}_{j}.o": code for j, code in enumerate(v.objects)}
         machine = machines.Machine(v.target.triple, v.target.cpu, v.target.features)
-        found[f"entry{i}.o"] = machines.emit_object(entries.entry_module(v.program, entry_name(i)), machine)
+        found[f"entry{i}.o"] = machines.emit_object(entries.entry_module(v.program, entry_name(i), v.symbols), machine)
     return found

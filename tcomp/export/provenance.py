@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,9 @@ import numpy as np
 from ..lazy import lazy_module
 from ..runtime.artifact import ABI, UNSEALED
 from ..version import __version__
-from .artifact import Artifact, Variant, golden_arrays
+from .artifact import Artifact, Variant, golden_arrays, symbol_of
 
 llvm = lazy_module("llvmlite.binding")
-
-_SYMBOL = re.compile(rb"\0(k_[0-9a-f]{24})\0")
-"""The name of its function, in the object code of a kernel."""
 
 
 def digest(data: bytes) -> str:
@@ -37,10 +33,10 @@ def source_of_file(model: Any) -> Mapping[str, str]:
     return {"made of": type(model).__name__}
 
 
-def manifest(artifact: Artifact) -> bytes:
-    """All of it, as JSON: the same bytes for the same artifact."""
+def manifest(artifact: Artifact, compiler: str) -> bytes:
+    """All of it, as JSON: the same bytes for the same artifact and the same C compiler, as it calls itself."""
     told = {
-        "tcomp": __version__, "abi": ABI, "name": artifact.name, "triple": artifact.target.triple, "weights": artifact.weights_name,
+        "tcomp": __version__, "abi": ABI, "name": artifact.name, "compiler": compiler, "triple": artifact.target.triple, "weights": artifact.weights_name,
         **artifact.provenance, "variants": [_variant(v) for v in artifact.variants],
         "example": digest(b"".join(a.tobytes() for a in golden_arrays(artifact))),
         "state": {k.name: array_digest(k.array) for k in artifact.state.kept},
@@ -48,21 +44,21 @@ def manifest(artifact: Artifact) -> bytes:
     return json.dumps(told, sort_keys=True, indent=1).encode()
 
 
-def compressed(artifact: Artifact) -> bytes:
+def compressed(artifact: Artifact, compiler: str) -> bytes:
     """The manifest as it stands in binary files, behind room for a seal."""
-    return UNSEALED + zlib.compress(manifest(artifact), 9)
+    return UNSEALED + zlib.compress(manifest(artifact, compiler), 9)
 
 
 def _variant(v: Variant) -> dict[str, Any]:
     """Of the code for one CPU: what runs, its constants, and of each kernel the schedule and the code."""
-    codes = {m[1].decode(): code for code in v.objects if (m := _SYMBOL.search(code))}
+    codes = {symbol_of(code): code for code in v.objects}
     kernels = {}
     for launch in v.program.kernels:
         made, code = v.kernels[launch.name].made, codes.get(launch.symbol, b"")
         kernels[launch.name] = {
             "rule": made.rule,
             "schedule": made.schedule,
-            "code": digest(code),
+            "code": digest(code) if code else "as for an earlier one",
             "bytes": _loaded_bytes(code),
         }
     return {
@@ -85,7 +81,7 @@ def array_digest(a: np.ndarray) -> str:
 
 def differences(had: Mapping[str, Any], got: Mapping[str, Any]) -> Sequence[str]:
     """What two manifests tell differently, a line each."""
-    found = [f"{key}: {had.get(key)!r}, now {got.get(key)!r}" for key in ("tcomp", "abi", "name", "triple", "weights", "linker", "options", "source") if had.get(key) != got.get(key)]  # fmt: skip
+    found = [f"{key}: {had.get(key)!r}, now {got.get(key)!r}" for key in ("tcomp", "abi", "name", "triple", "weights", "compiler", "options", "source") if had.get(key) != got.get(key)]  # fmt: skip
     if len(had["variants"]) != len(got["variants"]):
         return [*found, f"code for {len(had['variants'])} kinds of CPUs, now for {len(got['variants'])}"]
     for a, b in zip(had["variants"], got["variants"]):

@@ -41,6 +41,14 @@ class Toolchain:
         if done.returncode:
             raise TcompError(f"{shlex.join(self.command)} failed", why=done.stderr.strip()[-2000:])
 
+    def version(self) -> str:
+        """The first line of what it says of itself; "" where it says nothing."""
+        try:
+            done = subprocess.run([*self.command, "--version"], capture_output=True, text=True)
+        except OSError:
+            return ""
+        return next(iter(done.stdout.splitlines()), "") if not done.returncode else ""
+
 
 def toolchain(target: CpuTarget) -> Toolchain:
     """The C compiler for a target: of this machine $CC, cc, gcc or clang; of another one its GNU cross compiler; else that of the package

@@ -73,7 +73,7 @@ def write_wasm(artifact: Artifact, path: Path) -> tuple[Path, ...]:
         linker.run(["--no-entry", "--strip-all", "-z", "stack-size=1048576", "-o", "out", *compiled, *objects], folder)
         return place(
             {
-                path: sealed((folder / "out").read_bytes() + _custom_section(compressed(artifact))),
+                path: sealed((folder / "out").read_bytes() + _custom_section(compressed(artifact, compiler.version()))),
                 path.with_name(f"{artifact.name}.mjs"): module(artifact, path.name).encode(),
             }
         )

@@ -441,6 +441,72 @@ def test_one_file_for_several_cpus(tmp_path: Path) -> None:
             assert done.returncode == 3 and "sse4.2" in done.stdout
 
 
+def test_equal_code_for_several_cpus_is_there_once(tmp_path: Path) -> None:
+    """Two CPUs that LLVM makes the same code for, and one apart."""
+    if not tcomp.Target.parse("cpu").triple.startswith("x86_64"):
+        pytest.skip("only x86-64 has levels")
+    x = MODELS["cnn"][1]
+    options = "-fma-ports=2 -l1=32K -l2=1M -l3=0 -l2-cores=1 -l3-cores=1"
+    targets = [
+        f"llvm -mcpu=x86-64-v3 {options}",
+        f"llvm -mcpu=x86-64-v3 -mattr=+movbe {options}",
+        "llvm -mcpu=x86-64-v2",
+    ]
+    exe = tcomp.compile(cnn(), [x], target=targets)
+    exe.export(tmp_path / "net.so")
+    first, second, third = (v["kernels"] for v in read_manifest(tmp_path / "net.so")["variants"])
+    assert any(k["bytes"] for k in first.values()) and all(k["bytes"] for k in third.values())
+    assert any(k["bytes"] == 0 for k in second.values())
+    assert np.array_equal(tcomp.load(tmp_path / "net.so")(x), exe(x)) and selftest(tmp_path / "net.so") <= 1e-6
+
+
+@pytest.mark.parametrize("arch", ["", "aarch64", "riscv64"])
+def test_a_package_links_where_there_is_no_compiler(
+    arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ziglang")
+    monkeypatch.setattr("shutil.which", lambda *_: None)
+    monkeypatch.delenv("CC", raising=False)
+    target = f"llvm -mtriple={arch}-linux-gnu" if arch else "cpu"
+    exe = tcomp.compile(cnn(), [MODELS["cnn"][1]], target=target)
+    exe.export(tmp_path / "net.so")
+    assert "clang" in read_manifest(tmp_path / "net.so")["compiler"]
+    if not arch:
+        assert selftest(tmp_path / "net.so") <= 1e-6
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    with pytest.raises(TcompError, match="cannot link"):
+        exe.export(tmp_path / "again.so")
+
+
+def test_nothing_ends_the_process(exported: dict) -> None:
+    """No call of what would."""
+    listed = subprocess.run(["nm", "-D", "--undefined-only", exported["cnn"][1] / "net.so"], capture_output=True, text=True)  # fmt: skip
+    if listed.returncode:
+        pytest.skip("no nm")
+    needed = {line.split()[-1].split("@")[0] for line in listed.stdout.splitlines()}
+    assert "malloc" in needed and not needed & {"abort", "exit", "_exit", "__assert_fail", "raise", "kill"}
+
+
+def test_cpp_can_use_the_header(exported: dict, tmp_path: Path) -> None:
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    (tmp_path / "main.cpp").write_text(CHOOSE)
+    words = [
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pedantic",
+        "-I",
+        exported["cnn"][1],
+        "main.cpp",
+        exported["cnn"][1] / "net.so",
+    ]
+    subprocess.run([compiler, *words, "-o", "main"], cwd=tmp_path, check=True)
+    done = subprocess.run(["./main"], cwd=tmp_path, env={**os.environ, "LD_LIBRARY_PATH": str(exported["cnn"][1])})
+    assert done.returncode == 0
+
+
 def test_code_for_this_cpu_comes_with_code_for_others(exported: dict) -> None:
     """Unless the caller named the CPU."""
     if not tcomp.Target.parse("cpu").triple.startswith("x86_64"):

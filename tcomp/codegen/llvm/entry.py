@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from llvmlite import ir
@@ -14,14 +14,14 @@ from .types import I1, I8, I32, I64, PTR
 _VOID = ir.VoidType()
 
 
-def entry_module(program: Program, name: str = ENTRY) -> str:
+def entry_module(program: Program, name: str = ENTRY, symbols: Mapping[str, str] | None = None) -> str:
     """LLVM text of `i32 tcomp_main(ptr args, ptr consts, ptr arena, ptr dims)`, which runs the program's steps in order, and returns 0, or 2
     where memory ran out.
 
     Args:
-        name: of the function.
+        name: of the function. symbols: what is called in place of a kernel, by its symbol.
     """
-    writer = _EntryWriter(name)
+    writer = _EntryWriter(name, symbols or {})
     failures = writer.call("tcomp_failures", I32)
     writer.call("tcomp_begin_run", _VOID)
     if program.flush_denormals:
@@ -39,7 +39,8 @@ def entry_module(program: Program, name: str = ENTRY) -> str:
 class _EntryWriter:
     """Writes steps behind one another."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, symbols: Mapping[str, str]) -> None:
+        self.symbols = symbols
         self.module = ir.Module("entry")
         self.function = ir.Function(self.module, ir.FunctionType(I32, [PTR] * 4), name)
         self.tables = dict(zip(TABLES, self.function.args))
@@ -57,7 +58,7 @@ class _EntryWriter:
         for step in steps:
             match step:
                 case Launch():
-                    self.call(step.symbol, _VOID, *map(self.pointer, step.arguments))
+                    self.call(self.symbols.get(step.symbol, step.symbol), _VOID, *map(self.pointer, step.arguments))
                 case Copy():
                     values = [self.pointer(step.target), self.pointer(step.source), self.size(step.nbytes)]
                     self.call("llvm.memcpy.p0.p0.i64", _VOID, *values, ir.Constant(I1, 0))
