@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..dtype import dtype
 from ..errors import TcompError, UnsupportedError
+from ..lazy import lazy_module
 from ..runtime.arguments import Spec
 from ..runtime.executable import Executable
 from ..runtime.program import Program
@@ -18,6 +20,8 @@ from ..runtime.results import numpy_dtype
 from ..target import CpuTarget
 from .state import State
 from .weights import Weights
+
+llvm = lazy_module("llvmlite.binding")
 
 MAX_GOLDEN_BYTES = 64 << 20
 """Largest inputs and results of the self-test, together."""
@@ -146,10 +150,7 @@ def variant_of(exe: Executable, target: CpuTarget) -> Variant:
 
 
 def sharing_code(variants: Sequence[Variant]) -> tuple[Variant, ...]:
-    """The variants with kernels that have the same code for several CPUs once: later programs launch those of earlier ones.
-
-    The object code of two kernels is the same but for the name of its function, all of which have one length.
-    """
+    """The variants with kernels that have the same code for several CPUs once: later programs launch those of earlier ones."""
     known: dict[bytes, str] = {}
     found = []
     for v in variants:
@@ -157,12 +158,27 @@ def sharing_code(variants: Sequence[Variant]) -> tuple[Variant, ...]:
         own = []
         for code in v.objects:
             symbol = symbol_of(code)
-            first = known.setdefault(code.replace(symbol.encode(), b""), symbol)
+            first = known.setdefault(_without_name(code, symbol.encode()), symbol)
             names[symbol] = first
             if first == symbol:
                 own.append(code)
         found.append(replace(v, objects=tuple(own), symbols=names))
     return tuple(found)
+
+
+def _without_name(code: bytes, symbol: bytes) -> bytes:
+    """What two kernels share that differ in nothing but the name of their function: sections, and symbols but for where their names stand,
+    since LLVM sorts these."""
+    found: list[object] = []
+    for s in llvm.ObjectFileRef.from_data(code).sections():
+        name, data = s.name() or b"", s.data()
+        if name == b".strtab":
+            found.append(sorted(data.replace(symbol, b"").split(b"\0")))
+        elif name == b".symtab":
+            found.append([data[i + 4 : i + 24] for i in range(0, len(data), 24)])
+        else:
+            found.append((name.replace(symbol, b""), data))
+    return hashlib.sha256(repr(found).encode()).digest()
 
 
 def symbol_of(code: bytes) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
@@ -51,9 +53,12 @@ def header(artifact: Artifact) -> str:
         "weights": "NULL, as the weights are inside" if not artifact.weights.file else f"of {artifact.name}.safetensors, written with this file",
     }  # fmt: skip
     text = (_FOLDER / "interface.h").read_text(encoding="utf-8")
-    for word, value in words.items():
-        text = text.replace(f"@{word}@", str(value))
-    return text
+    return filled(text, words)
+
+
+def filled(text: str, words: Mapping[str, object]) -> str:
+    """A text with @word@ replaced by its value: in one pass, as values hold names that a model's author chose."""
+    return re.sub(r"@(\w+)@", lambda found: str(words[found[1]]), text)
 
 
 def source(artifact: Artifact, system: str, code: str = "") -> str:
@@ -199,12 +204,21 @@ def description(artifact: Artifact) -> str:
 def _state_text(artifact: Artifact) -> str:
     if not artifact.state.kept:
         return ""
-    names = "\n".join(f" *   {artifact.program.inputs[k.input]} as {k.name!r}" for k in artifact.state.kept)
-    return _STATE.replace("@name@", artifact.name).replace("@kept@", names)
+    names = "\n".join(
+        f" *   {_comment(str(artifact.program.inputs[k.input]))} as {_comment(repr(k.name))}"
+        for k in artifact.state.kept
+    )
+    return filled(_STATE, {"name": artifact.name, "kept": names})
 
 
 def _listed(specs: tuple[Spec, ...]) -> str:
-    return "\n".join(f" *   {i}: {s}" for i, s in enumerate(specs)) or " *   none"
+    return "\n".join(f" *   {i}: {_comment(str(s))}" for i, s in enumerate(specs)) or " *   none"
+
+
+def _comment(text: str) -> str:
+    """On one line, and with nothing that ends a comment: names are a model's own."""
+    plain = text if text.isprintable() else text.encode("unicode_escape").decode()
+    return plain.replace("*/", "* /")
 
 
 def _table(kind: str, name: str, rows: list[str]) -> str:

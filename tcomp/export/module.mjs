@@ -1,4 +1,4 @@
-// @name@: a model compiled by tcomp @version@. For browsers and Node.js; needs @name@.wasm beside it, or as `source`.
+// @name@: a model compiled by tcomp @version@. For browsers and Node.js; needs @file@ beside it, or as `source`.
 
 const INPUTS = @inputs@;
 const OUTPUTS = @outputs@;
@@ -12,7 +12,7 @@ const ERRORS = { 2: "out of memory", 4: "an index in an input is out of range" }
 export const inputs = INPUTS, outputs = OUTPUTS;
 
 /** Loads the model. source: a URL, a Response, bytes or a WebAssembly.Module; by default the file beside this one. */
-export async function load(source = new URL("./@name@.wasm", import.meta.url)) {
+export async function load(source = new URL("./@file@", import.meta.url)) {
   const { exports } = await instantiate(source);
   succeed(exports.init());
 

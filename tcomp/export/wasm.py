@@ -13,7 +13,7 @@ from ..runtime.artifact import SECTION, sealed
 from ..version import __version__
 from .artifact import Artifact, golden_arrays
 from .files import place
-from .interface import description, source
+from .interface import description, filled, source
 from .native import objects_of
 from .provenance import compressed
 from .toolchain import Toolchain
@@ -98,7 +98,5 @@ def module(artifact: Artifact, file: str) -> str:
     """The JavaScript module."""
     told = json.loads(description(artifact))
     words = {"version": __version__, "inputs": json.dumps(told["inputs"]), "outputs": json.dumps(told["outputs"])}
-    text = (Path(__file__).parent / "module.mjs").read_text(encoding="utf-8").replace("@name@.wasm", file)
-    for word, value in {**words, "name": artifact.name}.items():
-        text = text.replace(f"@{word}@", value)
-    return text
+    text = (Path(__file__).parent / "module.mjs").read_text(encoding="utf-8")
+    return filled(text, {**words, "name": artifact.name, "file": json.dumps(file)[1:-1]})

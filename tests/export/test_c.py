@@ -1,5 +1,9 @@
 """Models as C source: with vectors and without, beside the Executable; every operator and dtype."""
 
+import importlib.util
+import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import c_programs
@@ -16,6 +20,7 @@ from tcomp import dtype as types
 from tcomp.dtype import DType
 from tcomp.errors import ShapeError
 from tcomp.export import TEXT_BYTES
+from tcomp.export.wasm import TARGET
 from tcomp.ops import GraphBuilder
 from tcomp.ops.registry import as_tuple
 from tcomp.passes.check import random_array
@@ -119,3 +124,36 @@ def test_kernels_can_be_read(tmp_path: Path) -> None:
     exe = tcomp.compile(MODELS["cnn"][0], [MODELS["cnn"][1]])
     text = exe.ir("c")
     assert "KERNEL void kernel_" in text and "scheduled by" in text and "for (int64_t " in text
+
+
+HOSTILE = ["*/ #error \\", "@outputs@", '"; throw 1; "', "a\nb", "*??/\n/ #error", "%s {0}", "</script>\u2028"]
+
+
+def test_names_from_a_model_are_no_code(tmp_path: Path) -> None:
+    """They stand in comments, strings and JSON."""
+    g = GraphBuilder()
+    inputs = [g.input(name, (3,)) for name in HOSTILE]
+    total = inputs[0]
+    for x in inputs[1:]:
+        total = g.add(total, x)
+    module = g.build(total)
+    arrays = [np.full(3, i, np.float32) for i in range(len(HOSTILE))]
+    exe = tcomp.compile(module)
+    for options in (["-O1"], ["-O1", "-std=c99", "-DTCOMP_PLAIN_C"]):
+        exe.export(tmp_path / "net.c", format="c")
+        c_programs.build(tmp_path, options)
+        (got,) = c_programs.call(exe, arrays, tmp_path)
+        assert np.array_equal(got, exe(*arrays))
+    exe.export(tmp_path / "shared.so")
+    assert [s.name for s in tcomp.load(tmp_path / "shared.so").inputs] == HOSTILE
+    node = shutil.which("node")
+    if node is None or importlib.util.find_spec("ziglang") is None:
+        pytest.skip("no Node.js or no ziglang")
+    tcomp.compile(module, target=TARGET).export(tmp_path / "net.wasm", format="wasm")
+    script = """
+    const m = await import("./net.mjs"), error = (await m.load()).selftest();
+    process.stdout.write(JSON.stringify({ names: m.inputs.map((i) => i.name), error }));
+    """
+    told = subprocess.run([node, "--input-type=module", "-e", script], cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["names"] == HOSTILE and json.loads(told.stdout)["error"] <= 1e-6

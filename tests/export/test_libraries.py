@@ -461,9 +461,7 @@ def test_equal_code_for_several_cpus_is_there_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arch", ["", "aarch64", "riscv64"])
-def test_a_package_links_where_there_is_no_compiler(
-    arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_links_where_there_is_no_compiler(arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ziglang")
     monkeypatch.setattr("shutil.which", lambda *_: None)
     monkeypatch.delenv("CC", raising=False)

@@ -6,7 +6,7 @@ import re
 
 from ...errors import InternalError
 from ...ir.expr import Buffer, Const, Expr, Load, Var
-from ...ir.names import plain_name, unique_name
+from ...ir.names import plain_name, printable_name, unique_name
 from ...ir.node import walk
 from ...ir.primfunc import PrimFunc
 from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store, Sync, walk_statements
@@ -60,7 +60,7 @@ class KernelPrinter(ExprPrinter):
             if p not in used:
                 self.line(f"(void){word};")
         self.stmt(self.func.body)
-        head = f"/* {comment.replace('*/', '* /')} */\n" if comment else ""
+        head = f"/* {printable_name(comment).replace('*/', '* /')} */\n" if comment else ""
         body = "\n".join(self.lines)
         own = f"{head}KERNEL void {self.name}({', '.join(params) or 'void'}) {{\n{body}\n}}\n"
         return "\n".join([*self.helpers, own])
