@@ -27,6 +27,7 @@ _PUBLIC = {
     "importers": ".",
     "load": ".runtime.artifact",
     "te": ".",
+    "tune": ".tuning",
 }
 
 __getattr__, __dir__ = lazy_attributes(__name__, _PUBLIC)

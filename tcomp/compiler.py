@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .backends import backend_of
+from .config import config
 from .errors import TcompError
 from .lazy import lazy_module
 from .remembered import LaterStages, entry_of
@@ -17,12 +18,14 @@ from .target import Target
 if TYPE_CHECKING:
     from .driver import Progress
     from .schedule.source import UserSchedule
+    from .tuner.source import TunedSchedules
 
 # what a model that was compiled before does not need
 driver = lazy_module("tcomp.driver")
 export = lazy_module("tcomp.export")
 importers = lazy_module("tcomp.importers")
 specialized = lazy_module("tcomp.specialized")
+tuned_schedules = lazy_module("tcomp.tuner.source")
 
 
 def compile(
@@ -37,6 +40,7 @@ def compile(
     winograd: bool = True,
     check_indices: bool = True,
     denormals: Literal["keep", "flush"] = "keep",
+    database: Any = None,
     progress: Progress | None = None,
 ) -> Any:
     """Compile a model for a target.
@@ -61,6 +65,8 @@ def compile(
             from the end, as in NumPy.
         denormals: "flush" counts denormal numbers (below 1.2e-38 in float32) as zero while the model runs, in all its threads: many
             CPUs take up to a hundred times as long for them. Training steps do so by default.
+        database: records of `tcomp.tune`, a path or a Database, whose schedules kernels get in place of the default ones; by default that of
+            TCOMP_TUNE_DB, if it is set. "" for none.
         progress: called with (kernels done, kernels in all, name) while kernels are built.
 
     Returns:
@@ -75,11 +81,14 @@ def compile(
     targets = Target.parse_all(target)
     backend = backend_of(next((t for t in targets if not t.missing_here()), targets[0]))
 
+    tuned = _tuned(database, num_threads)
     how = {"winograd": winograd, "check_indices": check_indices, "denormals": denormals}
 
     def again(target: str | Target, may_winograd: bool) -> Executable:
         options: Any = {**how, "winograd": winograd and may_winograd}
-        found: Executable = compile(model, inputs, target, dims=dims, shapes=shapes, schedules=schedules, **options)
+        found: Executable = compile(
+            model, inputs, target, dims=dims, shapes=shapes, schedules=schedules, database=database, **options
+        )
         return found
 
     is_own = not schedules and isinstance(target, str) and "-mcpu" not in target
@@ -91,7 +100,13 @@ def compile(
         progress: Progress | None = progress,
     ) -> Executable:
         options = driver.Options(
-            num_threads, {**(own or {}), **(schedules or {})}, winograd, check_indices, denormals == "flush", progress
+            num_threads,
+            {**(own or {}), **(schedules or {})},
+            winograd,
+            check_indices,
+            denormals == "flush",
+            progress,
+            tuned,
         )
         return driver.compile_module(make, backend, options, exporter)
 
@@ -109,7 +124,7 @@ def compile(
         return specialized.specialize(source, found, compile_made, progress is not None), source.beside
 
     options = (backend.target, winograd, check_indices, denormals)
-    entry = None if schedules else entry_of(model, inputs, dims, shapes, options)
+    entry = None if schedules or tuned is not None else entry_of(model, inputs, dims, shapes, options)
     found = None if entry is None else entry.load(backend)
     if found is not None:
         if progress is not None:
@@ -121,6 +136,17 @@ def compile(
     if entry is not None and isinstance(exe, Executable):
         entry.save(exe.program, exe.library, beside)
     return exe
+
+
+def _tuned(database: Any, num_threads: int | None) -> TunedSchedules | None:
+    """The records to use, if any."""
+    chosen = config().tune_db if database is None else database
+    if not chosen:
+        return None
+    if isinstance(chosen, (str, os.PathLike)):
+        chosen = tuned_schedules.opened(str(chosen))
+    found: TunedSchedules = tuned_schedules.TunedSchedules(chosen, num_threads)
+    return found
 
 
 def _exporter(model: Any, *about: Any) -> Exporter:

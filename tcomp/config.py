@@ -10,6 +10,7 @@
 | `TCOMP_VERIFY` | 0: check the final program; 1: after each pass; 2: also run it in the interpreter | 0 |
 | `TCOMP_CODE_LIMIT` | instructions that unrolling and vectorizing may make of a block, before a step is refused | 32768 |
 | `TCOMP_WORKERS` | processes that help to build the kernels of a large model | the cores but one |
+| `TCOMP_TUNE_DB` | file of records of `tcomp.tune`, whose schedules `compile` uses | none |
 | `TCOMP_SPIN` | turns a waiting thread spins before it sleeps (200-4000 are sensible); while a model runs 64 times as many | 1000 |
 """
 
@@ -36,6 +37,7 @@ class Config:
     code_limit: int = 32768
     workers: int | None = None
     spin: int = 1000
+    tune_db: str | None = None
 
 
 @overload
@@ -68,6 +70,7 @@ def config() -> Config:
         code_limit=_integer("TCOMP_CODE_LIMIT", 32768, 1, 1 << 40),
         workers=_integer("TCOMP_WORKERS", None, 0, 1024),
         spin=_integer("TCOMP_SPIN", 1000, 0, 1_000_000),
+        tune_db=os.environ.get("TCOMP_TUNE_DB") or None,
     )
 
 

@@ -36,7 +36,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a caller of `compile` decides; see there."""
+    """What a caller of `compile` decides; see there. tuned: records of schedules, asked where the caller gave none."""
 
     num_threads: int | None = None
     schedules: Mapping[str, UserSchedule] = field(default_factory=dict)
@@ -44,6 +44,7 @@ class Options:
     check_indices: bool = True
     flush_denormals: bool = False
     progress: Progress | None = None
+    tuned: ScheduleSource | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def compile_module(
     done = lower(make, backend, options.winograd, options.check_indices)
     lowered = done.module
     plan = plan_memory(lowered)
-    kernels = _make_kernels(lowered, backend, options.schedules)
+    kernels = _make_kernels(lowered, backend, options)
     if config().verify >= 2 and not lowered.main.dims:
         check.check_equivalence(done.seen, lowered, {name: k.scheduled for name, k in kernels.items()})
     backend.build(list(kernels.values()), cache, _counter(options.progress, len(kernels)))
@@ -152,15 +153,20 @@ def _refuse_unbounded(module: IRModule) -> None:
                 )
 
 
-def _make_kernels(lowered: IRModule, backend: Backend, schedules: Mapping[str, UserSchedule]) -> dict[str, Kernel]:
-    """The kernels of a lowered module, each with the schedule that the user gave for it, else the default one."""
+def _make_kernels(lowered: IRModule, backend: Backend, options: Options) -> dict[str, Kernel]:
+    """The kernels of a lowered module, each with the schedule that the user gave for it, else that of a record, else the default one."""
+    schedules = options.schedules
     unknown = schedules.keys() - lowered.kernels.keys()
     if unknown:
         names = ", ".join(lowered.kernels)
         raise TcompError(f"no kernel {sorted(unknown)[0]!r} to schedule", why=f"the kernels are {names}")
-    given: ScheduleSource | None = sources.UserSchedules(schedules) if schedules else None
-    found = {name: None if given is None else given.find(f, backend.target) for name, f in lowered.kernels.items()}
-    return {name: backend.kernel(f, found[name]) for name, f in lowered.kernels.items()}
+    asked: list[ScheduleSource] = [sources.UserSchedules(schedules)] if schedules else []
+    asked += [options.tuned] if options.tuned is not None else []
+
+    def found(f: PrimFunc) -> Any:
+        return next((given for s in asked if (given := s.find(f, backend.target)) is not None), None)
+
+    return {name: backend.kernel(f, found(f)) for name, f in lowered.kernels.items()}
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[Kernel], None] | None:

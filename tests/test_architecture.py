@@ -31,6 +31,19 @@ ALLOWED = {
     "stages": {"codegen", "errors", "ir", "memory"},
     "remembered": {"backends", "codegen", "config", "errors", "runtime"},
     "export": {"codegen", "dtype", "errors", "lazy", "memory", "runtime", "target", "version"},
+    "tuner": {"backends", "codegen", "errors", "ir", "memory", "ops", "runtime", "schedule", "target", "version"},
+    "tuning": {
+        "backends",
+        "compiler",
+        "driver",
+        "dtype",
+        "errors",
+        "importers",
+        "ir",
+        "runtime",
+        "target",
+        "tuner",
+    },
     "driver": {
         "assemble",
         "backends",
@@ -47,6 +60,7 @@ ALLOWED = {
     },
     "compiler": {
         "backends",
+        "config",
         "driver",
         "errors",
         "export",
@@ -57,6 +71,7 @@ ALLOWED = {
         "schedule",
         "specialized",
         "target",
+        "tuner",
     },
     "cli": {
         "codegen",
@@ -72,6 +87,8 @@ ALLOWED = {
         "runtime",
         "target",
         "version",
+        "tuner",
+        "tuning",
     },
     "tools": {
         "analysis",

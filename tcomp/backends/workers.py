@@ -44,8 +44,8 @@ class Helper:
             (kernel.scheduled if is_scheduled else kernel.func, kernel.generator, kernel.key, is_scheduled)
         )
         try:
-            _send(self._process.stdin, job)
-            return _receive(self._process.stdout) or None
+            send(self._process.stdin, job)
+            return receive(self._process.stdout) or None
         except OSError:
             return None
 
@@ -79,12 +79,12 @@ def _most() -> int:
     return usable_cores() - 1 if asked is None else asked
 
 
-def _send(pipe: Any, data: bytes) -> None:
+def send(pipe: Any, data: bytes) -> None:
     pipe.write(_LENGTH.pack(len(data)) + data)
     pipe.flush()
 
 
-def _receive(pipe: Any) -> bytes:
+def receive(pipe: Any) -> bytes:
     """What was sent.
 
     Raises:
@@ -106,7 +106,7 @@ def serve() -> None:
     os.dup2(2, 1)  # what anybody prints is no answer
     while True:
         try:
-            func, generator, key, is_scheduled = pickle.loads(_receive(sys.stdin.buffer))
+            func, generator, key, is_scheduled = pickle.loads(receive(sys.stdin.buffer))
         except OSError:
             return
         try:
@@ -114,4 +114,4 @@ def serve() -> None:
             code = Kernel(func, generator, given, key).emit()
         except Exception:
             code = b""
-        _send(answers, code)
+        send(answers, code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ..errors import TcompError
-from . import artifacts, bench, check, compile_, inspect_, machine, profile_, run
+from . import artifacts, bench, check, compile_, inspect_, machine, profile_, run, tune_
 
 app = typer.Typer(add_completion=False, help="A tensor compiler with a schedule language.", no_args_is_help=True)
 for _verb in (machine.info, machine.clean, machine.operators, machine.show):
@@ -18,6 +18,7 @@ app.command(name="profile")(profile_.profile_model)
 app.command(name="compile")(compile_.compile_model)
 app.command(name="verify")(artifacts.verify_artifact)
 app.command(name="replay")(artifacts.replay_artifact)
+app.command(name="tune")(tune_.tune_model)
 app.command(name="size")(artifacts.size_artifact)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
 from ...errors import ScheduleError
 from ...ir.largest import at_largest
 from ...ir.primfunc import PrimFunc
@@ -18,32 +21,55 @@ RULES: tuple[Rule, ...] = (scatter, elementwise, streams, windows, tiled_reducti
 """Rules for kernels of any kind, elementwise stages inlined, in order of preference."""
 
 
-def default_schedule(func: PrimFunc, target: CpuTarget) -> Found:
-    """The default schedule of a kernel, the name of the rule that made it, and its plan. Symbolic extents are planned for at their
-    largest; the schedule holds for all.
+class Choice(NamedTuple):
+    """A rule that applies to a kernel, the kernel's facts as it sees them, and what it decides."""
 
-    Should a rule meet a step that is refused, the next one that applies is tried, and at last the plain loops stay: slow,
-    and the name says so.
-    """
+    rule: Rule
+    problem: Any
+    plan: Any
+
+
+def choices(func: PrimFunc, target: CpuTarget) -> Iterator[Choice]:
+    """The rules that apply to a kernel, in order of preference. Symbolic extents are planned for at their largest."""
     if any(domain_size(b) == 0 for b in func.blocks.values()):
-        return Found(Schedule(func), "nothing to do", None)
-    refused, inlined = "", None
+        return
+    inlined = None
     whole = at_largest(func)
     for rule in (*WHOLE, *RULES):
         if rule not in WHOLE and inlined is None:
             inlined = _inlined(whole)
         seen = whole if inlined is None else inlined
-        if not rule.applies(seen, target):
-            continue
-        prepared = Schedule(func)
-        plan = rule.plan(rule.problem_of(seen), target)
+        if rule.applies(seen, target):
+            problem = rule.problem_of(seen)
+            yield Choice(rule, problem, rule.plan(problem, target))
+
+
+def follow(func: PrimFunc, rule: Rule, plan: Any) -> Schedule:
+    """A kernel scheduled by a rule as a plan says.
+
+    Raises:
+        ScheduleError: a step is refused.
+    """
+    prepared = Schedule(func)
+    rule.apply(prepared, plan)
+    return prepared
+
+
+def default_schedule(func: PrimFunc, target: CpuTarget) -> Found:
+    """The default schedule of a kernel, the name of the rule that made it, and its plan. The schedule holds for all values of symbolic
+    extents.
+
+    Should a rule meet a step that is refused, the next one that applies is tried, and at last the plain loops stay: slow,
+    and the name says so.
+    """
+    refused = ""
+    for rule, _, plan in choices(func, target):
         try:
-            rule.apply(prepared, plan)
+            return Found(follow(func, rule, plan), rule.NAME + refused, plan)
         except ScheduleError as error:
             refused = f" ({rule.NAME} refused: {error.what})"
-            continue
-        return Found(prepared, rule.NAME + refused, plan)
-    return Found(Schedule(func), "plain loops" + refused, None)
+    is_empty = any(domain_size(b) == 0 for b in func.blocks.values())
+    return Found(Schedule(func), "nothing to do" if is_empty else "plain loops" + refused, None)
 
 
 def _inlined(func: PrimFunc) -> PrimFunc:

@@ -1,0 +1,202 @@
+"""tune(): a model's kernels, searched and confirmed, and the model timed both ways."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import closing, nullcontext
+from typing import Any
+
+import numpy as np
+
+from .backends import backend_of
+from .compiler import compile
+from .driver import as_module, lower
+from .dtype import dtype
+from .errors import TcompError, UnsupportedError
+from .importers import shapes_of, source_of
+from .ir.module import IRModule
+from .runtime.executable import Executable
+from .runtime.results import numpy_dtype
+from .runtime.threads import usable_cores
+from .target import CpuTarget, Target
+from .tuner.build import LocalExecutor
+from .tuner.database import Database, Record
+from .tuner.measure import Interval, interval_of
+from .tuner.report import TuneReport
+from .tuner.task import Task
+from .tuner.tuner import Progress, Tuner
+
+MODEL_ROUNDS = 15
+"""Pairs of runs of the model, before and after."""
+LEAST_SHARE = 0.002
+"""Of the model's time, below which a kernel is not tuned."""
+
+
+def tune(
+    model: Any,
+    inputs: Any = None,
+    target: str | Target = "cpu",
+    *,
+    budget_s: float = 60.0,
+    trials: int | None = None,
+    database: Database | str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
+    kernels: Sequence[str] | None = None,
+    num_threads: int | None = None,
+    dims: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    winograd: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TuneReport:
+    """Make a model's kernels faster than by their default schedules, and keep records of that.
+
+    The search tries other values of the decisions of default plans (see `Executable.explain`). What looks faster is measured again beside the
+    default, at several places in memory, checked against float64, and accepted where the interval of the ratio lies above 1 by a margin; at the
+    end the whole model is timed both ways, and what was accepted in this run is dropped where the model does not gain.
+
+    Args:
+        model, inputs, dims, shapes, winograd: as for `compile`; extents must be fixed.
+        target: a CPU that this machine can run.
+        budget_s: seconds, about. trials: candidates of a kernel, at most.
+        database: a file of records and trials, made where it is missing; by default they are forgotten afterwards. A run on the same file goes
+            on from there. `compile(..., database=...)` uses the records.
+        executor: builds candidates; processes of this machine by default. Any `concurrent.futures.Executor` whose workers have tcomp, such as
+            `dask.distributed.Client.get_executor()`.
+        kernels: names of those to tune (`Executable.ir("fused")` shows them); all that take time by default.
+        num_threads: of parallel loops; records are for this number.
+        progress: called with the tasks and the share of the budget that is spent.
+
+    Returns:
+        TuneReport; printing it gives a table.
+
+    Raises:
+        TargetError, UnsupportedError: as for `compile`; the model has open extents. TcompError: an unknown kernel; a bad database.
+    """
+    if not budget_s > 0:
+        raise TcompError(f"budget_s={budget_s!r}", why="it must be a number of seconds above 0")
+    start = time.perf_counter()
+    module = _fixed_module(model, inputs, dims, shapes)
+    chosen = Target.parse(target)
+    if not isinstance(chosen, CpuTarget) or chosen.missing_here():
+        raise UnsupportedError(f"cannot tune for {chosen}", why="this machine cannot run its code")
+    options: dict[str, Any] = {"target": chosen, "num_threads": num_threads, "winograd": winograd}
+    before = compile(module, **options)
+    arrays = example(before)
+    tasks = _tasks(module, chosen, before, arrays, kernels, winograd)
+    given = database if isinstance(database, Database) else None
+    workers = usable_cores()  # this process waits meanwhile
+    with (
+        nullcontext(given) if given is not None else closing(Database(database)) as records,  # type: ignore[arg-type]
+        nullcontext(executor) if executor is not None else LocalExecutor(workers) as builders,
+    ):
+        tuner = Tuner(tasks, records, builders, num_threads, seed)
+        left = budget_s - (time.perf_counter() - start)
+        accepted = tuner.run(max(left, 0.2 * budget_s), trials, progress)
+        ratio, undone = _kept(accepted, records, module, options, before, arrays) if accepted else (None, False)
+    reports = tuple(s.report() for s in tuner.states)
+    notes = tuple(f"{s.task.func.name}: {s.failed}" for s in tuner.states if s.failed and not s.search.is_done)
+    return TuneReport(reports, ratio, time.perf_counter() - start, undone, notes)
+
+
+def _fixed_module(model: Any, inputs: Any, dims: Any, shapes: Any) -> IRModule:
+    """The module to tune; its extents are fixed."""
+    source = source_of(model, inputs)
+    if source is None:
+        module, own = as_module(model, inputs)
+        if own:
+            raise UnsupportedError("a Schedule is tuned by hand", hint="give the PrimFunc that it schedules")
+    else:
+        found = shapes_of(source, inputs, dims, shapes)
+        still = [n for n, s in found.items() if s is None or not all(isinstance(e, int) for e in s)]
+        if still:
+            raise UnsupportedError(f"extents of {', '.join(still)} are open", hint="dims= or shapes=")
+        module = source.build({n: tuple(s) for n, s in found.items()}, {})
+    if module.main.dims:
+        raise UnsupportedError("kernels whose extents are open cannot be tuned yet", hint="fix them")
+    return module
+
+
+def example(exe: Executable, seed: int = 0) -> list[np.ndarray]:
+    """Random inputs: normal numbers, and 0 and 1, which are places in any table."""
+    rng, found = np.random.default_rng(seed), []
+    for s in exe.inputs:
+        shape = tuple(e for e in s.shape if isinstance(e, int))
+        kind = dtype(s.dtype)
+        drawn = rng.integers(0, 2, shape) if kind.is_int or kind.is_bool else np.asarray(rng.standard_normal(shape))
+        found.append(drawn.astype(numpy_dtype(s)))
+    return found
+
+
+def _tasks(
+    module: IRModule,
+    target: CpuTarget,
+    exe: Executable,
+    arrays: Sequence[np.ndarray],
+    kernels: Sequence[str] | None,
+    winograd: bool,
+) -> list[Task]:
+    """The distinct kernels that have plans, the longest first."""
+    done = lower(lambda: module, backend_of(target), winograd)
+    spent: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for row in exe.profile(*arrays, repeat=5).rows:
+        spent[row.name] += row.seconds  # type: ignore[assignment]
+        calls[row.name] += row.calls
+    known = done.module.kernels
+    unknown = set(kernels or ()) - known.keys()
+    if unknown:
+        raise TcompError(f"no kernel {sorted(unknown)[0]!r} to tune", why=f"the kernels are {', '.join(known)}")
+    total = sum(spent.values()) or 1.0
+    found: dict[str, Task] = {}
+    graphs = done.seen.get("fused")
+    for name, func in known.items():
+        if (kernels is not None and name not in kernels) or (kernels is None and spent[name] / total < LEAST_SHARE):
+            continue
+        holder = graphs if graphs is not None and name in graphs.functions else None
+        task = Task(func, target, spent[name], calls[name], holder)
+        if task.space.default is not None and task.space.size > 1:
+            same = found.get(task.key)
+            found[task.key] = task if same is None else Task(same.func, target, same.seconds + task.seconds, same.calls + task.calls, same.module)  # fmt: skip
+    return sorted(found.values(), key=lambda t: -t.seconds)
+
+
+def _kept(
+    accepted: Sequence[Record],
+    records: Database,
+    module: IRModule,
+    options: Mapping[str, Any],
+    before: Executable,
+    arrays: Sequence[np.ndarray],
+) -> tuple[Interval, bool]:
+    """Keep records where the model gains: the ratio of its times, and whether they were dropped."""
+    kept = {r.key: records.record(r.key) for r in accepted}
+    for r in accepted:
+        records.accept(r)
+    after = compile(module, **options, database=records)
+    ratio = compare(before, after, arrays)
+    if ratio.middle >= 1:
+        return ratio, False
+    for key, old in kept.items():
+        records.forget(key)
+        if old is not None:
+            records.accept(old)
+    return ratio, True
+
+
+def compare(
+    before: Executable, after: Executable, arrays: Sequence[np.ndarray], rounds: int = MODEL_ROUNDS
+) -> Interval:
+    """The ratio of two executables' times, turn by turn."""
+    for exe in (before, after):
+        exe.time(*arrays, repeat=2, warmup=1)
+    ratios = []
+    for number in range(rounds):
+        pair = (before, after) if number % 2 else (after, before)
+        times = {id(exe): exe.time(*arrays, repeat=3, warmup=1).median for exe in pair}
+        ratios.append(times[id(before)] / times[id(after)])
+    return interval_of(ratios)
