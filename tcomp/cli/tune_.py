@@ -103,7 +103,10 @@ def _records(db: Path | None, show: bool, merge: Sequence[Path], export: bool) -
         if export:
             print(json.dumps([_as_json(r) for r in records.records()], indent=1))
         elif show:
-            table = Table("kernel", "target", "threads", "times as fast", "us", "plan")
+            table = Table()
+            for column in ("kernel", "target", "threads", "times as fast", "us"):
+                table.add_column(column, no_wrap=True)
+            table.add_column("plan", overflow="fold")
             for r in records.records():
                 plan = ", ".join(f"{k}={v}" for k, v in r.candidate.decisions)
                 cpu = next((w for w in r.key.target.split() if w.startswith("-mcpu=")), r.key.target)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -106,8 +105,7 @@ class _Worker:
     """A process that answers calls."""
 
     def __init__(self, memory_bytes: int) -> None:
-        place = str(Path(__file__).resolve().parents[2])
-        code = f"import sys; sys.path.insert(0, {place!r}); from tcomp.tuner.build import serve; serve({memory_bytes})"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from tcomp.tuner.build import serve; serve({memory_bytes})"
         self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, call: Any, limit_s: float) -> Any:
@@ -138,10 +136,11 @@ def serve(memory_bytes: int) -> None:
     os.dup2(2, 1)  # what anybody prints is no answer
     while True:
         try:
-            fn, args, kwargs = pickle.loads(receive(sys.stdin.buffer))
+            call = receive(sys.stdin.buffer)
         except OSError:
             return
         try:
+            fn, args, kwargs = pickle.loads(call)
             answer = (True, fn(*args, **kwargs))
         except Exception as error:
             answer = (False, RuntimeError(f"{type(error).__name__}: {error}"))

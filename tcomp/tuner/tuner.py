@@ -26,8 +26,8 @@ ROUNDS, GIVE_UP = 7, 0.9
 """Pairs of turns of a candidate; below so much of the default's speed it is given up after three."""
 CONFIRMED, PLACES, PLACE_ROUNDS = 3, 5, 9
 """The best so many are confirmed, at so many places of the arrays, by so many pairs each."""
-HOPELESS = 4.0
-"""Times as long as the default that a first call may take."""
+HOPELESS, FIRST_S = 4.0, 5e-3
+"""Times as long as the default that a first call may take; it may always take so many seconds, as its code is not in the caches yet."""
 MARGIN = 1.01
 """A plan is accepted if the interval of its ratio lies above this."""
 PATIENCE = 240
@@ -173,8 +173,9 @@ class Tuner:
         elif built.code:
             try:
                 usual = state.default.turn()
-                other = state.arrays.load(built, self.threads, HOPELESS * usual)
-                if other.first > HOPELESS * usual:
+                limit = max(HOPELESS * usual, FIRST_S)
+                other = state.arrays.load(built, self.threads, limit)
+                if other.first > limit:
                     ratio = usual / other.first
                 else:
                     ratio = float(np.median(race(state.default, other, ROUNDS, GIVE_UP)))
