@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import pickle
@@ -30,6 +31,10 @@ except ImportError:  # a system without limits of processes
     resource = None
 
 
+ALIKE = "scheduled as another one"
+"""Why nothing was built of a candidate that differs in no loop from one that was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
     """The code of a candidate.
@@ -45,11 +50,17 @@ class Built:
     reason: str = ""
 
 
-def build(func: PrimFunc, target: CpuTarget, candidate: Candidate) -> Built:
-    """Schedule a kernel and make its code; what is refused is told. A function of plain data, for any executor."""
+def build(func: PrimFunc, target: CpuTarget, candidate: Candidate, known: frozenset[str] = frozenset()) -> Built:
+    """Schedule a kernel and make its code; what is refused is told. A function of plain data, for any executor.
+
+    Args:
+        known: programs of which no code is needed.
+    """
     try:
         scheduled = Space(func, target).schedule(candidate).func
         program = hashlib.blake2b(structural_hash(scheduled).encode(), digest_size=12).hexdigest()
+        if program in known:
+            return Built(candidate, program=program, reason=ALIKE)
         kernel = make_kernel(func, LlvmGenerator(target), lambda _: Scheduled(scheduled, "tuned"), candidate.to_json())
         return Built(candidate, kernel.emit(), kernel.symbol, program)
     except TcompError as error:
@@ -132,6 +143,7 @@ def serve(memory_bytes: int) -> None:
     """Answer calls until there are no more."""
     if memory_bytes and resource is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    gc.disable()  # a kernel makes so many objects that it would go through all those of the process several times
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what anybody prints is no answer
     while True:
@@ -144,4 +156,5 @@ def serve(memory_bytes: int) -> None:
             answer = (True, fn(*args, **kwargs))
         except Exception as error:
             answer = (False, RuntimeError(f"{type(error).__name__}: {error}"))
+        gc.collect()  # before the answer, after which this machine measures
         send(answers, pickle.dumps(answer))

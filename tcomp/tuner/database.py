@@ -90,16 +90,41 @@ class Database:
             self._connection = sqlite3.connect(
                 ":memory:" if path is None else path, timeout=60, check_same_thread=False
             )
-            with self._connection:
-                version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-                known = {
-                    row[0] for row in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-                }
-                if version != VERSION and (version or known):
-                    raise sqlite3.DatabaseError(f"it holds other tables, or those of version {version}")
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.executescript(_TABLES)
+            self._connection.isolation_level = None  # transactions are where they are written
+            self._refuse_foreign()
+            self._write_ahead()
+            with self._transaction():  # another process may be at it, too
+                self._refuse_foreign()
+                for statement in _TABLES.split(";"):
+                    self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _write_ahead(self) -> None:
+        """Readers and a writer at once. SQLite does not wait for others who open the file at the same time, so this does."""
+        for _ in range(1000):
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                time.sleep(0.01)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+
+    def _refuse_foreign(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        known = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if version != VERSION and (version or known):
+            raise sqlite3.DatabaseError(f"it holds other tables, or those of version {version}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing; others wait."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -136,7 +161,7 @@ class Database:
             r.key.kernel, r.key.target, r.key.threads, r.name, r.candidate.to_json(), r.ratio.low, r.ratio.middle, r.ratio.high, r.seconds,
             __version__, json.dumps(r.conditions, sort_keys=True), r.made or time.time(),
         )  # fmt: skip
-        with self._told(), self._connection:
+        with self._told(), self._transaction():
             done = self._connection.execute(
                 "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET name = excluded.name, "
                 "candidate = excluded.candidate, low = excluded.low, ratio = excluded.ratio, high = excluded.high, "
@@ -148,7 +173,7 @@ class Database:
 
     def forget(self, key: Key) -> None:
         """Drop a record."""
-        with self._told(), self._connection:
+        with self._told(), self._transaction():
             where = "kernel = ? AND target = ? AND threads = ?"
             self._connection.execute(f"DELETE FROM records WHERE {where}", (key.kernel, key.target, key.threads))
 
@@ -179,7 +204,7 @@ class Database:
             trial.reason,
             __version__,
         )
-        with self._told(), self._connection:
+        with self._told(), self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def merge(self, other: Database) -> int:

@@ -44,9 +44,10 @@ class Evolution:
         fine = sorted((t for t in self.tried.values() if t.ratio is not None), key=lambda t: -(t.ratio or 0.0))
         return list({t.program: t for t in reversed(fine)}.values())[::-1][:count] if fine else []
 
-    def is_known(self, program: str) -> bool:
-        """Whether a candidate that is scheduled alike was measured."""
-        return program in self._programs
+    @property
+    def programs(self) -> frozenset[str]:
+        """Of the candidates that were measured."""
+        return frozenset(self._programs)
 
     def tell(self, trial: Trial) -> None:
         """Take in a result."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import TcompError
 from ..ops.reference import evaluate
-from .build import Built, build
+from .build import ALIKE, Built, build
 from .database import Database, Key, Record, Trial
 from .measure import Arrays, Interval, Loaded, interval_of, race
 from .report import TaskReport
@@ -142,7 +142,7 @@ class Tuner:
         """Arrays, and the default on them."""
         default = state.task.space.default
         assert default is not None
-        built = next(iter(self._build(state, [default])))
+        built = next(iter(self._build(state, [default], again=True)))
         if not built.code:
             state.failed = built.reason
             return
@@ -152,9 +152,14 @@ class Tuner:
         except (TcompError, MemoryError) as error:
             state.failed = str(error)
 
-    def _build(self, state: State, wanted: Sequence[Candidate]) -> Sequence[Built]:
-        """The code of candidates, in the order in which they were asked for; what its process did not survive has none."""
-        jobs = {self.executor.submit(build, state.task.func, state.task.target, c): c for c in wanted}
+    def _build(self, state: State, wanted: Sequence[Candidate], again: bool = False) -> Sequence[Built]:
+        """The code of candidates, in the order in which they were asked for; what its process did not survive has none.
+
+        Args:
+            again: of those, too, that are scheduled as one that was measured.
+        """
+        known = frozenset() if again else state.search.programs
+        jobs = {self.executor.submit(build, state.task.func, state.task.target, c, known): c for c in wanted}
         found: dict[Candidate, Built] = {}
         for job in as_completed(jobs):
             candidate = jobs[job]
@@ -168,8 +173,8 @@ class Tuner:
         """Race a candidate against the default, and note the result."""
         assert state.arrays is not None and state.default is not None
         ratio, reason = None, built.reason
-        if built.code and state.search.is_known(built.program):
-            reason = "scheduled as another one"
+        if built.code and built.program in state.search.programs:
+            reason = ALIKE  # as another one of its batch
         elif built.code:
             try:
                 usual = state.default.turn()
@@ -182,7 +187,7 @@ class Tuner:
             except TcompError as error:
                 reason = str(error)
         trial = Trial(built.candidate, built.program, ratio, reason)
-        state.refused += ratio is None and reason != "scheduled as another one"
+        state.refused += ratio is None and reason != ALIKE
         state.search.tell(trial)
         self.database.add(state.key, trial)
 
@@ -195,7 +200,7 @@ class Tuner:
         if default is None or state.default is None:
             return None
         chosen = [t.candidate for t in state.search.best(CONFIRMED) if (t.ratio or 0.0) > MARGIN]
-        built = self._build(state, [default, *chosen])
+        built = self._build(state, [default, *chosen], again=True)
         found: list[tuple[Interval, Built, float]] = []
         for b in built[1:]:
             if not b.code:
