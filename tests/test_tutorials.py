@@ -39,7 +39,13 @@ def test_tutorial_runs(path: Path, tmp_path: Path) -> None:
     if path.stem.startswith("12"):
         pytest.importorskip("torch")
     picture = tmp_path / "picture.png"
-    small = {"TUTORIAL_SIZE": "96", "TUTORIAL_REPEAT": "2", "TUTORIAL_EPOCHS": "2", "TUTORIAL_STEPS": "40"}
+    small = {
+        "TUTORIAL_SIZE": "96",
+        "TUTORIAL_REPEAT": "2",
+        "TUTORIAL_EPOCHS": "2",
+        "TUTORIAL_STEPS": "40",
+        "TUTORIAL_BUDGET": "3",
+    }
     env = {**os.environ, **small, "TUTORIAL_PICTURE": str(picture)}
     done = subprocess.run([sys.executable, str(path)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -57,9 +63,10 @@ def test_tutorial_runs(path: Path, tmp_path: Path) -> None:
         "11": ["- exactly", "nearest: Neural networks"] if HAS_MODELS else ["nothing is read", "nothing is ranked"],
         "12": ["agrees: True", "changes blocks.0.body.1.running_mean"],
         "13": ["C reads: ", "bare Python reads: ", "the C source reads: ", "recognised"],
+        "14": ["accepted", "agrees: True", " ms -> "],
     }[path.stem[:2]]:
         assert word in done.stdout
-    pictures = ("03", "05", "06", "07", "08", "09", "10", "12", *(["11"] if HAS_MODELS else []))
+    pictures = ("03", "05", "06", "07", "08", "09", "10", "12", "14", *(["11"] if HAS_MODELS else []))
     assert picture.is_file() == (path.stem[:2] in pictures)
 
 

@@ -148,6 +148,6 @@ def race(default: Loaded, other: Loaded, rounds: int, give_up: float = 0.0) -> l
         if (default.was_interrupted or other.was_interrupted) and number < 2 * rounds:
             continue
         found.append(times[id(default)] / times[id(other)])
-        if len(found) == rounds or give_up and len(found) == 3 and max(found) < give_up:
+        if len(found) == rounds or (give_up and len(found) == 3 and max(found) < give_up):
             break
     return found
