@@ -74,9 +74,12 @@ print(json.dumps(tune.again(*sys.argv[1:4])))
 """
 
 
-def module_of(name: str) -> Any:
-    """A kernel of the list, or a model of the zoo."""
-    return KERNELS[name]() if name in KERNELS else str(zoo.exported(name, 1)[0])
+def case(name: str) -> tuple[Any, Any]:
+    """A kernel of the list, or a model of the zoo, and example inputs where extents are open."""
+    if name in KERNELS:
+        return KERNELS[name](), None
+    file, inputs = zoo.exported(name, 1)
+    return str(file), inputs
 
 
 def again(name: str, threads: str, database: str) -> list[float]:
@@ -84,7 +87,7 @@ def again(name: str, threads: str, database: str) -> list[float]:
     lie elsewhere."""
     count, ratios = int(threads) or None, []
     for seed in range(3):
-        before, after = (tcomp.compile(module_of(name), num_threads=count, database=d) for d in ("", database))
+        before, after = (tcomp.compile(*case(name), num_threads=count, database=d) for d in ("", database))
         ratios.append(compare(before, after, example(before, seed)))
     middle = sorted(ratios, key=lambda r: r.middle)[1]
     return [middle.low, middle.middle, middle.high]
@@ -112,7 +115,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             file = str(Path(folder) / "tune.db")
-            report = tcomp.tune(module_of(name), budget_s=budget, num_threads=threads or None, database=file, seed=seed)
+            report = tcomp.tune(*case(name), budget_s=budget, num_threads=threads or None, database=file, seed=seed)
             done = subprocess.run(
                 [sys.executable, "-c", _AGAIN, name, str(threads), file], capture_output=True, text=True
             )

@@ -12,7 +12,7 @@ from ..errors import TcompError, UnsupportedError
 from ..runtime.executable import Executable, ExportOptions
 from ..target import CpuTarget, Target
 from ..target.parse import portable
-from .artifact import Artifact, checked_name, example_run, sharing_code, variant_of
+from .artifact import Artifact, check_example, checked_name, example_run, sharing_code, variant_of
 from .c import write_c
 from .native import write_object, write_shared
 from .provenance import source_of_file
@@ -59,18 +59,15 @@ class TargetExporter:
             raise TcompError(f"cannot export as {format!r}", hint=" or ".join(map(repr, FORMATS)))
         file = Path(path)
         word = checked_name(options.name or file.name.split(".")[0])
-        variants = []
-        more = self._portable(format, options.portable)
-        for t in self.targets if format in SEVERAL else (self.target,):
-            if not isinstance(t, CpuTarget):
-                raise UnsupportedError(f"cannot export what was compiled for {t}", hint='compile for "cpu"')
-            variants.append(variant_of(exe if t == self.target else self.compile_for(t, True), t))
-        if more is not None:
-            variants.append(variant_of(self.compile_for(more, False), more))
+        made = self._compiled(exe, format, options.portable)
+        variants = [variant_of(e, t) for t, e in made.items()]
         kept = state_of(exe.program, options.state, options.state_names)
         if kept.kept and format == "wasm":
             raise UnsupportedError("cannot export a model that keeps something from run to run as WebAssembly yet")
         inputs, results = example_run(exe if not exe.library.lacking else self.compile_for("cpu", True), kept)
+        for e in made.values():
+            if e is not exe and not e.library.lacking:
+                check_example(e, kept, results)
         found = gathered([(*v.program.constants, kept.block()) for v in variants])
         held = found.beside() if _is_beside(found.nbytes, format, options.weights) else found
         shapes = {s.name: s.shape for s in exe.inputs}
@@ -79,10 +76,26 @@ class TargetExporter:
             "format": format,
             "weights": options.weights,
             "shapes": shapes,
-            "portable": more is not None,
+            "portable": len(made) > len(self._asked(format)),
         }
         told = {"source": self.source, "options": how}
         return FORMATS[format](Artifact(word, sharing_code(variants), held, kept, inputs, results, told), file)
+
+    def _asked(self, format: str) -> tuple[Target, ...]:
+        """The targets that the user asked for, where the format has room for several."""
+        return self.targets if format in SEVERAL else (self.target,)
+
+    def _compiled(self, exe: Executable, format: str, asked: bool | None) -> dict[CpuTarget, Executable]:
+        """The model for each target to export it for."""
+        found = {}
+        for t in self._asked(format):
+            if not isinstance(t, CpuTarget):
+                raise UnsupportedError(f"cannot export what was compiled for {t}", hint='compile for "cpu"')
+            found[t] = exe if t == self.target else self.compile_for(t, True)
+        more = self._portable(format, asked)
+        if more is not None:
+            found[more] = self.compile_for(more, False)
+        return found
 
     def _portable(self, format: str, asked: bool | None) -> CpuTarget | None:
         """The portable target to add, if any."""

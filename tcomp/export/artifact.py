@@ -25,6 +25,8 @@ llvm = lazy_module("llvmlite.binding")
 
 MAX_GOLDEN_BYTES = 64 << 20
 """Largest inputs and results of the self-test, together."""
+TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-10}
+"""Relative difference (2-norm) that is allowed: other CPUs and other numbers of threads may add up in another order."""
 _SYMBOL = re.compile(rb"\0(k_[0-9a-f]{24})\0")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*$")
 _KEYWORDS = frozenset(
@@ -187,17 +189,13 @@ def symbol_of(code: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def example_run(runs: Executable, state: State, seed: int = 0) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+def example_run(runs: Executable, state: State) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """Random inputs of a model, but for those that it keeps, and its results.
 
     Raises:
         UnsupportedError: they are too large to store.
     """
-    inputs = _example(runs.program, np.random.default_rng(seed))
-    for k in state.kept:
-        inputs[k.input] = np.array(k.array)
-    found = runs(*inputs)
-    results = found if isinstance(found, tuple) else (found,)
+    inputs, results = _run(runs, state)
     for k in state.kept:
         inputs[k.input] = inputs[k.input][:0]  # it is stored elsewhere
     if sum(a.nbytes for a in (*inputs, *results)) > MAX_GOLDEN_BYTES:
@@ -206,6 +204,33 @@ def example_run(runs: Executable, state: State, seed: int = 0) -> tuple[tuple[np
             hint="compile for a smaller batch",
         )
     return tuple(inputs), results
+
+
+def check_example(runs: Executable, state: State, results: Sequence[np.ndarray]) -> None:
+    """Compare what the same model, compiled once more for another CPU, gives for the example.
+
+    Raises:
+        TcompError: something else.
+    """
+    for name, got, want in zip((s.name for s in runs.outputs), _run(runs, state)[1], results, strict=True):
+        apart, size = (
+            np.linalg.norm(np.nan_to_num(a.astype(np.float64)).ravel()) for a in (got.astype(np.float64) - want, want)
+        )
+        if apart > TOLERANCES.get(str(want.dtype), 0.0) * size:
+            raise TcompError(
+                f"cannot export code for several CPUs: result {name} differs between them by {apart / (size or 1):.1e}",
+                why="the model was compiled again for the others, and is not what it was: weights may have changed since",
+                hint="compile it again before exporting, or export(..., portable=False)",
+            )
+
+
+def _run(runs: Executable, state: State) -> tuple[list[np.ndarray], tuple[np.ndarray, ...]]:
+    """The example: inputs, and results, which are apart from what is kept."""
+    inputs = _example(runs.program, np.random.default_rng(0))
+    for k in state.kept:
+        inputs[k.input] = np.array(k.array)
+    found = runs(*inputs)
+    return inputs, found if isinstance(found, tuple) else (found,)
 
 
 def _example(p: Program, rng: np.random.Generator) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from ..runtime.artifact import ABI
 from ..runtime.program import ENTRY
 from ..target.cpu import features_of
 from ..version import __version__
-from .artifact import Artifact, Variant, golden_arrays, static_shape
+from .artifact import TOLERANCES, Artifact, Variant, golden_arrays, static_shape
 from .cpuid import FeatureBit, feature_bits
 from .state import State
 from .weights import hash64, offsets
@@ -23,8 +23,6 @@ from .weights import hash64, offsets
 CODES = ("OK", "BAD_ARGUMENT", "NO_MEMORY", "CPU_TOO_OLD", "BAD_INDEX", "WRONG_RESULTS", "BAD_WEIGHTS", "BAD_STATE")
 """What functions return, from 0 on."""
 KINDS = ("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16", "bfloat16", "float32", "float64")  # fmt: skip
-TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 1e-4, "float64": 1e-10}
-"""Relative difference that the self-test allows: other CPUs and other numbers of threads may add up in another order."""
 _NO_MATH = "#define HUGE_VAL __builtin_inf()\n#define sqrt __builtin_sqrt"
 _STATE = """
 /* What the model keeps from run to run, written to a safetensors file, whole or not at all, and read again; then, nothing is changed where the

@@ -312,14 +312,14 @@ def test_writers_that_are_killed_leave_whole_records(tmp_path: Path) -> None:
 
 
 def tune(module: tcomp.IRModule, **how: object) -> object:
-    return tcomp.tune(module, num_threads=1, executor=how.pop("executor", Here()), **{"budget_s": 4, **how})
+    return tcomp.tune(module, num_threads=1, executor=how.pop("executor", Here()), **{"budget_s": 30, **how})
 
 
 def test_a_kernel_is_tuned_and_its_record_used(tmp_path: Path) -> None:
     """Whatever this machine finds: what is accepted is in the report, in the file, and in what is compiled."""
     module, file = softmax(200, 333), tmp_path / "tune.db"
     seen = []
-    report = tune(module, database=file, progress=lambda states, spent: seen.append(spent))
+    report = tune(module, database=file, budget_s=4, progress=lambda states, spent: seen.append(spent))
     (task,) = report.tasks
     assert task.name == "softmax" and task.trials > 0 and seen == sorted(seen) and "kernel" in str(report)
     records = Database(file).records()
