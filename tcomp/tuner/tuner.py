@@ -108,7 +108,7 @@ class Tuner:
             budget_s: seconds. trials: of each task, at most.
         """
         start = time.perf_counter()
-        while (spent := (time.perf_counter() - start) / budget_s) < SEARCH_SHARE:
+        while self.states and (spent := (time.perf_counter() - start) / budget_s) < SEARCH_SHARE:
             state = max(self.states, key=lambda s: s.promise if trials is None or len(s.search.tried) < trials else 0.0)
             if not state.promise or (trials is not None and len(state.search.tried) >= trials):
                 break

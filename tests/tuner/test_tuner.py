@@ -391,6 +391,12 @@ def test_candidates_whose_process_is_lost_are_noted(tmp_path: Path) -> None:
     assert state.refused == len(state.search.tried) > 0 and all("gone" in t.reason for t in records.trials(state.key))
 
 
+def test_a_model_without_decisions_is_left_as_it_is() -> None:
+    g = tcomp.GraphBuilder()
+    report = tune(g.build(g.relu(g.input("x", (0, 5)))))
+    assert report.tasks == () and report.model is None and not report.undone
+
+
 def test_what_cannot_be_tuned_is_told() -> None:
     g = tcomp.GraphBuilder()
     x = g.input("x", (g.dim("n", max=8), 4))

@@ -313,13 +313,14 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
         and p.weight_bytes > target.l1_bytes
         and order == "columns first"
         and not p.groups
-        and row_tiles >= MIN_ROW_TILES
+        and row_tiles > 1
     )
+    few = row_tiles < MIN_ROW_TILES  # they leave little time between a panel's first use and the next panel's
     return TilePlan(
         tile.rows, tile.vectors, tile.lanes, order=order, parallel=parallel,
         copy="" if not p.is_padded else "at once" if at_once else "row by row",
         pack=pack, panels=panels if p.makes_panels else "", dot=next(iter(dot), ""), unroll=unroll,
-        prefetch=_ahead(tile, target) if in_panels and beyond_l2 and not shared else 0,
+        prefetch=_ahead(tile, target) if in_panels and beyond_l2 and (few or not shared) else 0,
         row_block=block, next_panel=(block or row_tiles) if shared else 0,
     )  # fmt: skip
 
