@@ -309,11 +309,7 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
     in_panels = bool(p.panel) and unroll > 1
     # Even a weight that L2 could hold comes from beyond it: in a whole model, others were read since.
     shared = (
-        in_panels
-        and p.weight_bytes > target.l1_bytes
-        and order == "columns first"
-        and not p.groups
-        and row_tiles > 1
+        in_panels and p.weight_bytes > target.l1_bytes and order == "columns first" and not p.groups and row_tiles > 1
     )
     few = row_tiles < MIN_ROW_TILES  # they leave little time between a panel's first use and the next panel's
     return TilePlan(
