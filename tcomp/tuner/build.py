@@ -31,6 +31,8 @@ except ImportError:  # a system without limits of processes
     resource = None
 
 
+START_S = 120.0
+"""Seconds that a process may take to begin, on a busy machine."""
 ALIKE = "scheduled as another one"
 """Why nothing was built of a candidate that differs in no loop from one that was."""
 
@@ -118,6 +120,7 @@ class _Worker:
     def __init__(self, memory_bytes: int) -> None:
         code = f"import sys; sys.path[:] = {sys.path!r}; from tcomp.tuner.build import serve; serve({memory_bytes})"
         self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._is_ready = False
 
     def ask(self, call: Any, limit_s: float) -> Any:
         """The answer: (whether it is a result, that or an exception).
@@ -125,11 +128,17 @@ class _Worker:
         Raises:
             TimeoutError: it took too long. OSError: the process has ended.
         """
+        if not self._is_ready:
+            self._answer(START_S)
+            self._is_ready = True
         send(self._process.stdin, pickle.dumps(call))
+        return pickle.loads(self._answer(limit_s))
+
+    def _answer(self, limit_s: float) -> bytes:
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], limit_s)[0]:
             raise TimeoutError(f"no answer within {limit_s:g} s")
-        return pickle.loads(receive(self._process.stdout))
+        return receive(self._process.stdout)
 
     def close(self) -> None:
         self._process.kill()
@@ -146,6 +155,7 @@ def serve(memory_bytes: int) -> None:
     gc.disable()  # a kernel makes so many objects that it would go through all those of the process several times
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what anybody prints is no answer
+    send(answers, b"ready")
     while True:
         try:
             call = receive(sys.stdin.buffer)
