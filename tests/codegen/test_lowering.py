@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tcomp
+from tcomp.codegen.llvm.expr import Abilities
 from tcomp.codegen.llvm.kernel import kernel_module
 from tcomp.codegen.llvm.machine import Machine, emit_object
 from tcomp.codegen.lowering import STEPS, lower, partition
@@ -119,7 +120,7 @@ def test_buffers_of_a_parallel_loop_are_known_not_to_overlap() -> None:
     func = product(6, 5, 70)
     sch = Schedule(func)
     sch.parallel(sch.get_loops("matmul")[0])
-    text = kernel_module(lower(sch.func), "f")
+    text = kernel_module(lower(sch.func), "f", Abilities())
     (chunk,) = [line for line in text.splitlines() if line.startswith("define internal") and ".chunk" in line]
     assert chunk.count("ptr noalias") == 3
 

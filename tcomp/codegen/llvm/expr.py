@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -66,18 +67,25 @@ def _factors(e: Expr) -> tuple[Expr, Expr] | None:
     return None
 
 
-class ExprEmitter(NarrowFloats):
-    """Emits expressions at a builder's place. A shared subexpression (the same object) is emitted once a statement.
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What code may use of a CPU.
 
     Attributes:
         vector_bits: width of the vector registers; 512 stands for AVX-512.
-        native_halves: whether the CPU converts between float16 and float32; else LLVM would call functions that nobody has.
-        native_fma: whether it has multiply-adds that round once; else LLVM would call a function for each lane.
+        halves: whether it converts between float16 and float32; else LLVM would call functions that nobody has.
+        fma: whether it has multiply-adds that round once; else LLVM would call a function for each lane.
     """
 
-    vector_bits = 0
-    native_halves = True
-    native_fma = True
+    vector_bits: int = 512
+    halves: bool = True
+    fma: bool = True
+
+
+class ExprEmitter(NarrowFloats):
+    """Emits expressions at a builder's place. A shared subexpression (the same object) is emitted once a statement."""
+
+    cpu = Abilities()
 
     def value(self, e: Expr) -> ir.Value:
         known = self.memo.get(id(e))
@@ -248,9 +256,9 @@ class ExprEmitter(NarrowFloats):
             if source.bits == 64:
                 return self.to_bfloat(self.round_to_odd(v, source.lanes), target)
             return self.to_bfloat(self.convert(v, source, wide), target)
-        if not self.native_halves and _is_half(source):
+        if not self.cpu.halves and _is_half(source):
             return self.convert(self.from_half(v, source.lanes), float32.with_lanes(source.lanes), target)
-        if not self.native_halves and _is_half(target):
+        if not self.cpu.halves and _is_half(target):
             if source.bits == 64 and source.is_float:
                 return self.to_half(self.round_to_odd(v, source.lanes), target.lanes)
             return self.to_half(self.convert(v, source, float32.with_lanes(target.lanes)), target.lanes)
@@ -380,7 +388,7 @@ class ExprEmitter(NarrowFloats):
             return args[0]
         if e.op == "neg":
             return self.builder.fneg(args[0])
-        if e.op == "fma" and d.bits == 32 and not self.native_fma:
+        if e.op == "fma" and d.bits == 32 and not self.cpu.fma:
             wide = float64.with_lanes(d.lanes)  # which holds the product exactly
             a, b, c = (self.convert(x, d, wide) for x in args)
             return self.convert(self.builder.fadd(self.builder.fmul(a, b), c), wide, d)
@@ -404,7 +412,7 @@ class ExprEmitter(NarrowFloats):
 
     def scale2(self, e: Call, args: list[ir.Value]) -> ir.Value:
         """p * 2^n: an instruction of AVX-512, or arithmetic on the bits."""
-        if self.vector_bits < 512:
+        if self.cpu.vector_bits < 512:
             return self.value(mathfuncs.scale2(*e.args))
         d = e.dtype
         if d.lanes == 16:

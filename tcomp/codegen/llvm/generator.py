@@ -16,6 +16,7 @@ from .machine import Machine, emit_assembly, emit_object
 
 # what only a kernel that is not in the cache needs
 lowering = lazy_module("tcomp.codegen.lowering")
+llvm_expr = lazy_module("tcomp.codegen.llvm.expr")
 llvm_kernel = lazy_module("tcomp.codegen.llvm.kernel")
 
 
@@ -62,9 +63,9 @@ class LlvmGenerator:
 
     def text(self, lowered: PrimFunc, symbol: str) -> str:
         """A lowered kernel as LLVM IR."""
-        module: str = llvm_kernel.kernel_module(
-            lowered, symbol, 8 * self.target.vector_bytes, self.target.converts_halves, self.target.fuses_multiply_add
-        )
+        t = self.target
+        cpu = llvm_expr.Abilities(8 * t.vector_bytes, t.converts_halves, t.fuses_multiply_add)
+        module: str = llvm_kernel.kernel_module(lowered, symbol, cpu)
         return module
 
     def code(self, text: str) -> bytes:

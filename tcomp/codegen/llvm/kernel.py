@@ -13,7 +13,7 @@ from ...ir.names import plain_name, unique_name
 from ...ir.node import walk
 from ...ir.primfunc import PrimFunc
 from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store, Sync
-from .expr import ExprEmitter
+from .expr import Abilities, ExprEmitter
 from .types import I8, I64, PTR, memory_type, opaque, value_type
 
 STACK_LIMIT = 64 * 1024
@@ -24,23 +24,18 @@ PARALLEL_FOR = "tcomp_parallel_for"
 _BODY = ir.FunctionType(ir.VoidType(), [PTR, I64, I64])
 
 
-def kernel_module(
-    func: PrimFunc, symbol: str, vector_bits: int = 512, native_halves: bool = True, native_fma: bool = True
-) -> str:
+def kernel_module(func: PrimFunc, symbol: str, cpu: Abilities) -> str:
     """The text of an LLVM module that defines `symbol`, taking a pointer for each buffer and an i64 for each extent.
 
     Args:
         func: a function that went through all lowering steps.
-        vector_bits: width of the vector registers to use.
-        native_halves: whether the CPU converts between float16 and float32. native_fma: whether it has multiply-adds that round once.
     """
     module = ir.Module(symbol)
     params = [PTR if isinstance(p, Buffer) else I64 for p in func.params]
     f = ir.Function(module, ir.FunctionType(ir.VoidType(), params), symbol)
     f.attributes.add("nounwind")
     aliased = frozenset(func.params[i] for pair in func.attrs.get("aliases", ()) for i in pair)
-    emitter = _KernelEmitter(module, f, symbol, vector_bits, aliased)
-    emitter.native_halves, emitter.native_fma = native_halves, native_fma
+    emitter = _KernelEmitter(module, f, symbol, cpu, aliased)
     names: set[str] = set()
     for p, arg in zip(func.params, f.args):
         arg.name = unique_name(plain_name(p.name), names)
@@ -52,7 +47,7 @@ def kernel_module(
             emitter.variables[p] = arg
     emitter.stmt(func.body)
     emitter.builder.ret_void()
-    width = f'"prefer-vector-width"="{vector_bits}" "min-legal-vector-width"="{vector_bits}"'
+    width = f'"prefer-vector-width"="{cpu.vector_bits}" "min-legal-vector-width"="{cpu.vector_bits}"'
     return str(module).replace(" nounwind\n", f" nounwind {width}\n")
 
 
@@ -64,9 +59,9 @@ class _KernelEmitter(ExprEmitter):
     """
 
     def __init__(
-        self, module: ir.Module, f: ir.Function, symbol: str, vector_bits: int, aliased: frozenset[Buffer]
+        self, module: ir.Module, f: ir.Function, symbol: str, cpu: Abilities, aliased: frozenset[Buffer]
     ) -> None:
-        self.vector_bits = vector_bits
+        self.cpu = cpu
         self.aliased = aliased
         self.function = f
         self.entry = f.append_basic_block("entry")
@@ -215,8 +210,7 @@ class _KernelEmitter(ExprEmitter):
         chunk.attributes.add("noinline")
         at_start.call(chunk, [*values, begin, end])
         at_start.ret_void()
-        inner = _KernelEmitter(self.module, chunk, body.name, self.vector_bits, self.aliased)
-        inner.native_halves = self.native_halves
+        inner = _KernelEmitter(self.module, chunk, body.name, self.cpu, self.aliased)
         for v, arg in zip(variables, chunk.args):
             inner.variables[v] = arg
         for b, arg in zip(buffers, chunk.args[len(variables) :]):
