@@ -6,7 +6,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..compiler import compile
-from ..dtype import dtype
 from ..errors import TcompError
-from ..export.provenance import differences
+from ..export.interface import nbytes_of
+from ..export.provenance import differences, source_of_file
 from ..progress import terminal_bar
-from ..runtime.artifact import TEXT_ENDING, WASM_START, find_section, read_manifest, selftest
+from ..runtime.artifact import selftest
+from ..runtime.manifest import TEXT_ENDING, WASM_START, find_section, program_of, read_manifest
 from ..target import Target
 from . import models
 
@@ -36,16 +36,23 @@ def is_artifact(file: Path) -> bool:
     return start.startswith(b"\x7fELF") or start == WASM_START or file.name.endswith(TEXT_ENDING)
 
 
-def verify_artifact(
-    file: Annotated[Path, typer.Argument(help="a shared library that tcomp exported")],
-    as_json: models.AsJson = False,
-) -> None:
-    """Run the self-test of an exported model: results on stored inputs, beside those stored at export."""
-    error = selftest(file)
+def verify_artifact(file: ArtifactFile, as_json: models.AsJson = False) -> None:
+    """Compare an exported file, and those beside it, with what was exported; of a shared library, run the self-test: results on stored inputs,
+    beside those stored at export. Other formats are run by a program's or a page's own selftest."""
+    told = read_manifest(file)
+    for name, digest in told["files"].items():
+        other = file.with_name(Path(name).name)
+        if other.is_file() and hashlib.sha256(other.read_bytes()).hexdigest() != digest:
+            raise TcompError(f"{other} is not the file that was exported with {file.name}")
+    error = selftest(file) if told["options"]["format"] == "shared" else None
     if as_json:
         print(json.dumps({"file": str(file), "error": error}))
-        return
-    print(f"{file}: the results differ by {error:.1e} from those stored at export")
+    elif error is None:
+        print(
+            f"{file}: its bytes, and those of the files beside it, are what was exported; NAME_selftest runs the example"
+        )
+    else:
+        print(f"{file}: the results differ by {error:.1e} from those stored at export")
 
 
 def replay_artifact(
@@ -68,27 +75,23 @@ def replay_artifact(
 
 def _replayed(file: Path, told: Mapping[str, Any], model: Path, quiet: bool) -> list[str]:
     """What is different, a line each."""
-    try:
-        source, how = told["source"], dict(told["options"])
-        targets = [Target.parse(v["options"]) for v in told["variants"]]
-        if "file" not in source:
-            raise TcompError(f"cannot replay {file}", why=f"it was exported from a {source['made of']} in memory")
-        try:
-            with open(model, "rb") as f:
-                now = hashlib.file_digest(f, "sha256").hexdigest()
-        except OSError as error:
-            raise TcompError(f"cannot read {model}", why=error.strerror or str(error)) from error
-        found = [f"the model: its SHA-256 is {now}, was {source['sha256']}"] if now != source["sha256"] else []
-        format, weights, shapes, portable = (how.pop(k) for k in ("format", "weights", "shapes", "portable"))
-        targets = targets[:-1] if portable else targets
-        with terminal_bar(f"compiling {model.name}") as note:
-            exe = compile(str(model), target=targets, shapes=shapes, progress=None if quiet else note, **how)
-    except (KeyError, TypeError) as error:
-        raise TcompError(f"the manifest of {file} is damaged", why=f"{type(error).__name__}: {error}") from error
+    source, how = told["source"], told["options"]
+    if "file" not in source:
+        raise TcompError(f"cannot replay {file}", why=f"it was exported from a {source['made of']} in memory")
+    now = source_of_file(model)["sha256"]
+    found = [f"the model: its SHA-256 is {now}, was {source['sha256']}"] if now != source["sha256"] else []
+    targets = [Target.parse(v["options"]) for v in told["variants"]]
+    with terminal_bar(f"compiling {model.name}") as note:
+        exe = compile(
+            str(model), target=targets[:-1] if how["portable"] else targets, shapes=how["shapes"], winograd=how["winograd"],
+            check_indices=how["check_indices"], denormals=how["denormals"], database="", progress=None if quiet else note,
+        )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         name = file.name.removesuffix(TEXT_ENDING) + ".c" if file.name.endswith(TEXT_ENDING) else file.name
-        made = exe.export(Path(scratch) / name, format, told["name"], weights, portable=portable)
-        again = next(f for f in made if f.name == file.name)
+        made = exe.export(Path(scratch) / name, how["format"], told["name"], how["weights"], portable=how["portable"])
+        again = next((f for f in made if f.name == file.name), None)
+        if again is None:
+            return [*found, f"the name: {file.name} is none of {', '.join(f.name for f in made)}"]
         found += [line for line in differences(told, read_manifest(again)) if not line.startswith("source")]
         for f in made:
             had = file.with_name(f.name)
@@ -131,22 +134,19 @@ def sizes_of(file: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     total = sum(f.stat().st_size for f in (file, *beside) if f.is_file())
     weights: dict[str, int] = {}
     code: dict[str, int] = {}
-    for v in told["variants"]:
-        program = json.loads(v["program"])
-        for c, mark in zip(program["constants"], v["constants"]):
-            weights[f"{c['dtype']}{c['shape']} {mark[:6]}"] = _bytes_of(c)
-        which = (
-            ""
-            if len(told["variants"]) == 1
-            else f" for {v['target'].split(' -num-cores')[0].removeprefix('cpu -mcpu=')}"
-        )
+    for number, v in enumerate(told["variants"]):
+        for c, mark in zip(program_of(told, number).constants, v["constants"]):
+            weights[f"{c.dtype}{list(c.shape)} {mark[:6]}"] = c.nbytes
+        cpu = v["target"].split(" -num-cores")[0].removeprefix("cpu -mcpu=")
+        which = "" if len(told["variants"]) == 1 else f" for {cpu}"
         code |= {f"{name}{which}": k["bytes"] for name, k in v["kernels"].items()}
-    first = json.loads(told["variants"][0]["program"])
-    example = {s["name"]: _bytes_of(s) for s in (*first["inputs"], *first["outputs"])}
+    first = program_of(told)
+    example = {s.name: nbytes_of(s) for s in (*first.inputs, *first.outputs)}
     parts: dict[str, Any] = {"weights": weights, "code": code, "example": example}
     if file.name.endswith(TEXT_ENDING):  # as text, of which nobody knows which part is what
-        parts = {"weights": {told["weights"]: beside[0].stat().st_size}} if told["weights"] else {"weights": {}}
-        parts |= {"code": {f.name: f.stat().st_size for f in beside if f.suffix == ".c"}, "example": {}}
+        sizes = {f.name: f.stat().st_size for f in beside if f.is_file()}
+        parts = {"weights": {n: size for n, size in sizes.items() if not n.endswith(".c")}, "example": {}}
+        parts["code"] = {n: size for n, size in sizes.items() if n.endswith(".c")}
     counted = sum(sum(p.values()) for p in parts.values())
     manifest = {"manifest": _manifest_bytes(file)}
     other = {"entry, interface, threads, tables": total - counted - manifest["manifest"]}
@@ -159,30 +159,26 @@ def _manifest_bytes(file: Path) -> int:
     return find_section(memoryview(file.read_bytes()))[1]
 
 
-def _bytes_of(described: Mapping[str, Any]) -> int:
-    return prod(described["shape"]) * dtype(described["dtype"]).itemsize
-
-
 def show_artifact(file: Path, kernels: bool, as_json: bool) -> None:
     """What an exported model is, and how it was made."""
     told = read_manifest(file)
     if as_json:
         print(json.dumps(told, indent=1))
         return
-    program = json.loads(told["variants"][0]["program"])
+    program = program_of(told)
     source = told["source"]
     table = Table("what", "value", title=file.name)
     table.add_row("name", f"{told['name']}, by tcomp {told['tcomp']}, interface version {told['abi']}")
     table.add_row("made from", f"{source['file']}, SHA-256 {source['sha256']}" if "file" in source else f"a {source['made of']} in memory")  # fmt: skip
     table.add_row("options", ", ".join(f"{k} {v}" for k, v in told["options"].items() if k != "shapes"))
     table.add_row("code for", "\n".join(v["target"] for v in told["variants"]))
-    for key in ("inputs", "outputs"):
-        table.add_row(key, "\n".join(f"{s['name']}: {s['dtype']}{s['shape']}" for s in program[key]))
+    for key, specs in (("inputs", program.inputs), ("outputs", program.outputs)):
+        table.add_row(key, "\n".join(map(str, specs)))
     if told["state"]:
         table.add_row("keeps", ", ".join(told["state"]))
-    constants = sum(map(_bytes_of, program["constants"]))
+    constants = sum(c.nbytes for c in program.constants)
     table.add_row("weights", f"{constants / 2**20:.1f} MiB, {told['weights'] or 'inside'}")
-    table.add_row("workspace", f"{program['arena_bytes']:,} bytes")
+    table.add_row("workspace", f"{program.arena_bytes:,} bytes")
     table.add_row("kernels", str(len(told["variants"][0]["kernels"])))
     console = Console(markup=False)
     console.print(table)

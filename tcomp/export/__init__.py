@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import TcompError, UnsupportedError
 from ..runtime.executable import Executable, ExportOptions
+from ..runtime.manifest import TEXT_ENDING
 from ..target import CpuTarget, Target
 from ..target.parse import portable
 from .artifact import Artifact, check_example, checked_name, example_run, sharing_code, variant_of
@@ -27,6 +28,8 @@ FORMATS: Mapping[str, Callable[[Artifact, Path], tuple[Path, ...]]] = {
     "wasm": write_wasm,
 }
 """How each format is written: to a path; returns the paths of all its files."""
+BESIDE = (".h", ".cmake", ".mjs", ".safetensors", "_data.c", TEXT_ENDING)
+"""Endings of the files that are written with the one that a caller names, behind the model's name."""
 SEVERAL = ("shared", "object")
 """Formats that have room for the code of several CPUs."""
 INSIDE_BYTES = 64 << 20
@@ -59,6 +62,8 @@ class TargetExporter:
             raise TcompError(f"cannot export as {format!r}", hint=" or ".join(map(repr, FORMATS)))
         file = Path(path)
         word = checked_name(options.name or file.name.split(".")[0])
+        if file.name in (f"{word}{ending}" for ending in BESIDE):
+            raise TcompError(f"cannot write the code to {file}", why="a file of that name is written beside it")
         made = self._compiled(exe, format, options.portable)
         variants = [variant_of(e, t) for t, e in made.items()]
         kept = state_of(exe.program, options.state, options.state_names)

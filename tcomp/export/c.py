@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..lazy import lazy_module
-from ..runtime.artifact import TEXT_ENDING
+from ..runtime.manifest import TEXT_ENDING, sealed_text
 from .artifact import Artifact, golden_arrays
 from .files import place
 from .interface import entry_name, header, source
@@ -43,11 +43,11 @@ def write_c(artifact: Artifact, path: Path) -> tuple[Path, ...]:
         path: source(artifact, "portable.c", code).encode(),
         path.with_name(f"{artifact.name}.h"): header(artifact).encode(),
         path.with_name(f"{artifact.name}_data.c"): data.encode(),
-        path.with_name(f"{artifact.name}{TEXT_ENDING}"): manifest(artifact, ""),
     }
     if artifact.weights.file:
         files[path.with_name(artifact.weights_name)] = artifact.weights.file
-    return place(files)
+    told = sealed_text(manifest(artifact, "", files))
+    return place({**files, path.with_name(f"{artifact.name}{TEXT_ENDING}"): told})
 
 
 def _array(name: str, data: bytes) -> str:

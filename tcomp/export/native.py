@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import UnsupportedError
 from ..lazy import lazy_module
-from ..runtime.artifact import SECTION, sealed
+from ..runtime.manifest import SECTION, sealed
 from ..runtime.threads import runtime_source
 from .artifact import Artifact, golden_arrays
 from .files import place
 from .interface import entry_name, header, source
-from .provenance import compressed
+from .provenance import compressed, manifest
 from .toolchain import object_tool, toolchain
 from .weights import blob
 
@@ -54,11 +55,12 @@ def write_shared(artifact: Artifact, path: Path) -> tuple[Path, ...]:
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        parts = _write_parts(artifact, folder)
+        beside = _beside(artifact, path)
+        parts = _write_parts(artifact, folder, beside)
         chain = toolchain(artifact.target)
         links = ["--version-script=exports.map", "--build-id=none", "-z,noexecstack", f"-soname,{path.name}", "-s"]
         chain.run([*_COMPILE, "-shared", "-o", "out", *parts, *(f"-Wl,{x}" for x in links), "-lm", "-lpthread"], folder)
-        return place({path: sealed((folder / "out").read_bytes()), **_beside(artifact, path)})
+        return place({path: sealed((folder / "out").read_bytes()), **beside})
 
 
 def write_object(artifact: Artifact, path: Path) -> tuple[Path, ...]:
@@ -72,17 +74,15 @@ def write_object(artifact: Artifact, path: Path) -> tuple[Path, ...]:
     name = artifact.name
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        parts = _write_parts(artifact, folder)
+        cmake = _CMAKE.format(name=name, file=path.name).encode()
+        beside = {**_beside(artifact, path), path.with_name(f"{name}.cmake"): cmake}
+        parts = _write_parts(artifact, folder, beside)
         chain, tool = toolchain(artifact.target), object_tool(artifact.target)
         for i, file in enumerate(parts[:2]):
             chain.run([*_COMPILE, "-c", file, "-o", f"part{i}.o"], folder)
         chain.run(["-r", "-nostdlib", "-Wl,--build-id=none", "-o", "all.o", "part0.o", "part1.o", *parts[2:]], folder)
         tool.run(["--wildcard", f"--keep-global-symbol={name}_*", "--strip-debug", "all.o", "out"], folder)
-        return place({
-            path: sealed((folder / "out").read_bytes()),
-            **_beside(artifact, path),
-            path.with_name(f"{name}.cmake"): _CMAKE.format(name=name, file=path.name).encode(),
-        })  # fmt: skip
+        return place({path: sealed((folder / "out").read_bytes()), **beside})
 
 
 def _beside(artifact: Artifact, path: Path) -> dict[Path, bytes]:
@@ -93,7 +93,7 @@ def _beside(artifact: Artifact, path: Path) -> dict[Path, bytes]:
     return files
 
 
-def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
+def _write_parts(artifact: Artifact, folder: Path, beside: Mapping[Path, bytes]) -> list[str]:
     """Write what is linked; returns the files' names, the two that are to be compiled first.
 
     Raises:
@@ -113,7 +113,7 @@ def _write_parts(artifact: Artifact, folder: Path) -> list[str]:
         **objects,
         "weights.bin": blob(() if artifact.weights.file else artifact.weights.arrays),
         "golden.bin": blob(golden_arrays(artifact)),
-        "manifest": compressed(artifact, toolchain(t).version()),
+        "manifest": compressed(manifest(artifact, toolchain(t).version(), beside)),
         "data.S": _DATA.format(name=name, section=SECTION).encode(),
         f"{name}.h": header(artifact).encode(),
         "model.c": source(artifact, "linux.c").encode(),

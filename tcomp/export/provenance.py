@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import TcompError
 from ..lazy import lazy_module
-from ..runtime.artifact import ABI, UNSEALED
+from ..runtime.artifact import ABI
+from ..runtime.manifest import UNSEALED
 from ..version import __version__
 from .artifact import Artifact, Variant, golden_arrays, symbol_of
 
@@ -26,27 +28,38 @@ def digest(data: bytes) -> str:
 
 
 def source_of_file(model: Any) -> Mapping[str, str]:
-    """What is told of a model: of a file, its name and the SHA-256 of its bytes."""
-    if isinstance(model, (str, os.PathLike)):
+    """What is told of a model: of a file, its name and the SHA-256 of its bytes.
+
+    Raises:
+        TcompError: the file cannot be read.
+    """
+    if not isinstance(model, (str, os.PathLike)):
+        return {"made of": type(model).__name__}
+    try:
         with open(model, "rb") as file:
             return {"file": Path(model).name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    return {"made of": type(model).__name__}
+    except OSError as error:
+        raise TcompError(f"cannot read the model {model}", why=error.strerror or str(error)) from error
 
 
-def manifest(artifact: Artifact, compiler: str) -> bytes:
-    """All of it, as JSON: the same bytes for the same artifact and the same C compiler, as it calls itself."""
-    told = {
+def manifest(artifact: Artifact, compiler: str, beside: Mapping[Path, bytes]) -> Mapping[str, Any]:
+    """All of it: the same for the same artifact and the same C compiler, as it calls itself.
+
+    Args:
+        beside: the files that are written with the one that holds the manifest.
+    """
+    return {
         "tcomp": __version__, "abi": ABI, "name": artifact.name, "compiler": compiler, "triple": artifact.target.triple, "weights": artifact.weights_name,
         **artifact.provenance, "variants": [_variant(v) for v in artifact.variants],
         "example": digest(b"".join(a.tobytes() for a in golden_arrays(artifact))),
         "state": {k.name: array_digest(k.array) for k in artifact.state.kept},
+        "files": {file.name: hashlib.sha256(data).hexdigest() for file, data in beside.items()},
     }  # fmt: skip
-    return json.dumps(told, sort_keys=True, indent=1).encode()
 
 
-def compressed(artifact: Artifact, compiler: str) -> bytes:
-    """The manifest as it stands in binary files, behind room for a seal."""
-    return UNSEALED + zlib.compress(manifest(artifact, compiler), 9)
+def compressed(told: Mapping[str, Any]) -> bytes:
+    """A manifest as it stands in binary files, behind room for a seal."""
+    return UNSEALED + zlib.compress(json.dumps(told, sort_keys=True).encode(), 9)
 
 
 def _variant(v: Variant) -> dict[str, Any]:
@@ -93,6 +106,8 @@ def differences(had: Mapping[str, Any], got: Mapping[str, Any]) -> Sequence[str]
         found.append(f"what it keeps at first: {', '.join(changed)}")
     if had["example"] != got["example"]:
         found.append("the inputs or results of the self-test")
+    beside = had["files"].keys() | got["files"].keys()
+    found += [f"the file {n} beside it" for n in sorted(beside) if had["files"].get(n) != got["files"].get(n)]
     return found
 
 

@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 
 from ..errors import TcompError, UnsupportedError
-from ..runtime.artifact import SECTION, sealed
+from ..runtime.manifest import SECTION, sealed
 from ..version import __version__
 from .artifact import Artifact, golden_arrays
 from .files import place
 from .interface import description, filled, source
 from .native import objects_of
-from .provenance import compressed
+from .provenance import compressed, manifest
 from .toolchain import Toolchain
 from .weights import blob
 
@@ -71,12 +71,9 @@ def write_wasm(artifact: Artifact, path: Path) -> tuple[Path, ...]:
             compiler.run([*options, "-c", file, "-o", file.replace(".c", ".o")], folder)
         compiled = [file.replace(".c", ".o") for file in sources]
         linker.run(["--no-entry", "--strip-all", "-z", "stack-size=1048576", "-o", "out", *compiled, *objects], folder)
-        return place(
-            {
-                path: sealed((folder / "out").read_bytes() + _custom_section(compressed(artifact, compiler.version()))),
-                path.with_name(f"{artifact.name}.mjs"): module(artifact, path.name).encode(),
-            }
-        )
+        beside = {path.with_name(f"{artifact.name}.mjs"): module(artifact, path.name).encode()}
+        told = _custom_section(compressed(manifest(artifact, compiler.version(), beside)))
+        return place({path: sealed((folder / "out").read_bytes() + told), **beside})
 
 
 def _custom_section(content: bytes) -> bytes:

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import json
 import os
-import struct
 import weakref
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..dtype import dtype
 from ..errors import TargetError, TcompError
 from .device.cpu import CpuDevice
 from .executable import Executable
+from .manifest import constants_of, read_manifest
 from .program import Program
 from .threads import default_num_threads
 
-SECTION = ".tcomp"
-"""The section of the ELF file that holds a seal, and the manifest after it."""
-UNSEALED = b"0" * 64
-"""Stands for the seal, the SHA-256 of the file in hexadecimal digits, while it is computed."""
-TEXT_ENDING = "_manifest.json"
-WASM_START = b"\0asm\1\0\0\0"
-MAX_MANIFEST_BYTES = 256 << 20
-"""Of the manifest, when it is no longer compressed."""
 ABI = 1
 """The version of the C interface."""
 _CPU_TOO_OLD = 3
@@ -148,16 +136,9 @@ def load(path: str | os.PathLike[str], num_threads: int | None = None) -> Execut
     Raises:
         TcompError: it is no exported model, or a damaged one. TargetError: this CPU cannot run it.
     """
-    file = Path(path)
-    manifest, library = _opened(file)
-    try:
-        text = manifest["variants"][library.variant]["program"]
-        described = json.loads(text)
-        specs = [(tuple(c["shape"]), np.dtype(dtype(c["dtype"]).numpy)) for c in described["constants"]]
-        program = Program.from_json(text, library.constants(specs))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise TcompError(f"cannot load {file}", why=f"{type(error).__name__}: {error}") from error
-    return Executable(program, library, num_threads)
+    manifest, library = _opened(Path(path))
+    text = manifest["variants"][library.variant]["program"]
+    return Executable(Program.from_json(text, library.constants(constants_of(text))), library, num_threads)
 
 
 def selftest(path: str | os.PathLike[str]) -> float:
@@ -173,118 +154,8 @@ def _opened(file: Path) -> tuple[Mapping[str, Any], ArtifactLibrary]:
     """The manifest of an exported model, and its code, with its weights."""
     manifest = read_manifest(file)
     try:
-        library, weights = ArtifactLibrary(ctypes.CDLL(str(file.resolve())), manifest["name"]), manifest["weights"]
-    except (KeyError, TypeError, OSError) as error:
-        raise TcompError(f"cannot load {file}", why=f"{type(error).__name__}: {error}") from error
-    library.open(file.with_name(Path(weights).name) if weights else None)
-    return manifest, library
-
-
-def read_manifest(file: Path) -> Mapping[str, Any]:
-    """What an exported file tells of itself: a library, an object file, a WebAssembly module, or NAME_manifest.json, which lies beside C
-    source. No code of it runs.
-
-    Raises:
-        TcompError: the file cannot be read, or is no exported model, or one of its bytes is not what it was.
-    """
-    try:
-        data = memoryview(file.read_bytes())
-        if file.name.endswith(TEXT_ENDING):
-            return _read_json(bytes(data))
-        start, nbytes = find_section(data)
-        if bytes(data[start : start + len(UNSEALED)]) != seal_of(data, start):
-            raise ValueError("its bytes are not those that were exported")
-        return _read_json(_expanded(bytes(data[start + len(UNSEALED) : start + nbytes])))
+        library = ArtifactLibrary(ctypes.CDLL(str(file.resolve())), manifest["name"])
     except OSError as error:
-        raise TcompError(f"cannot read {file}", why=error.strerror or str(error)) from error
-    except (ValueError, struct.error) as error:
-        raise TcompError(f"{file} is no model that tcomp exported, or is damaged", why=str(error)) from error
-
-
-def _read_json(text: bytes) -> Mapping[str, Any]:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise ValueError("its manifest is no object")
-    return found
-
-
-def _expanded(data: bytes) -> bytes:
-    machine = zlib.decompressobj()
-    try:
-        found = machine.decompress(data, MAX_MANIFEST_BYTES)
-    except zlib.error as error:
-        raise ValueError(f"its manifest is damaged: {error}") from error
-    if not machine.eof:
-        raise ValueError("its manifest is cut short, or too large")
-    return found
-
-
-def sealed(data: bytes) -> bytes:
-    """A linked file with its seal in place."""
-    start, _ = find_section(memoryview(data))
-    return data[:start] + seal_of(memoryview(data), start) + data[start + len(UNSEALED) :]
-
-
-def seal_of(data: memoryview, start: int) -> bytes:
-    """The seal of a file that keeps it at `start`."""
-    digest = hashlib.sha256(data[:start])
-    digest.update(UNSEALED)
-    digest.update(data[start + len(UNSEALED) :])
-    return digest.hexdigest().encode()
-
-
-def find_section(data: memoryview) -> tuple[int, int]:
-    """Where the seal and the manifest begin in an exported file, and their bytes.
-
-    Raises:
-        ValueError: there are none.
-    """
-    start = bytes(data[:8])
-    if start == WASM_START:
-        offset, nbytes = _wasm_section(data)
-    elif start[:6] == b"\x7fELF\x02\x01":
-        offset, nbytes = _elf_section(data)
-    else:
-        raise ValueError("it does not begin as a 64-bit ELF file or a WebAssembly module does")
-    if offset + nbytes > len(data) or nbytes < len(UNSEALED):
-        raise ValueError("the file is cut short")
-    return offset, nbytes
-
-
-def _elf_section(data: memoryview) -> tuple[int, int]:
-    """In a 64-bit little-endian ELF file."""
-    (table,) = struct.unpack_from("<Q", data, 40)
-    size, count, names = struct.unpack_from("<HHH", data, 58)
-    entries = [struct.unpack_from("<IIQQQQ", data, table + i * size) for i in range(count)]
-    if names >= count:
-        raise ValueError("its sections have no names")
-    strings = bytes(data[entries[names][4] : entries[names][4] + entries[names][5]])
-    for at, *_, offset, nbytes in entries:
-        if strings[at : strings.find(b"\0", at)] == SECTION.encode():
-            return offset, nbytes
-    raise ValueError(f"it has no section {SECTION}")
-
-
-def _wasm_section(data: memoryview) -> tuple[int, int]:
-    """In a WebAssembly module: a custom section of this name."""
-    at = len(WASM_START)
-    while at < len(data):
-        kind, (nbytes, at) = data[at], _leb(data, at + 1)
-        if kind == 0:
-            length, start = _leb(data, at)
-            if bytes(data[start : start + length]) == SECTION.encode():
-                return start + length, nbytes - (start + length - at)
-        at += nbytes
-    raise ValueError(f"it has no section {SECTION}")
-
-
-def _leb(data: memoryview, at: int) -> tuple[int, int]:
-    """An unsigned number as WebAssembly writes them (LEB128), and what stands behind it."""
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 28:
-            raise ValueError("the file is cut short")
-        byte = data[at]
-        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
-        if byte < 128:
-            return value, at
+        raise TcompError(f"cannot load {file}", why=str(error), hint="tcomp.load reads shared libraries") from error
+    library.open(file.with_name(manifest["weights"]) if manifest["weights"] else None)
+    return manifest, library

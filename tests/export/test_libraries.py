@@ -18,7 +18,8 @@ import tcomp
 from tcomp import cli
 from tcomp.errors import InputError, TargetError, TcompError, UnsupportedError
 from tcomp.export.cpuid import FEATURE_BITS, feature_bits
-from tcomp.runtime.artifact import find_section, read_manifest, sealed, selftest
+from tcomp.runtime.artifact import selftest
+from tcomp.runtime.manifest import find_section, read_manifest, sealed
 
 CC = shutil.which("cc") or shutil.which("gcc")
 pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import tcomp
 from tcomp import cli
 from tcomp.errors import TcompError
-from tcomp.runtime.artifact import find_section, read_manifest, sealed
+from tcomp.runtime.manifest import find_section, read_manifest, sealed, sealed_text
 from tcomp.target import Target
 
 onnx = pytest.importorskip("onnx")
@@ -133,7 +133,105 @@ def test_damaged_manifests_are_refused(tmp_path: Path) -> None:
             tcomp.load(tmp_path / "bad.so")
 
 
-@pytest.mark.parametrize("count", [pytest.param(200), pytest.param(2000, marks=pytest.mark.slow)])
+COUNTS = pytest.mark.parametrize("count", [pytest.param(200), pytest.param(2000, marks=pytest.mark.slow)])
+
+
+def refused(*words: object) -> str:
+    """What a command says that refuses its file."""
+    with pytest.raises(TcompError) as told:
+        CliRunner().invoke(cli.app, [str(w) for w in words], catch_exceptions=False)
+    return str(told.value)
+
+
+@COUNTS
+def test_damaged_manifests_beside_c_source(count: int, tmp_path: Path) -> None:
+    """Truncated, flipped, extended, foreign ones."""
+    file = write_model(tmp_path / "two.onnx")
+    tell("compile", file, "-o", tmp_path, "--format", "c", "--dims", "rows=2")
+    manifest = tmp_path / "two_manifest.json"
+    whole, rng = manifest.read_bytes(), np.random.default_rng(2)
+    assert "what was exported" in tell("verify", manifest)
+    for number in range(count):
+        manifest.write_bytes(damaged(whole, number, rng))
+        told = refused(("inspect", "size", "verify")[number % 3], manifest)
+        assert "two_manifest.json" in told and "damaged" in told
+    manifest.write_bytes(whole)
+    (tmp_path / "two.c").write_text((tmp_path / "two.c").read_text() + " ")
+    assert "two.c is not the file that was exported" in refused("verify", manifest)
+
+
+def damaged(whole: bytes, number: int, rng: np.random.Generator) -> bytes:
+    """Cut, flipped, longer, foreign, in turns."""
+    at = int(rng.integers(0, len(whole)))
+    flipped = whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :]
+    longer = whole[:at] + rng.bytes(int(rng.integers(1, 99))) + whole[at:]
+    return (whole[:at], flipped, longer, rng.bytes(at))[number % 4]
+
+
+@COUNTS
+def test_manifests_that_tell_something_else_under_a_right_seal(count: int, tmp_path: Path) -> None:
+    """Parts that are missing, of another type or value: each is refused, or no more than text that is shown."""
+    file = write_model(tmp_path / "two.onnx")
+    tell("compile", file, "-o", tmp_path, "--format", "c", "--dims", "rows=2")
+    manifest = tmp_path / "two_manifest.json"
+    whole, rng, shown = manifest.read_bytes(), np.random.default_rng(3), 0
+    for number in range(count):
+        told = json.loads(whole)
+        told.pop("seal")
+        spoil(told, rng)
+        manifest.write_bytes(sealed_text(told))
+        words = [("inspect", manifest), ("size", manifest), ("verify", manifest)][number % 3]
+        try:
+            CliRunner().invoke(cli.app, [str(w) for w in words], catch_exceptions=False)
+            shown += 1
+        except TcompError:
+            pass
+    assert shown < count / 2
+
+
+def spoil(told: object, rng: np.random.Generator) -> None:
+    """Change something at a random depth."""
+    others = [None, 3, -1, "", "../x", [], {}, True, 1.5, ["a"], {"a": 1}, "x" * 5000, 1 << 70]
+    while True:
+        keys = list(told) if isinstance(told, dict) else list(range(len(told)))
+        if not keys:
+            return
+        key = keys[int(rng.integers(len(keys)))]
+        inner = told[key]
+        if isinstance(inner, str) and inner.startswith("{"):  # the program
+            program = json.loads(inner)
+            spoil(program, rng)
+            told[key] = json.dumps(program)
+            return
+        if not isinstance(inner, (dict, list)) or not inner or rng.random() < 0.3:
+            break
+        told = inner
+    if rng.random() < 0.3:
+        told.pop(key)
+    else:
+        told[key] = others[int(rng.integers(len(others)))]
+
+
+def test_an_option_that_replay_does_not_know_is_no_argument(tmp_path: Path) -> None:
+    file = write_model(tmp_path / "two.onnx")
+    tell("compile", file, "-o", tmp_path, "--format", "c", "--dims", "rows=2")
+    manifest = tmp_path / "two_manifest.json"
+    told = json.loads(manifest.read_bytes())
+    told.pop("seal")
+    told["options"]["database"] = str(tmp_path / "made.db")
+    manifest.write_bytes(sealed_text(told))
+    assert "other parts: database" in refused("replay", manifest, file) and not (tmp_path / "made.db").exists()
+
+
+def test_code_does_not_take_the_name_of_a_file_beside_it(tmp_path: Path) -> None:
+    exe = tcomp.compile(MODELS["cnn"][0], [MODELS["cnn"][1]])
+    for name, format in (("net.h", "shared"), ("net_data.c", "c"), ("net_manifest.json", "c")):
+        with pytest.raises(TcompError, match="is written beside it"):
+            exe.export(tmp_path / name, format=format, name="net")
+    assert not list(tmp_path.iterdir())
+
+
+@COUNTS
 def test_damaged_files_of_weights(count: int, tmp_path: Path) -> None:
     """Truncated, flipped, extended, foreign ones: each is an error before anything runs, in a process that goes on."""
     model, x = MODELS["cnn"]
@@ -142,11 +240,7 @@ def test_damaged_files_of_weights(count: int, tmp_path: Path) -> None:
     file = tmp_path / "net.safetensors"
     whole, rng = file.read_bytes(), np.random.default_rng(1)
     for number in range(count):
-        at, kind = int(rng.integers(0, len(whole))), number % 4
-        bad = [
-            whole[:at], whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :],
-            whole[:at] + rng.bytes(int(rng.integers(1, 99))) + whole[at:], rng.bytes(at),
-        ][kind]  # fmt: skip
+        bad = damaged(whole, number, rng)
         (tmp_path / "part").write_bytes(bad)
         os.replace(tmp_path / "part", file)
         with pytest.raises(TcompError, match="file of weights"):
