@@ -21,8 +21,9 @@ from rich.table import Table
 
 import tcomp
 from tcomp import GraphBuilder
+from tcomp.runtime.example import example_inputs
 from tcomp.tuner.measure import Interval
-from tcomp.tuning import compare, example
+from tcomp.tuning import compare
 
 from . import zoo
 
@@ -88,7 +89,7 @@ def again(name: str, threads: str, database: str) -> list[float]:
     count, ratios = int(threads) or None, []
     for seed in range(3):
         before, after = (tcomp.compile(*case(name), num_threads=count, database=d) for d in ("", database))
-        ratios.append(compare(before, after, example(before, seed)))
+        ratios.append(compare(before, after, example_inputs(before.program, seed)))
     middle = sorted(ratios, key=lambda r: r.middle)[1]
     return [middle.low, middle.middle, middle.high]
 

@@ -54,7 +54,7 @@ class Specialized:
         inputs = ", ".join(map(str, self.inputs))
         return f"<Specialized ({inputs}) -> {', '.join(self.source.outputs)}, {len(self._table)} compiled>"
 
-    def export(self, path: Any, format: str = "shared", name: str | None = None, weights: str = "auto") -> None:
+    def export(self, path: Any, *options: Any, **named: Any) -> None:
         """Refused: a file holds the code for given extents.
 
         Raises:

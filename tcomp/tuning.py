@@ -15,12 +15,11 @@ import numpy as np
 from .backends import backend_of
 from .compiler import compile
 from .driver import as_module, lower
-from .dtype import dtype
 from .errors import TcompError, UnsupportedError
 from .importers import shapes_of, source_of
 from .ir.module import IRModule
+from .runtime.example import example_inputs
 from .runtime.executable import Executable
-from .runtime.results import numpy_dtype
 from .runtime.threads import usable_cores
 from .target import CpuTarget, Target
 from .tuner.build import LocalExecutor
@@ -56,7 +55,7 @@ def tune(
     """Make a model's kernels faster than by their default schedules, and keep records of that.
 
     The search tries other values of the decisions of default plans (see `Executable.explain`). What looks faster is measured again beside the
-    default, at several places in memory, checked against float64, and accepted where the interval of the ratio lies above 1 by a margin; at the
+    default, at several places in memory, checked against float64 (a PrimFunc alone, against its default), and accepted where the interval of the ratio lies above 1 by a margin; at the
     end the whole model is timed both ways, and what was accepted in this run is dropped where the model does not gain.
 
     Args:
@@ -85,8 +84,8 @@ def tune(
     if not isinstance(chosen, CpuTarget) or chosen.missing_here():
         raise UnsupportedError(f"cannot tune for {chosen}", why="this machine cannot run its code")
     options: dict[str, Any] = {"target": chosen, "num_threads": num_threads, "winograd": winograd}
-    before = compile(module, **options)
-    arrays = example(before)
+    before = compile(module, **options, database="")  # whatever TCOMP_TUNE_DB says
+    arrays = example_inputs(before.program)
     tasks = _tasks(module, chosen, before, arrays, kernels, winograd)
     given = database if isinstance(database, Database) else None
     workers = usable_cores()  # this process waits meanwhile
@@ -119,17 +118,6 @@ def _fixed_module(model: Any, inputs: Any, dims: Any, shapes: Any) -> IRModule:
     if module.main.dims:
         raise UnsupportedError("kernels whose extents are open cannot be tuned yet", hint="fix them")
     return module
-
-
-def example(exe: Executable, seed: int = 0) -> list[np.ndarray]:
-    """Random inputs: normal numbers, and 0 and 1, which are places in any table."""
-    rng, found = np.random.default_rng(seed), []
-    for s in exe.inputs:
-        shape = tuple(e for e in s.shape if isinstance(e, int))
-        kind = dtype(s.dtype)
-        drawn = rng.integers(0, 2, shape) if kind.is_int or kind.is_bool else np.asarray(rng.standard_normal(shape))
-        found.append(drawn.astype(numpy_dtype(s)))
-    return found
 
 
 def _tasks(

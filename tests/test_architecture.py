@@ -36,7 +36,6 @@ ALLOWED = {
         "backends",
         "compiler",
         "driver",
-        "dtype",
         "errors",
         "importers",
         "ir",

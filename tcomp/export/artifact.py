@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..dtype import dtype
 from ..errors import TcompError, UnsupportedError
 from ..lazy import lazy_module
 from ..runtime.arguments import Spec
+from ..runtime.example import example_inputs
 from ..runtime.executable import Executable
 from ..runtime.program import Program
-from ..runtime.results import numpy_dtype
 from ..target import CpuTarget
 from .state import State
 from .weights import Weights
@@ -226,27 +225,11 @@ def check_example(runs: Executable, state: State, results: Sequence[np.ndarray])
 
 def _run(runs: Executable, state: State) -> tuple[list[np.ndarray], tuple[np.ndarray, ...]]:
     """The example: inputs, and results, which are apart from what is kept."""
-    inputs = _example(runs.program, np.random.default_rng(0))
+    inputs = example_inputs(runs.program)
     for k in state.kept:
         inputs[k.input] = np.array(k.array)
     found = runs(*inputs)
     return inputs, found if isinstance(found, tuple) else (found,)
-
-
-def _example(p: Program, rng: np.random.Generator) -> list[np.ndarray]:
-    """Random inputs: normal numbers, small integers, places within their range."""
-    limits: dict[int, tuple[int, int]] = {}
-    for c in p.checks:
-        low, high = limits.get(c.input, (0, c.high))
-        limits[c.input] = max(low, c.low), min(high, c.high)
-    arrays = []
-    for i, spec in enumerate(p.inputs):
-        shape, kind = static_shape(spec), dtype(spec.dtype)
-        low, high = limits.get(i, (0, 1))
-        is_count = kind.is_bool or kind.is_int
-        drawn = rng.integers(low, high + 1, shape) if is_count else np.asarray(rng.standard_normal(shape))
-        arrays.append(drawn.astype(numpy_dtype(spec)))
-    return arrays
 
 
 def static_shape(spec: Spec) -> tuple[int, ...]:

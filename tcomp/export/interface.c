@@ -100,9 +100,9 @@ EXPORTED void API(free)(Context *context) {
 }
 
 /* Which of the codes runs, for several kinds of CPUs, counted from the first in the header. */
-EXPORTED int API(variant)(const Context *context) { return context->variant; }
+EXPORTED int API(variant)(const Context *context) { return context ? context->variant : -1; }
 
-EXPORTED size_t API(workspace_bytes)(const Context *context) { return VARIANTS[context->variant].workspace_bytes; }
+EXPORTED size_t API(workspace_bytes)(const Context *context) { return context ? VARIANTS[context->variant].workspace_bytes : 0; }
 
 EXPORTED void API(set_parallel_for)(API(parallel_for) parallel_for, void *user) {
   own_user = user;

@@ -134,6 +134,7 @@ class Executable:
 
         Raises:
             InputError: an argument is missing, too many, not of the expected type, or holds an index that is out of range.
+            OutOfMemoryError: there is no memory for what a kernel keeps while it runs.
         """
         if self._updates:
             return self._run_updates(args, out, named)

@@ -203,7 +203,7 @@ class Tuner:
         built = self._build(state, [default, *chosen], again=True)
         found: list[tuple[Interval, Built, float]] = []
         for b in built[1:]:
-            if not b.code:
+            if not b.code or not built[0].code:
                 continue
             ratios, seconds = self._at_places(state, built[0], b)
             interval = interval_of([r for place in ratios for r in place])

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import tcomp
 from tcomp import cli
+from tcomp.backends.workers import WorkerError
 from tcomp.driver import as_module
 from tcomp.errors import ScheduleError, TcompError, UnsupportedError
 from tcomp.schedule.rules.default import default_schedule
@@ -121,12 +122,12 @@ def workers() -> LocalExecutor:
 
 def test_calls_run_elsewhere(workers: LocalExecutor) -> None:
     assert [f.result() for f in [workers.submit(adds, i, b=1) for i in range(6)]] == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(RuntimeError, match="ValueError: no"):
+    with pytest.raises(WorkerError, match="ValueError: no"):
         workers.submit(fails).result()
     assert workers.submit(os.getpid).result() != os.getpid()
 
 
-@pytest.mark.parametrize(("lost", "error"), [(ends, OSError), (hangs, TimeoutError), (eats, RuntimeError)])
+@pytest.mark.parametrize(("lost", "error"), [(ends, OSError), (hangs, TimeoutError), (eats, WorkerError)])
 def test_a_call_that_is_lost_is_lost_alone(lost: object, error: type, workers: LocalExecutor) -> None:
     futures = [workers.submit(adds, 1, 1), workers.submit(lost), workers.submit(adds, 2, 2), workers.submit(adds, 3, 3)]
     with pytest.raises(error):

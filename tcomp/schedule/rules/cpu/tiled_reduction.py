@@ -46,7 +46,7 @@ from .tiles import Tile, choose_tile, rows_within, spread
 NAME = "tiled reduction"
 
 MIN_ROW_TILES = 4
-"""Tiles of rows that a packed panel must serve to be worth its copy, or to be worth fetching bit by bit meanwhile."""
+"""Tiles of rows that a panel must serve to be worth its copy, or for its weights to be there in time by being fetched bit by bit meanwhile."""
 SHORT, WIDE, USUAL = 32, 10, 8
 """Sums of fewer elements than SHORT are bound by their results, which tiles of few rows and up to WIDE vectors write in order;
 others have at most USUAL vectors."""
