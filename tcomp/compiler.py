@@ -149,13 +149,19 @@ def _tuned(database: Any, num_threads: int | None) -> TunedSchedules | None:
     return found
 
 
-def _exporter(model: Any, *about: Any) -> Exporter:
-    """What exports a model; loaded when first used."""
+def _exporter(
+    model: Any,
+    target: Target,
+    targets: Sequence[Target],
+    is_own: bool,
+    how: Mapping[str, Any],
+    again: Callable[[Target | str, bool], Executable],
+) -> Exporter:
+    """What exports a model; loaded when first used. Arguments as of TargetExporter."""
 
     def write(exe: Executable, path: str | os.PathLike[str], options: ExportOptions) -> tuple[Path, ...]:
-        target, targets, is_own, how, again = about
         source = export.source_of_file(model)
-        exporter: Exporter = export.TargetExporter(target, targets, is_own, source, how, again)
+        exporter: Exporter = export.TargetExporter(target, tuple(targets), is_own, source, how, again)
         return exporter(exe, path, options)
 
     return write

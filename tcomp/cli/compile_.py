@@ -12,7 +12,9 @@ import typer
 from ..compiler import compile
 from ..errors import TcompError
 from ..export.wasm import TARGET as WASM
+from ..importers import source_of
 from ..progress import terminal_bar
+from ..runtime.executable import Executable
 from . import models
 
 ENDINGS = {"shared": "so", "object": "o", "c": "c", "wasm": "wasm"}
@@ -41,21 +43,16 @@ def compile_model(
     as_json: models.AsJson = False,
 ) -> None:
     """Compile a model to files that run without Python."""
-    loaded = models.load_model(model, dims, shapes, [])
-    if loaded.values:
-        names = ", ".join(loaded.values)
-        raise TcompError(f"cannot export {model.name}", why=f"the values of {names} decide extents of its tensors")
+    source = source_of(model)
+    assert source is not None
     is_wasm = format == "wasm"
-    shapes_of = {name: a.shape for name, a in loaded.inputs.items()}
     with terminal_bar(f"compiling {model.name}") as note:
-        where = WASM if is_wasm and target == "cpu" else target
         exe = compile(
-            str(model),
-            target=where,
-            shapes=shapes_of,
-            winograd=not is_wasm if winograd is None else winograd,
-            progress=note,
-        )
+            str(model), target=WASM if is_wasm and target == "cpu" else target, shapes=models.closed_shapes(source, dims, shapes, {}),
+            winograd=not is_wasm if winograd is None else winograd, progress=note,
+        )  # fmt: skip
+    if not isinstance(exe, Executable):
+        raise TcompError(f"cannot export {model.name}", why="the values of some inputs decide extents of its tensors")
     word = name or re.sub(r"\W", "_", model.stem, flags=re.ASCII)
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -129,6 +129,33 @@ def _places(module: IRModule, inputs: Mapping[str, np.ndarray], rng: np.random.G
     }
 
 
+def closed_shapes(
+    source: ModelSource, dims: str, shapes: str, given: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's inputs. An open extent along a first axis is 1.
+
+    Raises:
+        TcompError: what is open, or does not fit.
+    """
+    sizes = {k: number(v, "--dims") for k, v in pairs(dims, "--dims").items()}
+    whole: dict[str, Any] = {
+        k: [number(e, "--shapes") for e in v.split("x")] for k, v in pairs(shapes, "--shapes").items()
+    }
+    found = fixed_shapes(source, sizes, {**whole, **{k: a.shape for k, a in given.items()}})
+    closed: dict[str, tuple[int, ...]] = {}
+    for i in source.inputs:
+        shape = found[i.name]
+        extents = [] if shape is None else [1 if n == 0 and not isinstance(e, int) else e for n, e in enumerate(shape)]
+        if shape is not None and all(isinstance(e, int) for e in extents):
+            closed[i.name] = tuple(e for e in extents if isinstance(e, int))
+    still = [str(i) for i in source.inputs if i.name not in closed]
+    if still:
+        names = sorted({e for i in source.inputs for e in i.shape or () if isinstance(e, str)})
+        hint = f"--dims {','.join(f'{n}=...' for n in names)}" if names else "--shapes name=1x3x224x224"
+        raise TcompError(f"extents of {', '.join(still)} are open", hint=hint)
+    return closed
+
+
 def load_model(model: Path, dims: str, shapes: str, files: Sequence[str], seed: int = 0) -> Loaded:
     """A model and inputs for it: those of the files, random ones for the others. An open extent along a first axis is 1.
 
@@ -138,30 +165,16 @@ def load_model(model: Path, dims: str, shapes: str, files: Sequence[str], seed: 
     source = source_of(model)
     assert source is not None
     given = read_inputs(files, source)
-    sizes = {k: number(v, "--dims") for k, v in pairs(dims, "--dims").items()}
-    whole: dict[str, Any] = {
-        k: [number(e, "--shapes") for e in v.split("x")] for k, v in pairs(shapes, "--shapes").items()
-    }
-    found = fixed_shapes(source, sizes, {**whole, **{k: a.shape for k, a in given.items()}})
-    rng, inputs, still = np.random.default_rng(seed), {}, []
-    for i in source.inputs:
-        shape = found[i.name]
-        closed = None if shape is None else [1 if n == 0 and not isinstance(e, int) else e for n, e in enumerate(shape)]
-        if closed is None or not all(isinstance(e, int) for e in closed):
-            still.append(str(i))
-        elif i.name not in given:
-            inputs[i.name] = random_input(i.name, [int(e) for e in closed if isinstance(e, int)], i.dtype, rng)
-        else:
-            inputs[i.name] = np.asarray(given[i.name], i.dtype.numpy)
-    if still:
-        names = sorted({e for i in source.inputs for e in i.shape or () if isinstance(e, str)})
-        hint = f"--dims {','.join(f'{n}=...' for n in names)}" if names else "--shapes name=1x3x224x224"
-        raise TcompError(f"extents of {', '.join(still)} are open", hint=hint)
+    closed, rng = closed_shapes(source, dims, shapes, given), np.random.default_rng(seed)
+    inputs = {
+        i.name: np.asarray(given[i.name], i.dtype.numpy) if i.name in given else random_input(i.name, closed[i.name], i.dtype, rng)
+        for i in source.inputs
+    }  # fmt: skip
     values: dict[str, np.ndarray] = {}
     while True:
         try:
-            closed_shapes: dict[str, tuple[int | Bound, ...]] = {k: a.shape for k, a in inputs.items()}
-            module = source.build(closed_shapes, values)
+            shapes_of: dict[str, tuple[int | Bound, ...]] = {k: a.shape for k, a in inputs.items()}
+            module = source.build(shapes_of, values)
             drawn = inputs.keys() - given.keys() - values.keys()
             return Loaded(source, module, {**inputs, **_places(module, {n: inputs[n] for n in drawn}, rng)}, values)
         except NeedsValues as error:

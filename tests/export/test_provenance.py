@@ -98,6 +98,16 @@ def test_sizes_add_up(format: str, tmp_path: Path) -> None:
     assert "weights" in tell("size", chosen) and "others" in tell("size", chosen, "--top", 1)
 
 
+def test_a_model_whose_values_decide_extents_is_refused(tmp_path: Path) -> None:
+    helper = onnx.helper
+    ends = [helper.make_tensor_value_info(n, k, s) for n, k, s in
+            (("x", onnx.TensorProto.FLOAT, (6,)), ("s", onnx.TensorProto.INT64, (2,)), ("y", onnx.TensorProto.FLOAT, ("a", "b")))]  # fmt: skip
+    graph = helper.make_graph([helper.make_node("Reshape", ["x", "s"], ["y"])], "reshape", ends[:2], ends[2:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), tmp_path / "r.onnx")
+    assert "decide extents" in refused("compile", tmp_path / "r.onnx", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_inspect_shows_an_artifact(tmp_path: Path) -> None:
     file = write_model(tmp_path / "two.onnx")
     tell("compile", file, "-o", tmp_path, "--dims", "rows=2")

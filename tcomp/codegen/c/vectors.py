@@ -21,6 +21,8 @@ _UNARY = {
     "trunc": ("trunc{f}({a})", None),
 }
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
+_EXTREMA = {"min": "a < b", "max": "a > b", "min_of_number": "~(b < a)", "max_of_number": "~(b > a)"}
+"""When the first one is taken."""
 _COMPARE = {"lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 _LOADS = {"": "load", "every": "load_every", "gather": "gather"}
 _STORES = {"": "store", "every": "store_every", "gather": "scatter"}
@@ -90,29 +92,21 @@ class Vectors:
         """add, sub, mul, div, and, or, xor, shl, shr, min, max, min_of_number, max_of_number, floordiv, floormod, fmod, pow."""
         t = self.type(d)
         scalar = short_name(d.element)
-        if d.is_bool:
-            return self._function(
-                f"{t}_{op}", d, [(d, "a"), (d, "b")], f"{{a}} {_INFIX[op]} {{b}}", f"a {_INFIX[op]} b"
-            )
-        if d.is_int and op in ("add", "sub", "mul", "shl"):
-            u = self.type(DType("uint", d.bits, d.lanes))
-            symbol = _INFIX.get(op, "<<")
-            return self._function(f"{t}_{op}", d, [(d, "a"), (d, "b")], f"{scalar}_{op}({{a}}, {{b}})", f"({t})(({u})a {symbol} ({u})b)")  # fmt: skip
+        both = [(d, "a"), (d, "b")]
+        if d.is_int and op in ("add", "sub", "mul", "shl"):  # which wrap
+            u, symbol = self.type(DType("uint", d.bits, d.lanes)), _INFIX.get(op, "<<")
+            vector = f"({t})(({u})a {symbol} ({u})b)"
+            return self._function(f"{t}_{op}", d, both, f"{scalar}_{op}({{a}}, {{b}})", vector)
         if op in _INFIX or op == "shr":
             symbol = _INFIX.get(op, ">>")
-            return self._function(f"{t}_{op}", d, [(d, "a"), (d, "b")], f"{{a}} {symbol} {{b}}", f"a {symbol} b")
+            return self._function(f"{t}_{op}", d, both, f"{{a}} {symbol} {{b}}", f"a {symbol} b")
         if op in ("fmod", "pow"):
-            f = "f" if d.bits == 32 else ""
-            return self._function(f"{t}_{op}", d, [(d, "a"), (d, "b")], f"{op}{f}({{a}}, {{b}})")
-        lane = f"{scalar}_{op}({{a}}, {{b}})"
+            return self._function(f"{t}_{op}", d, both, f"{op}{'f' if d.bits == 32 else ''}({{a}}, {{b}})")
         vector = None
-        if op in ("min_of_number", "max_of_number"):
-            vector = f"{self.select(d)}(b {'>' if op[1] == 'a' else '<'} a, b, a)" if d.bits == 32 else None
-        elif op in ("min", "max") and d.bits == 32:
-            picked = f"a {'>' if op == 'max' else '<'} b"
-            vector = f"{self.select(d)}({picked}{' | (a != a)' if d.is_float else ''}, a, b)"
-            vector = vector.replace(picked, f"({picked})") if d.is_float else vector
-        return self._function(f"{t}_{op}", d, [(d, "a"), (d, "b")], lane, vector)
+        if d.bits == 32 and op in _EXTREMA:
+            nan = "(a != a) | " if d.is_float and op in ("min", "max") else ""
+            vector = f"{self.select(d)}({nan}({_EXTREMA[op]}), a, b)"
+        return self._function(f"{t}_{op}", d, both, f"{scalar}_{op}({{a}}, {{b}})", vector)
 
     def unary(self, op: str, d: DType) -> str:
         """neg, abs, sqrt, floor, ceil, round, trunc, and the functions of the C library."""
@@ -149,12 +143,10 @@ class Vectors:
         mask = DType("bool", 8, d.lanes)
         t, symbol = self.type(d), _COMPARE[op]
         m = self.type(mask)
-        vector = (
-            f"({m})(a {symbol} b)" if d.bits == 32 and not d.is_bool else f"__builtin_convertvector(a {symbol} b, {m})"
-        )
         if d.is_bool:
             symbol = symbol.replace("<", ">")  # true is -1
-            vector = f"a {symbol} b"
+        is_mask = d.bits == 32 or d.is_bool  # comparing gives integers as wide as the operands
+        vector = f"({m})(a {symbol} b)" if is_mask else f"__builtin_convertvector(a {symbol} b, {m})"
         return self._function(f"{t}_{op}", mask, [(d, "a"), (d, "b")], f"-({{a}} {symbol} {{b}})", vector)
 
     def logical_not(self, d: DType) -> str:
