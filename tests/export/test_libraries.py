@@ -444,13 +444,15 @@ def test_one_file_for_several_cpus(tmp_path: Path) -> None:
 
 def test_a_model_that_changed_since_is_refused(tmp_path: Path) -> None:
     """Code for another CPU would have other weights."""
+    if not tcomp.Target.parse("cpu").triple.startswith("x86_64"):
+        pytest.skip("only x86-64 has levels")
     model, x = cnn(), MODELS["cnn"][1]
     exe = tcomp.compile(model, [x])
     parameter = next(p for p in model.parameters() if p.ndim > 1)
     parameter.data = parameter * 1.5
-    if len(read_manifest(exe.export(tmp_path / "net.so", portable=False)[0])["variants"]) == 1:
-        with pytest.raises(TcompError, match="is not what it was"):
-            exe.export(tmp_path / "net.so", portable=True)
+    exe.export(tmp_path / "net.so", portable=False)
+    with pytest.raises(TcompError, match="is not what it was"):
+        exe.export(tmp_path / "net.so", portable=True)
 
 
 def test_equal_code_for_several_cpus_is_there_once(tmp_path: Path) -> None:
