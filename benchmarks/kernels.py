@@ -35,7 +35,7 @@ from .shapes import FAMILIES, Case, cases_of
 OUT = Path(__file__).parent / "out"
 
 
-def run_case(case: Case, sides: Sequence[Side], task: Task, seconds: float) -> dict[str, Any]:
+def run_case(case: Case, sides: Sequence[Side], task: Task, threads: int, seconds: float) -> dict[str, Any]:
     """Time all sides of a case, compare them with float64."""
     module, inputs = case.make()
     reference = tcomp.evaluate(module, inputs, exact=True)[0]
@@ -46,7 +46,7 @@ def run_case(case: Case, sides: Sequence[Side], task: Task, seconds: float) -> d
     ratios = {n: m / median["tcomp"] for n, m in median.items() if n != "tcomp"}
     ours = found["tcomp"]
     return {
-        "name": case.name, "family": case.family, "group": case.group, "threads": task.threads, "kernels": ours["kernels"],
+        "name": case.name, "family": case.family, "group": case.group, "threads": threads, "kernels": ours["kernels"],
         "median_ms": 1e3 * median["tcomp"], "gflops": ours["flops"] / median["tcomp"] / 1e9, "compile_s": ours["compile_s"],
         "ratios": ratios, "errors": error, "best_peer": min((r for n, r in ratios.items() if n != BEFORE), default=math.nan),
     }  # fmt: skip
@@ -195,7 +195,7 @@ def main(
                 progress.update(bar, description=case.name)
                 made = ("benchmarks.shapes", "make"), (family, layout, random, seed, case.name)
                 task = ("benchmarks.peers", "serve", (*made, count, target))
-                rows.append(run_case(case, sides, task, seconds))
+                rows.append(run_case(case, sides, task, count, seconds))
                 progress.advance(bar)
         for side in sides:
             side.close()

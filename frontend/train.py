@@ -226,6 +226,20 @@ class TrainStep:
         state = {n: t.numpy() for n, t in self.model.named_tensors()}
         return export_with(exe, state, path, format, name, weights)
 
+    def tune(self, database: str | os.PathLike[str], budget_s: float = 60.0, **how: Any) -> tcomp.TuneReport:
+        """Tune the kernels of the step for batches like the last one, and run them so from here on; the state stays as it is.
+
+        Args:
+            database: file of records, for `compile_step(database=)` of later runs. budget_s, how: as for `tcomp.tune`.
+        """
+        arrays = [np.zeros(shape, dtype) for shape, dtype in list(self._programs)[-1]]
+        same = {k: self._options[k] for k in ("target", "num_threads")}
+        report = tcomp.tune(self.trace(arrays)[0], **same, database=database, budget_s=budget_s, **how)
+        self._options["database"] = os.fspath(database)
+        self._programs.clear()
+        self.compile(arrays)
+        return report
+
     def compile(self, arrays: Sequence[np.ndarray]) -> _Program:
         """The compiled step for a batch like this one."""
         key = tuple((a.shape, a.dtype.str) for a in arrays)
@@ -330,6 +344,7 @@ def compile_step(
     clip_norm: float | None = None,
     detect_anomaly: bool = False,
     denormals: str = "flush",
+    database: Any = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> TrainStep:
     """Compile a whole training step: forward, backward and optimizer become one native call.
@@ -356,6 +371,7 @@ def compile_step(
             name the operator that first made NaN.
         denormals: "flush" counts denormal numbers as zero while a step runs: gradients and optimizer states that fade away would
             take many times as long. "keep" computes with them.
+        database: records of `TrainStep.tune`, as for `tcomp.compile`.
         progress: called with (kernels done, kernels in all, name) while kernels are built.
 
     Returns:
@@ -365,7 +381,9 @@ def compile_step(
         ValueError: the loss is not one number, the optimizer has parameters that are not the model's, or an option cannot be.
         tcomp.UnsupportedError: the model uses an operation that cannot be compiled.
     """
-    options = {"target": target, "num_threads": num_threads, "progress": progress, "denormals": denormals}
+    options = {
+        "target": target, "num_threads": num_threads, "progress": progress, "denormals": denormals, "database": database
+    }  # fmt: skip
     segment_layers(model, recompute)
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm is positive, got {clip_norm}")

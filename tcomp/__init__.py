@@ -20,6 +20,7 @@ _PUBLIC = {
     "Schedule": ".schedule",
     "Target": ".target",
     "TcompError": ".errors",
+    "TuneReport": ".tuner.report",
     "UnsupportedError": ".errors",
     "Trace": ".schedule",
     "dtype": ".dtype",

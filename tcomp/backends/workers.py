@@ -170,4 +170,5 @@ def serve(memory_bytes: int) -> None:
         except Exception as error:
             answer = (False, f"{type(error).__name__}: {error}")
         gc.collect()  # before the answer, after which somebody may measure
+        gc.freeze()  # what is left, libraries above all, is not gone through again
         _send(answers, pickle.dumps(answer))

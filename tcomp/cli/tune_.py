@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ..errors import TcompError
+from ..schedule import Trace
 from ..tuner.database import Database, Record
 from ..tuner.tuner import State
 from ..tuning import tune
@@ -43,11 +44,13 @@ def tune_model(
         list[Path] | None, typer.Option("--merge", help="take another file's records over into --db")
     ] = None,
     export: Annotated[bool, typer.Option("--export", help="print the records of --db as JSON")] = False,
+    replay: Annotated[str, typer.Option(help="print the recorded schedule of a kernel as Python")] = "",
+    page: Annotated[Path | None, typer.Option("--html", help="write a page with pictures of the searches")] = None,
     as_json: models.AsJson = False,
 ) -> None:
     """Try other schedules of the kernels that matter, keep those that are surely faster; `TCOMP_TUNE_DB` or `compile(database=)` use them."""
-    if show or merge or export:
-        _records(db, show, merge or [], export)
+    if show or merge or export or replay:
+        _records(db, show, merge or [], export, replay)
         return
     if model is None:
         raise TcompError(
@@ -65,6 +68,8 @@ def tune_model(
             loaded.module, budget_s=budget, trials=trials or None, database=db, kernels=[k for k in kernels.split(",") if k] or None,
             num_threads=threads or None, seed=seed, progress=tell,
         )  # fmt: skip
+    if page is not None:
+        report.save(page)
     if as_json:
         rows = [
             {
@@ -84,13 +89,15 @@ def tune_model(
 def _progress(states: Sequence[State], spent: float, budget: float) -> Table:
     """The tasks as they are now, those that may still bring something first."""
     left = max(0.0, budget * (1 - spent))
-    table = Table("kernel", "% of time", "tried", "best", title=f"{left:.0f} s left")
+    tried, spent_s = sum(len(s.search.tried) for s in states), sum(s.seconds for s in states)
+    rate = tried / spent_s if spent_s else 0.0
+    table = Table("kernel", "% of time", "tried", "best", title=f"{left:.0f} s left, {rate:.1f} candidates a second")
     for s in sorted(states, key=lambda s: -s.share)[:20]:
         table.add_row(s.task.func.name, f"{100 * s.share:.1f}", str(len(s.search.tried)), f"{s.best:.2f}")
     return table
 
 
-def _records(db: Path | None, show: bool, merge: Sequence[Path], export: bool) -> None:
+def _records(db: Path | None, show: bool, merge: Sequence[Path], export: bool, replay: str) -> None:
     if db is None:
         raise TcompError("no file of records", hint="--db tune.db")
     missing = [p for p in ([] if merge else [db]) + list(merge) if not p.is_file()]
@@ -100,7 +107,17 @@ def _records(db: Path | None, show: bool, merge: Sequence[Path], export: bool) -
         for other in merge:
             with closing(Database(other)) as source:
                 print(f"{other}: {records.merge(source)} records taken over")
-        if export:
+        if replay:
+            found = [r for r in records.records() if r.name == replay or r.key.kernel == replay]
+            if not found:
+                names = ", ".join(sorted({r.name for r in records.records()})) or "none"
+                raise TcompError(f"no record of kernel {replay!r}", why=f"those with records: {names}")
+            for r in found:
+                print(
+                    f"# {r.name}, {r.key.target}, {r.key.threads or 'all'} threads: {r.ratio} times as fast as by default"
+                )
+                print(Trace.from_json(r.trace) if r.trace else "# recorded without its steps by an older version")
+        elif export:
             print(json.dumps([_as_json(r) for r in records.records()], indent=1))
         elif show:
             table = Table()
@@ -118,4 +135,5 @@ def _as_json(r: Record) -> dict[str, object]:
     return {
         "kernel": r.key.kernel, "target": r.key.target, "threads": r.key.threads, "name": r.name, "plan": json.loads(r.candidate.to_json()),
         "ratio": [r.ratio.low, r.ratio.middle, r.ratio.high], "seconds": r.seconds, "conditions": dict(r.conditions), "made": r.made,
+        "trace": json.loads(r.trace) if r.trace else None,
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +76,11 @@ class Trace:
         return "\n".join(step.as_python() for step in self.steps)
 
     __str__ = as_python
+
+    @property
+    def samples(self) -> list[int]:
+        """The places of the sampling steps."""
+        return [place for place, step in enumerate(self.steps) if step.method in DRAW]
 
     def record(self, method: str, args: Sequence[Any], results: Any) -> Step:
         """Append a step; its results receive names."""
@@ -170,11 +175,11 @@ class Trace:
                 raise
             raise ScheduleError("the text is not a schedule trace", why=str(error)) from error
 
-    def replay(self, sch: Any, draw: bool = False) -> Any:
+    def replay(self, sch: Any, draw: bool | Collection[int] = False) -> Any:
         """Run the steps on a schedule of the same computation (of another shape, where each step is legal there).
 
         Args:
-            draw: let sampling steps make new decisions; else they repeat those of the trace.
+            draw: let sampling steps make new decisions, or those at these places of the trace; else they repeat those of the trace.
 
         Returns:
             The schedule.
@@ -189,10 +194,11 @@ class Trace:
                 return known[arg.name]
             return [decode(a) for a in arg] if isinstance(arg, tuple) else arg
 
-        for step in self.steps:
+        for place, step in enumerate(self.steps):
             if step.method not in ALL and step.method not in ("get_block", "get_loops"):
                 raise ScheduleError(f"the trace calls {step.method!r}, which this tcomp's Schedule does not have")
-            args = step.args[:-1] if draw and step.method in DRAW else step.args
+            is_new = step.method in DRAW and (draw if isinstance(draw, bool) else place in draw)
+            args = step.args[:-1] if is_new else step.args
             try:
                 result = getattr(sch, step.method)(*map(decode, args))
                 values = list(result) if step.shape == "many" else [result]

@@ -29,7 +29,7 @@ from ..passes.check import TOLERANCE, random_array, relative_error, run_kernels
 from ..schedule.primitives import ALL as SCHEDULE_STEPS
 from ..schedule.rules.default import default_schedule
 from ..target import Target
-from . import model_fuzz
+from . import model_fuzz, plan_fuzz
 from .calibrate import calibrate as measure
 from .fuzz import agree, make_case, make_inputs, outcomes, run_case, script
 from .fuzz import shrink as shrink_case
@@ -128,6 +128,22 @@ def graph_fuzz(
             failed += 1
             print(f"seed {at}: {verdict}\n  replay: python -m tcomp.tools graph-fuzz --cases 1 --seed {at}")
     print(f"{cases} graphs, {failed} disagreements")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command("plan-fuzz")
+def plan_fuzz_command(cases: int = 200, seed: int = 0, jobs: int = 2) -> None:
+    """Random decisions of the default rules over random kernels: each is refused, or right."""
+    kinds: collections.Counter[tuple[str, str]] = collections.Counter()
+    failed = 0
+    for outcome in track(plan_fuzz.outcomes(seed, cases, jobs), "fuzzing plans", cases, transient=True):
+        kinds.update(outcome.kinds)
+        if outcome.wrong:
+            failed += 1
+            print(outcome.wrong, flush=True)
+    for (rule, kind), count in sorted(kinds.items()):
+        print(f"{count:>7}  {rule or 'any rule'}: {kind}")
+    print(f"{cases} graphs, {sum(kinds.values())} decided kernels, {failed} wrong")
     raise typer.Exit(1 if failed else 0)
 
 

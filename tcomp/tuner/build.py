@@ -38,14 +38,16 @@ class Built:
     reason: str = ""
 
 
-def build(func: PrimFunc, target: CpuTarget, candidate: Candidate, known: frozenset[str] = frozenset()) -> Built:
+def build(
+    func: PrimFunc, target: CpuTarget, candidate: Candidate, known: frozenset[str] = frozenset(), key: str = ""
+) -> Built:
     """Schedule a kernel and make its code; what is refused is told. A function of plain data, for any executor.
 
     Args:
-        known: programs of which no code is needed.
+        known: programs of which no code is needed. key: of the kernel, whose space is kept for the next candidate.
     """
     try:
-        scheduled = Space(func, target).schedule(candidate).func
+        scheduled = _space(key, func, target).schedule(candidate).func
         program = hashlib.blake2b(structural_hash(scheduled).encode(), digest_size=12).hexdigest()
         if program in known:
             return Built(candidate, program=program, reason=ALIKE)
@@ -53,6 +55,22 @@ def build(func: PrimFunc, target: CpuTarget, candidate: Candidate, known: frozen
         return Built(candidate, kernel.emit(), kernel.symbol, program)
     except TcompError as error:
         return Built(candidate, reason=error.what)
+
+
+_spaces: dict[tuple[str, str], Space] = {}
+"""Of the kernels that this process built last."""
+KEPT = 8
+
+
+def _space(key: str, func: PrimFunc, target: CpuTarget) -> Space:
+    found = _spaces.get((key, target.text)) if key else None
+    if found is None:
+        found = Space(func, target)
+        if key:
+            while len(_spaces) >= KEPT:
+                _spaces.pop(next(iter(_spaces)))
+            _spaces[key, target.text] = found
+    return found
 
 
 class LocalExecutor(Executor):

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,15 @@ from ..version import __version__
 from .measure import Interval
 from .space import Candidate
 
-VERSION = 1
-"""Of the tables."""
+VERSION = 2
+"""Of the tables; since 2, records have traces."""
+NEAR = 6
+"""Records of other kernels that are worth a try."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS records (
   kernel TEXT NOT NULL, target TEXT NOT NULL, threads INTEGER NOT NULL, name TEXT NOT NULL, candidate TEXT NOT NULL,
   low REAL NOT NULL, ratio REAL NOT NULL, high REAL NOT NULL, seconds REAL NOT NULL, tcomp TEXT NOT NULL, conditions TEXT NOT NULL, made REAL NOT NULL,
-  PRIMARY KEY (kernel, target, threads)
+  trace TEXT NOT NULL DEFAULT '', PRIMARY KEY (kernel, target, threads)
 );
 CREATE TABLE IF NOT EXISTS trials (
   kernel TEXT NOT NULL, target TEXT NOT NULL, threads INTEGER NOT NULL, candidate TEXT NOT NULL, program TEXT NOT NULL, ratio REAL, reason TEXT NOT NULL,
@@ -55,7 +57,8 @@ class Record:
     """An accepted plan.
 
     Attributes:
-        name: of the kernel where it was tuned. ratio: time of the default divided by its own. seconds: of a call. made: Unix time.
+        name: of the kernel where it was tuned. ratio: time of the default divided by its own. seconds: of a call. trace: the steps of the
+            schedule, as JSON. made: Unix time.
     """
 
     key: Key
@@ -64,6 +67,7 @@ class Record:
     ratio: Interval
     seconds: float
     conditions: Mapping[str, Any]
+    trace: str = ""
     made: float = 0.0
 
 
@@ -97,6 +101,8 @@ class Database:
                 self._refuse_foreign()
                 for statement in _TABLES.split(";"):
                     self._connection.execute(statement)
+                if self._version() == 1:
+                    self._connection.execute("ALTER TABLE records ADD COLUMN trace TEXT NOT NULL DEFAULT ''")
                 self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def _write_ahead(self) -> None:
@@ -110,10 +116,13 @@ class Database:
         self._connection.execute("PRAGMA journal_mode = WAL")
 
     def _refuse_foreign(self) -> None:
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        version = self._version()
         known = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version != VERSION and (version or known):
+        if version not in (1, VERSION) and (version or known):
             raise sqlite3.DatabaseError(f"it holds other tables, or those of version {version}")
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -155,17 +164,26 @@ class Database:
             ).fetchall()
         return [r for r in map(_record, rows) if r is not None]
 
+    def near(self, key: Key, name: str) -> list[Record]:
+        """Records of other kernels for the same target and threads: of that name first, then the latest."""
+        with self._told():
+            rows = self._connection.execute(
+                f"SELECT {_COLUMNS} FROM records WHERE target = ? AND threads = ? AND kernel != ? ORDER BY name = ? DESC, made DESC LIMIT {NEAR}",
+                (key.target, key.threads, key.kernel, name),
+            ).fetchall()
+        return [r for r in map(_record, rows) if r is not None]
+
     def accept(self, r: Record) -> bool:
         """Keep a record, unless the one that is there has a higher lower bound; whether it was kept."""
         values = (
             r.key.kernel, r.key.target, r.key.threads, r.name, r.candidate.to_json(), r.ratio.low, r.ratio.middle, r.ratio.high, r.seconds,
-            __version__, json.dumps(r.conditions, sort_keys=True), r.made or time.time(),
+            __version__, json.dumps(r.conditions, sort_keys=True), r.made or time.time(), r.trace,
         )  # fmt: skip
         with self._told(), self._transaction():
             done = self._connection.execute(
-                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET name = excluded.name, "
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET name = excluded.name, "
                 "candidate = excluded.candidate, low = excluded.low, ratio = excluded.ratio, high = excluded.high, "
-                "seconds = excluded.seconds, tcomp = excluded.tcomp, conditions = excluded.conditions, made = excluded.made "
+                "seconds = excluded.seconds, tcomp = excluded.tcomp, conditions = excluded.conditions, made = excluded.made, trace = excluded.trace "
                 "WHERE excluded.low > records.low",
                 values,
             )
@@ -192,31 +210,23 @@ class Database:
                 found.append(Trial(candidate, program, ratio, reason))
         return found
 
-    def add(self, key: Key, trial: Trial) -> None:
-        """Note a trial."""
-        values = (
-            key.kernel,
-            key.target,
-            key.threads,
-            trial.candidate.to_json(),
-            trial.program,
-            trial.ratio,
-            trial.reason,
-            __version__,
-        )
+    def add(self, key: Key, trials: Sequence[Trial]) -> None:
+        """Note trials, all or none."""
+        where = (key.kernel, key.target, key.threads)
+        rows = [(*where, t.candidate.to_json(), t.program, t.ratio, t.reason, __version__) for t in trials]
         with self._told(), self._transaction():
-            self._connection.execute("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+            self._connection.executemany("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def merge(self, other: Database) -> int:
         """Take over another file's records; how many were kept."""
         return sum(self.accept(r) for r in other.records())
 
 
-_COLUMNS = "kernel, target, threads, name, candidate, low, ratio, high, seconds, conditions, made"
+_COLUMNS = "kernel, target, threads, name, candidate, low, ratio, high, seconds, conditions, trace, made"
 
 
 def _record(row: tuple[Any, ...]) -> Record | None:
-    kernel, target, threads, name, text, low, ratio, high, seconds, conditions, made = row
+    kernel, target, threads, name, text, low, ratio, high, seconds, conditions, trace, made = row
     candidate = _candidate(text)
     if candidate is None:
         return None
@@ -224,7 +234,7 @@ def _record(row: tuple[Any, ...]) -> Record | None:
         told = json.loads(conditions)
     except ValueError:
         told = {}
-    return Record(Key(kernel, target, threads), name, candidate, Interval(low, ratio, high), seconds, told, made)
+    return Record(Key(kernel, target, threads), name, candidate, Interval(low, ratio, high), seconds, told, trace, made)
 
 
 def _candidate(text: str) -> Candidate | None:

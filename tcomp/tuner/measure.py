@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol
 
 import numpy as np
 
@@ -14,12 +15,22 @@ from ..errors import TcompError
 from ..ir.expr import Buffer
 from ..ir.query import as_int
 from ..memory import aligned_empty
+from ..ops.reference import evaluate
 from ..runtime.device.cpu import load_objects
 from .build import Built
 from .task import Task
 
 TURN_S = 1e-3
 """Seconds of a turn: short calls are repeated."""
+ROUNDS, GIVE_UP, FLATTERY = 7, 0.95, 0.1
+"""Pairs of turns of a candidate; given up after three where none shows so much of the default's speed, or comes so near to the best seen,
+which few short turns flatter."""
+PLACES, PLACE_ROUNDS = 5, 9
+"""A candidate is confirmed at so many places of the arrays, by so many pairs each."""
+HOPELESS, FIRST_S = 4.0, 5e-3
+"""Times as long as the default that a first call may take; it may always take so many seconds, as its code is not in the caches yet."""
+_EXACT = {"float16": 2e-3, "bfloat16": 2e-2, "float32": 2e-6, "float64": 1e-13}
+"""Relative errors (2-norm) that are always allowed; beyond, four times the default's."""
 PAGE = 4096
 LOST = 1.1
 """Times the thread's own time that a turn may take, if the thread kept its core."""
@@ -90,9 +101,17 @@ class Arrays:
 
     def __init__(self, task: Task, seed: int, place: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        self.arrays = [_array(b, rng, place * (i + 1) * 576 % PAGE) for i, b in enumerate(task.func.buffers)]
+        func = task.func
+        found = {b: _array(b, rng, place * (i + 1) * 576 % PAGE) for i, b in enumerate(func.buffers)}
+        for one, other in func.attrs.get("aliases", ()):  # what is updated in place
+            found[func.params[other]] = found[func.params[one]]
+        self.arrays = [found[b] for b in func.buffers]
         self.inputs = self.arrays[: len(task.func.inputs)]
         self.outputs = self.arrays[len(task.func.inputs) :]
+
+    def run_once(self, built: Built, num_threads: int | None) -> None:
+        """Call a candidate. Raises TcompError where its code cannot be loaded."""
+        self._function(built, num_threads)()
 
     def load(self, built: Built, num_threads: int | None, limit_s: float = math.inf) -> Loaded:
         """A candidate that runs on these arrays.
@@ -103,6 +122,15 @@ class Arrays:
         Raises:
             TcompError: its code cannot be loaded.
         """
+        loaded = Loaded(built, self._function(built, num_threads))
+        loaded.first = loaded.turn()
+        if loaded.first > limit_s:
+            return loaded
+        once = loaded.turn()
+        loaded.repeat = max(1, min(10_000, int(TURN_S / max(once, 1e-8))))
+        return loaded
+
+    def _function(self, built: Built, num_threads: int | None) -> Callable[[], None]:
         library = load_objects([built.code], [built.symbol])
         function = library.kernel(built.symbol, ["args"] * len(self.arrays))
         addresses = [a.ctypes.data for a in self.arrays]
@@ -112,13 +140,7 @@ class Arrays:
         def run(held: object = held) -> None:
             function(*addresses)
 
-        loaded = Loaded(built, run)
-        loaded.first = loaded.turn()
-        if loaded.first > limit_s:
-            return loaded
-        once = min(loaded.turn(), loaded.turn())
-        loaded.repeat = max(1, min(10_000, int(TURN_S / max(once, 1e-8))))
-        return loaded
+        return run
 
 
 def _array(b: Buffer, rng: np.random.Generator, offset: int) -> np.ndarray:
@@ -139,7 +161,7 @@ def race(default: Loaded, other: Loaded, rounds: int, give_up: float = 0.0) -> l
     long as there are not too many.
 
     Args:
-        give_up: end after three rounds where the other is not even this fast.
+        give_up: end after three rounds none of which had the other this fast.
     """
     found: list[float] = []
     for number in range(3 * rounds):
@@ -151,3 +173,92 @@ def race(default: Loaded, other: Loaded, rounds: int, give_up: float = 0.0) -> l
         if len(found) == rounds or (give_up and len(found) == 3 and max(found) < give_up):
             break
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What several places of the arrays say of a candidate: the ratio of the default's time to its own, whether no place is against it, and
+    seconds of a call."""
+
+    ratio: Interval
+    is_steady: bool
+    seconds: float
+
+
+class Measurer(Protocol):
+    """What measures candidates of one task."""
+
+    def ratio(self, built: Built, best: float) -> float:
+        """Time of the default divided by the candidate's, roughly. Raises TcompError where it cannot run.
+
+        Args:
+            best: the highest ratio so far: what is surely far from it need not be known well.
+        """
+
+    def confirm(self, built: Built) -> Confirmed:
+        """The same with care."""
+
+    def is_right(self, built: Built) -> bool:
+        """Whether results on fresh inputs are as near to those in float64 as the default's."""
+
+
+class Bench:
+    """A `Measurer` of this machine.
+
+    Args:
+        default: what candidates are raced against. threads: of parallel loops; None for all.
+
+    Raises:
+        TcompError: the default cannot be loaded. MemoryError: there is no room for the arrays.
+    """
+
+    def __init__(self, task: Task, default: Built, threads: int | None) -> None:
+        self._task, self._default, self._threads = task, default, threads
+        self._arrays = Arrays(task, 0)
+        self._usual = self._arrays.load(default, threads)
+
+    def ratio(self, built: Built, best: float) -> float:
+        usual = self._usual.turn()
+        limit = max(HOPELESS * usual, FIRST_S)
+        other = self._arrays.load(built, self._threads, limit)
+        if other.first > limit:
+            return usual / other.first
+        return float(np.median(race(self._usual, other, ROUNDS, max(GIVE_UP, best - FLATTERY))))
+
+    def confirm(self, built: Built) -> Confirmed:
+        ratios, seconds = [], []
+        for place in range(PLACES):
+            arrays = Arrays(self._task, place + 1, place)
+            first, second = (arrays.load(b, self._threads) for b in (self._default, built))
+            ratios.append(race(first, second, PLACE_ROUNDS))
+            seconds.append(second.turn())
+        is_steady = min(float(np.median(p)) for p in ratios) > 1
+        return Confirmed(interval_of([r for p in ratios for r in p]), is_steady, float(np.median(seconds)))
+
+    def is_right(self, built: Built) -> bool:
+        results, module = [], self._task.module
+        for b in (self._default, built):
+            arrays = Arrays(self._task, 12345)
+            fresh = [id(a) for a in arrays.inputs]
+            for a in arrays.outputs:
+                if id(a) not in fresh:
+                    a[...] = 0
+            arrays.run_once(b, self._threads)
+            results.append(arrays.outputs)
+        inputs = Arrays(self._task, 12345).inputs
+        exact = results[0] if module is None else evaluate(module, inputs, exact=True, entry=self._task.func.name)
+        return all(_is_near(d, o, e) for d, o, e in zip(*results, exact, strict=True))
+
+
+def _is_near(default: np.ndarray, other: np.ndarray, exact: np.ndarray) -> bool:
+    if default.dtype.kind in "biu":
+        return bool(np.array_equal(default, other))
+    allowed = max(_EXACT[str(default.dtype)], 4 * _error(default, exact))
+    return _error(other, exact) <= allowed
+
+
+def _error(got: np.ndarray, exact: np.ndarray) -> float:
+    a, b = got.astype(np.float64), np.asarray(exact, np.float64)
+    if not np.array_equal(np.isnan(a), np.isnan(b)):
+        return float("inf")
+    return float(np.linalg.norm(np.nan_to_num(a - b)) / (np.linalg.norm(np.nan_to_num(b)) or 1.0))

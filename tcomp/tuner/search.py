@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .database import Trial
-from .space import Candidate, Space
+from .space import Candidate, SearchSpace
 
 ELITE = 6
 """Candidates that others evolve from."""
@@ -17,19 +17,34 @@ SMALL = 96
 
 
 class Evolution:
-    """An evolutionary search of one space.
+    """An evolutionary search of one space. What it proposes follows from the seed and the trials that it was told, so that one that goes on
+    from records does what it would have done.
+
+    Args:
+        seed: of what is left to chance. before: trials of an earlier search. elsewhere: what was best for other kernels, tried first.
 
     Attributes:
-        tried: by candidate. stale: trials since the best got better.
+        tried: by candidate. stale: trials since the best got better. predictions: (expected, measured) ratios of what a model ranked.
     """
 
-    def __init__(self, space: Space, rng: np.random.Generator, before: Sequence[Trial] = ()) -> None:
-        self.space, self.rng = space, rng
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: Sequence[int] = (0,),
+        before: Sequence[Trial] = (),
+        elsewhere: Sequence[Candidate] = (),
+    ) -> None:
+        self.space, self._seed, self.rng = space, list(seed), np.random.default_rng(list(seed))
         self.tried: dict[Candidate, Trial] = {}
         self.stale = 0
+        self.predictions: list[tuple[float, float]] = []
         self._programs: set[str] = set()
-        first = [] if space.default is None else list(space.neighbours(space.default))
-        self._first = [first[i] for i in rng.permutation(len(first))]
+        is_small = space.size <= SMALL
+        first = (
+            [] if space.default is None else list(space.everything() if is_small else space.neighbours(space.default))
+        )
+        moved = [c for other in elsewhere if (c := space.adapted(other)) is not None]
+        self._first = [*(first[i] for i in self.rng.permutation(len(first))), *reversed(moved)]
         self._best = 1.0
         for trial in before:
             self.tell(trial)
@@ -60,6 +75,7 @@ class Evolution:
 
     def propose(self, count: int) -> list[Candidate]:
         """Candidates that were not tried; fewer where there are hardly any left."""
+        self.rng = np.random.default_rng([*self._seed, len(self.tried)])
         found: dict[Candidate, None] = {}
         while self._first and len(found) < count:
             self._add(self._first.pop(), found)
@@ -76,7 +92,7 @@ class Evolution:
     def _evolved(self) -> Candidate:
         rng, space = self.rng, self.space
         parents = [t.candidate for t in self.best(ELITE)] + ([space.default] if space.default else [])
-        if space.size <= SMALL or not parents or rng.random() < RANDOM_SHARE:
+        if not parents or rng.random() < RANDOM_SHARE:
             return space.random(rng)
         a, b = (parents[int(rng.integers(len(parents)))] for _ in range(2))
         child = space.crossed(a, b, rng) if rng.random() < 0.4 else a

@@ -8,19 +8,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from itertools import product
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import ScheduleError
 from ..ir.primfunc import PrimFunc
-from ..schedule import Schedule
-from ..schedule.rules.default import Choice, choices, follow
-from ..schedule.rules.plan import space
+from ..schedule import Schedule, Trace
+from ..schedule.rules.default import WHOLE, Choice, choices, follow
+from ..schedule.rules.plan import scales, space
 from ..target import CpuTarget
 
 MOST_VALUES = 12
-"""Of a decision that a search looks at: of a long range, its ends, the default and what lies between at growing distances."""
+"""Numbers of a decision that a search looks at: of a long range, its ends, the default and what lies between at growing distances."""
+
+
+TRACE = "trace"
+"""Stands for a rule where a candidate is the steps of a schedule themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,60 @@ class Candidate:
         return Candidate(rule, tuple(sorted((k, _frozen(v)) for k, v in decisions.items())))
 
 
+def replayed(func: PrimFunc, candidate: Candidate) -> Schedule:
+    """A kernel after the steps that a candidate is.
+
+    Raises:
+        ScheduleError: they are no steps, or one is refused.
+    """
+    text = dict(candidate.decisions).get("trace")
+    if not isinstance(text, str):
+        raise ScheduleError("the candidate has no trace")
+    found: Schedule = Trace.from_json(text).replay(Schedule(func))
+    return found
+
+
+class SearchSpace(Protocol):
+    """What a search needs to know of the candidates of a kernel.
+
+    Attributes:
+        default: what others are measured against; None where there is nothing to choose.
+    """
+
+    @property
+    def default(self) -> Candidate | None: ...
+
+    @property
+    def size(self) -> int:
+        """How many candidates there are, about."""
+
+    def schedule(self, candidate: Candidate) -> Schedule:
+        """The kernel, scheduled so. Raises ScheduleError where that is not legal."""
+
+    def everything(self) -> Iterator[Candidate]:
+        """All candidates, of a small space."""
+
+    def neighbours(self, candidate: Candidate) -> Iterator[Candidate]:
+        """Those that differ little."""
+
+    def random(self, rng: np.random.Generator) -> Candidate:
+        """Any."""
+
+    def mutated(self, candidate: Candidate, rng: np.random.Generator, changes: int = 1) -> Candidate:
+        """Some decisions taken anew."""
+
+    def crossed(self, a: Candidate, b: Candidate, rng: np.random.Generator) -> Candidate:
+        """Something of both."""
+
+    def adapted(self, candidate: Candidate) -> Candidate | None:
+        """What is nearest to a candidate of another kernel; None where that makes no sense."""
+
+    def told(self, candidate: Candidate) -> str:
+        """What it decides otherwise than the default, as text."""
+
+
 class Space:
-    """The candidates of a kernel on a target.
+    """The candidates of a kernel on a target, by the rules that apply to it (a `SearchSpace`).
 
     Attributes:
         default: what the default schedule is; None where no rule applies.
@@ -56,8 +113,13 @@ class Space:
 
     def __init__(self, func: PrimFunc, target: CpuTarget) -> None:
         self.func, self.target = func, target
-        self._choices: dict[str, Choice] = {c.rule.NAME: c for c in choices(func, target)}
+        self._choices: dict[str, Choice] = {}
+        for choice in choices(func, target):
+            self._choices[choice.rule.NAME] = choice
+            if choice.rule in WHOLE:  # it knows the stages of the operator; the rest would treat them as any loops
+                break
         self._legal = {name: space(type(c.plan), c.problem, target) for name, c in self._choices.items()}
+        self._scales = {name: scales(type(c.plan)) for name, c in self._choices.items()}
         self.default = next((candidate_of(name, c.plan) for name, c in self._choices.items()), None)
 
     @property
@@ -67,7 +129,7 @@ class Space:
     def values(self, rule: str, name: str) -> Sequence[Any]:
         """The values of a decision that a search looks at."""
         legal, usual = self._legal[rule][name], getattr(self._choices[rule].plan, name)
-        if len(legal) <= MOST_VALUES:
+        if len(legal) <= MOST_VALUES or name not in self._scales[rule]:
             return list(legal)
         at = legal.index(usual)
         steps = [0, *(sign * (1 << k) for k in range(len(legal).bit_length()) for sign in (1, -1))]
@@ -100,8 +162,17 @@ class Space:
         Raises:
             ScheduleError: as for `plan`; or a step is refused.
         """
+        if candidate.rule == TRACE:
+            return replayed(self.func, candidate)
         plan = self.plan(candidate)
         return follow(self.func, self._choices[candidate.rule].rule, plan)
+
+    def everything(self) -> Iterator[Candidate]:
+        """All candidates, by the values that a search looks at."""
+        for rule in self._choices:
+            names = sorted(self._legal[rule])
+            for values in product(*(self.values(rule, n) for n in names)):
+                yield Candidate(rule, tuple(zip(names, values)))
 
     def neighbours(self, candidate: Candidate) -> Iterator[Candidate]:
         """All candidates that differ in one decision; and the plans of other rules, from a default."""
@@ -129,6 +200,23 @@ class Space:
         if a.rule != b.rule:
             return a
         return Candidate(a.rule, tuple(x if rng.random() < 0.5 else y for x, y in zip(a.decisions, b.decisions)))
+
+    def adapted(self, candidate: Candidate) -> Candidate | None:
+        """The decisions of a candidate of another kernel, as far as they are legal here, and the default's for the rest."""
+        choice = self._choices.get(candidate.rule)
+        if choice is None:
+            return None
+        usual, given = candidate_of(candidate.rule, choice.plan), dict(candidate.decisions)
+        legal = self._legal[candidate.rule]
+        found = tuple((n, given[n] if n in given and given[n] in legal[n] else v) for n, v in usual.decisions)
+        return Candidate(candidate.rule, found)
+
+    def told(self, candidate: Candidate) -> str:
+        """What it decides otherwise than the default."""
+        default = self.default
+        if default is None or candidate.rule != default.rule:
+            return candidate.rule
+        return ", ".join(f"{n} {b} -> {a}" for n, (a, b) in differences(candidate, default).items())
 
 
 def candidate_of(rule: str, plan: Any) -> Candidate:

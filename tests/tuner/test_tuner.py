@@ -183,16 +183,16 @@ def test_a_race_sees_who_is_faster() -> None:
 # search
 
 
-def test_a_small_space_is_searched_whole_and_nothing_is_proposed_twice(rng: np.random.Generator) -> None:
+def test_a_small_space_is_searched_whole_and_nothing_is_proposed_twice() -> None:
     space = Space(KERNELS["softmax"], CPU)
-    search, seen = Evolution(space, rng), set()
+    search, seen = Evolution(space), set()
     while (wanted := search.propose(5)) and len(seen) < 2000:
         for c in wanted:
             assert c not in seen and c != space.default
             seen.add(c)
             search.tell(Trial(c, c.to_json(), 0.5))
     assert search.is_done and len(seen) == space.size - 1
-    again = Evolution(space, rng, list(search.tried.values()))
+    again = Evolution(space, before=list(search.tried.values()))
     assert again.is_done and not again.propose(5)
 
 
@@ -206,7 +206,7 @@ def test_the_search_finds_what_is_best(rng: np.random.Generator) -> None:
     def speed(c: Candidate) -> float:
         return 0.1 if c.rule != goal.rule else 2 - 0.1 * len(differences(c, goal))
 
-    search = Evolution(space, rng)
+    search = Evolution(space)
     for _ in range(60):
         for c in search.propose(8):
             search.tell(Trial(c, c.to_json(), speed(c)))
@@ -243,8 +243,8 @@ def test_trials_are_kept_in_order(tmp_path: Path, rng: np.random.Generator) -> N
     records, space = Database(tmp_path / "tune.db"), Space(KERNELS["softmax"], CPU)
     key = Key.of("k", CPU, None)
     trials = [Trial(c, f"p{i}", None if i % 3 else 1.5, "no" if i % 3 else "") for i, c in enumerate(space.neighbours(space.default))]  # fmt: skip
-    for t in trials:
-        records.add(key, t)
+    records.add(key, trials[:2])
+    records.add(key, trials[2:])
     assert Database(tmp_path / "tune.db").trials(key) == trials
     assert records.trials(replace(key, threads=2)) == []
 
@@ -285,7 +285,7 @@ records, space, rng = Database(sys.argv[1]), Space(KERNELS["softmax"], CPU), np.
 print("ready", flush=True)
 for number in range(100000):
     c = space.random(rng)
-    records.add(Key.of(sys.argv[4], CPU, None), Trial(c, str(number), 1.0))
+    records.add(Key.of(sys.argv[4], CPU, None), [Trial(c, str(number), 1.0)])
     records.accept(record_of("softmax", 1 + number * 1e-6, Key.of(sys.argv[4], CPU, None)))
 """
 
@@ -346,7 +346,7 @@ def test_a_run_goes_on_where_another_ended(tmp_path: Path) -> None:
 
 def forced(monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
     """All candidates look so much faster."""
-    monkeypatch.setattr("tcomp.tuner.tuner.race", lambda default, other, rounds, give_up=0.0: [ratio] * rounds)
+    monkeypatch.setattr("tcomp.tuner.measure.race", lambda default, other, rounds, give_up=0.0: [ratio] * rounds)
 
 
 def test_a_wrong_candidate_is_never_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,20 +424,39 @@ def test_the_command(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         return done.stdout
 
-    db = tmp_path / "tune.db"
+    db, page = tmp_path / "tune.db", tmp_path / "tuned.html"
     told = json.loads(
-        tell(tmp_path / "soft.onnx", "--dims", "rows=9", "--budget", 2, "--threads", 1, "--db", db, "--json")
+        tell(
+            tmp_path / "soft.onnx",
+            "--dims",
+            "rows=9",
+            "--budget",
+            2,
+            "--threads",
+            1,
+            "--db",
+            db,
+            "--json",
+            "--html",
+            page,
+        )
     )
+    assert page.read_text().startswith("<!doctype html>") and "softmax" in page.read_text()
     assert told["kernels"][0]["kernel"] == "softmax" and told["seconds"] > 0
     records = Database(db)
     records.accept(record_of("matmul_relu", 1.25))
     assert "matmul_relu" in tell("--show", "--db", db) and "1.350 [1.250, 1.450]" in tell("--show", "--db", db)
     assert any(r["name"] == "matmul_relu" and r["plan"]["rule"] for r in json.loads(tell("--export", "--db", db)))
+    assert "older version" in tell("--replay", "matmul_relu", "--db", db)
+    steps = Space(KERNELS["softmax"], CPU).schedule(record_of("softmax", 1.5).candidate).trace
+    records.accept(replace(record_of("softmax", 1.5), trace=steps.as_json()))
+    assert "\n".join(tell("--replay", "softmax", "--db", db).splitlines()[1:]).endswith(str(steps))
     assert "records taken over" in tell("--merge", db, "--db", tmp_path / "other.db")
     for words, match in (
         ([], "nothing to tune"),
         (["--show"], "--db"),
         (["--show", "--db", tmp_path / "no.db"], "no file"),
+        (["--replay", "conv", "--db", db], "no record of kernel 'conv'"),
     ):
         with pytest.raises(TcompError, match=match):
             CliRunner().invoke(cli.app, ["tune", *map(str, words)], catch_exceptions=False)

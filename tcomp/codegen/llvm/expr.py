@@ -34,7 +34,7 @@ from ...ir.expr import (
 )
 from .. import mathfuncs
 from .narrow import NarrowFloats
-from .types import BFLOAT, I8, I32, element_type, literal, mangled, steps, value_type
+from .types import BFLOAT, I8, I32, element_type, key_of, literal, mangled, steps, value_type
 
 _INTEGER = {"+": "add", "-": "sub", "*": "mul"}
 _FLOAT = {"+": "fadd", "-": "fsub", "*": "fmul", "/": "fdiv"}
@@ -188,7 +188,8 @@ class ExprEmitter(NarrowFloats):
         if d.is_bool:  # sums and products of bools are or and and
             return self.builder.and_(a, b) if e.symbol == "*" else self.builder.or_(a, b)
         flags = ("nsw",) if d.kind == "int" and d.bits == 64 else ()
-        return getattr(self.builder, _INTEGER[e.symbol])(a, b, flags=flags)
+        make = getattr(self.builder, _INTEGER[e.symbol])
+        return self.once((e.symbol, key_of(a), key_of(b), d), lambda: make(a, b, flags=flags))
 
     def extremum(self, greater: bool, a: ir.Value, b: ir.Value, d: DType, b_is_number: bool) -> ir.Value:
         """Maximum or minimum; NaN where either side is NaN. One instruction where one side is a literal."""

@@ -12,7 +12,7 @@ from ...ir.expr import Buffer, Const, Expr, Load, Var
 from ...ir.names import plain_name, unique_name
 from ...ir.node import walk
 from ...ir.primfunc import PrimFunc
-from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store, Sync
+from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store, Sync, walk_statements
 from .expr import Abilities, ExprEmitter
 from .types import I8, I64, PTR, memory_type, opaque, value_type
 
@@ -35,7 +35,9 @@ def kernel_module(func: PrimFunc, symbol: str, cpu: Abilities) -> str:
     f = ir.Function(module, ir.FunctionType(ir.VoidType(), params), symbol)
     f.attributes.add("nounwind")
     aliased = frozenset(func.params[i] for pair in func.attrs.get("aliases", ()) for i in pair)
-    emitter = _KernelEmitter(module, f, symbol, cpu, aliased)
+    written = {s.buffer for s in walk_statements(func.body) if isinstance(s, Store)}
+    read_only = frozenset(p for p in func.params if isinstance(p, Buffer)) - written - aliased
+    emitter = _KernelEmitter(module, f, symbol, cpu, aliased, read_only)
     names: set[str] = set()
     for p, arg in zip(func.params, f.args):
         arg.name = unique_name(plain_name(p.name), names)
@@ -59,7 +61,13 @@ class _KernelEmitter(ExprEmitter):
     """
 
     def __init__(
-        self, module: ir.Module, f: ir.Function, symbol: str, cpu: Abilities, aliased: frozenset[Buffer]
+        self,
+        module: ir.Module,
+        f: ir.Function,
+        symbol: str,
+        cpu: Abilities,
+        aliased: frozenset[Buffer],
+        read_only: frozenset[Buffer],
     ) -> None:
         self.cpu = cpu
         self.aliased = aliased
@@ -67,6 +75,7 @@ class _KernelEmitter(ExprEmitter):
         self.entry = f.append_basic_block("entry")
         start = f.append_basic_block("start")
         super().__init__(module, ir.IRBuilder(start))
+        self.read_only = read_only
         self.symbol = symbol
         self.regions = 0
         ir.IRBuilder(self.entry).branch(start)
@@ -210,7 +219,7 @@ class _KernelEmitter(ExprEmitter):
         chunk.attributes.add("noinline")
         at_start.call(chunk, [*values, begin, end])
         at_start.ret_void()
-        inner = _KernelEmitter(self.module, chunk, body.name, self.cpu, self.aliased)
+        inner = _KernelEmitter(self.module, chunk, body.name, self.cpu, self.aliased, self.read_only)
         for v, arg in zip(variables, chunk.args):
             inner.variables[v] = arg
         for b, arg in zip(buffers, chunk.args[len(variables) :]):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from llvmlite import ir
 
 from ...dtype import DType
 from ...ir.expr import Buffer, Const, Expr, Load, Ramp, Var
 from ...ir.stmt import Prefetch, Store
-from .types import I1, I8, I32, I64, PTR, literal, mangled, memory_type, opaque
+from .types import I1, I8, I32, I64, PTR, key_of, literal, mangled, memory_type, opaque, undefined
 
 
 def is_contiguous(index: Expr) -> bool:
@@ -21,6 +24,7 @@ class MemoryEmitter:
     Attributes:
         variables: LLVM values of IR variables; buffers: base pointers.
         memo: values of expressions already emitted in the current statement, by identity.
+        read_only: buffers that the function does not write, nor any that may overlap them.
     """
 
     def __init__(self, module: ir.Module, builder: ir.IRBuilder) -> None:
@@ -29,6 +33,22 @@ class MemoryEmitter:
         self.variables: dict[Var, ir.Value] = {}
         self.buffers: dict[Buffer, ir.Value] = {}
         self.memo: dict[int, tuple[Expr, ir.Value]] = {}
+        self.read_only: frozenset[Buffer] = frozenset()
+        self._block: ir.Block | None = None
+        self._known: dict[tuple[Any, ...], ir.Value] = {}
+
+    def once(self, key: tuple[Any, ...], make: Callable[[], ir.Value]) -> ir.Value:
+        """A value that depends on nothing but its key; one of the same key that was made in this block serves again.
+
+        Unrolled loops ask for the same indices and elements over and over. LLVM would find that out, but printing and reading what it then
+        removes takes most of the time to build such a kernel.
+        """
+        if self._block is not self.builder.block:
+            self._block, self._known = self.builder.block, {}
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = make()
+        return found
 
     def value(self, e: Expr) -> ir.Value:
         raise NotImplementedError
@@ -47,16 +67,29 @@ class MemoryEmitter:
         """A scalar in all lanes."""
         if isinstance(v.type, ir.VectorType):
             return v
-        t = ir.VectorType(v.type, lanes)
         if isinstance(v, ir.Constant) and v.constant is not ir.Undefined:
             return literal(v.type, v.constant, lanes)
-        one = self.builder.insert_element(ir.Constant(t, ir.Undefined), v, ir.Constant(I32, 0))
-        return self.builder.shuffle_vector(one, ir.Constant(t, ir.Undefined), literal(I32, 0, lanes))
+
+        def make() -> ir.Value:
+            none = undefined(v.type, lanes)
+            one = self.builder.insert_element(none, v, ir.Constant(I32, 0))
+            return self.builder.shuffle_vector(one, none, literal(I32, 0, lanes))
+
+        return self.once(("splat", key_of(v), lanes), make)
 
     def address(self, buffer: Buffer, index: ir.Value) -> ir.Value:
         """Pointer(s) to the element(s) at an offset."""
         t = memory_type(buffer.dtype)
-        return self.builder.gep(self.buffers[buffer], [index], source_etype=t)
+        base = self.buffers[buffer]
+        return self.once((buffer, key_of(index)), lambda: self.builder.gep(base, [index], source_etype=t))
+
+    def plain_load(self, buffer: Buffer, at: ir.Value, d: DType) -> ir.Value:
+        """A load without a mask, as it lies in memory."""
+
+        def make() -> ir.Value:
+            return self.builder.load(at, align=d.itemsize, typ=memory_type(d))
+
+        return self.once(("load", key_of(at), d), make) if buffer in self.read_only else make()
 
     def load(self, e: Load) -> ir.Value:
         (index,) = e.indices
@@ -69,7 +102,7 @@ class MemoryEmitter:
         if is_contiguous(index):
             at = self.address(e.buffer, self.value(index.base))
             if mask is None:
-                return self.from_memory(self.builder.load(at, align=d.itemsize, typ=t), d)
+                return self.from_memory(self.plain_load(e.buffer, at, d), d)
             args = [at, align, self.splat(mask, d.lanes), self.zero(t)]
             return self.from_memory(self.intrinsic(f"llvm.masked.load.{mangled(d)}.p0", t, args), d)
         pointers = self.pointers(e.buffer, self.value(index), d.lanes)
@@ -78,13 +111,12 @@ class MemoryEmitter:
         return self.from_memory(self.intrinsic(name, t, [pointers, align, lanes, self.zero(t)]), d)
 
     def load_scalar(self, e: Load, mask: ir.Value | None) -> ir.Value:
-        t = memory_type(e.dtype)
         at = self.address(e.buffer, self.value(e.indices[0]))
         if mask is None:
-            return self.builder.load(at, align=e.dtype.itemsize, typ=t)
+            return self.plain_load(e.buffer, at, e.dtype)
         # without a branch: where the mask is off, a zero is read instead
         safe = self.builder.select(mask, at, self.zeros())
-        return self.builder.load(safe, align=e.dtype.itemsize, typ=t)
+        return self.builder.load(safe, align=e.dtype.itemsize, typ=memory_type(e.dtype))
 
     def zeros(self) -> ir.Value:
         """A constant of 16 zero bytes."""

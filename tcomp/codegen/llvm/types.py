@@ -7,6 +7,7 @@ in float32, rounding each result.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from llvmlite import ir
 
@@ -76,6 +77,27 @@ def literal(element: ir.Type, value: int | float, lanes: int = 1) -> ir.Constant
 def _splat(element: ir.Type, value: int | float, lanes: int, text: str) -> ir.Constant:
     """`text` tells -0.0 from 0.0."""
     return ir.Constant(ir.VectorType(element, lanes), [value] * lanes)
+
+
+class _Word(ir.Constant):
+    """A vector that has a name in LLVM IR; llvmlite would write it lane by lane."""
+
+    def __init__(self, t: ir.VectorType, word: str) -> None:
+        self.type, self.constant = t, word
+
+    def _get_reference(self) -> str:
+        return str(self.constant)
+
+
+@lru_cache(maxsize=128)
+def undefined(element: ir.Type, lanes: int) -> ir.Constant:
+    """A vector of whatever."""
+    return _Word(ir.VectorType(element, lanes), "undef")
+
+
+def key_of(v: ir.Value) -> Any:
+    """The same for equal constants, and for nothing else but the value itself, as long as that lives."""
+    return (str(v.type), v.get_reference()) if isinstance(v, ir.Constant) else id(v)
 
 
 @lru_cache(maxsize=128)

@@ -19,13 +19,14 @@ Legal = Callable[[Any, CpuTarget], Sequence[Any]]
 """(problem, target) -> the values that a decision may take."""
 
 
-def decision(what: str, legal: Legal) -> Any:
+def decision(what: str, legal: Legal, is_scale: bool = True) -> Any:
     """A field of a plan.
 
     Args:
-        what: is decided. legal: the values to choose from.
+        what: is decided. legal: the values to choose from. is_scale: whether neighbours among these are alike, so that a search need not look
+            at all of many.
     """
-    return field(metadata={"what": what, "legal": legal})
+    return field(metadata={"what": what, "legal": legal, "is_scale": is_scale})
 
 
 def yes_or_no(problem: Any, target: CpuTarget) -> Sequence[bool]:
@@ -36,6 +37,11 @@ def yes_or_no(problem: Any, target: CpuTarget) -> Sequence[bool]:
 def space(plan_type: type, problem: Any, target: CpuTarget) -> dict[str, Sequence[Any]]:
     """The legal values of each decision of a plan, given a problem: what a search may choose from."""
     return {f.name: f.metadata["legal"](problem, target) for f in fields(plan_type)}
+
+
+def scales(plan_type: type) -> frozenset[str]:
+    """The decisions whose values go from less to more."""
+    return frozenset(f.name for f in fields(plan_type) if f.metadata["is_scale"])
 
 
 def described(plan: Any) -> str:

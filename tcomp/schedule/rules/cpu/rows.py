@@ -114,6 +114,7 @@ class RowsPlan:
     accumulators: tuple[int, ...] = decision(
         "vectors of partial results of each reduction; 0 for none",
         lambda p, t: tuple(product(range(ACCUMULATORS + 1), repeat=len(p.runs))),
+        is_scale=False,
     )
 
 
