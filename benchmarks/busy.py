@@ -29,19 +29,19 @@ from .graphs import GRAPHS
 AFTERWARDS = 0.05
 
 
-def _count(stop: Any) -> None:
-    os.nice(19)
+def _count(stop: Any, nice: int) -> None:
+    os.nice(nice)
     while not stop.is_set():
         for _ in range(100_000):
             pass
 
 
 @contextmanager
-def neighbours(count: int) -> Iterator[None]:
-    """Some processes that count, of the lowest priority."""
+def neighbours(count: int, nice: int = 19) -> Iterator[None]:
+    """Some processes that count; of the lowest priority by default."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    made = [context.Process(target=_count, args=(stop,), daemon=True) for _ in range(count)]
+    made = [context.Process(target=_count, args=(stop, nice), daemon=True) for _ in range(count)]
     for p in made:
         p.start()
     time.sleep(1.0 if count else 0.0)  # until all of them are at it

@@ -1,16 +1,20 @@
 """What tuning brings: kernels tuned for a while each, then measured again beside the default by another process, on arrays of its own.
 
-python -m benchmarks.tune [--budget 20] [--kernels softmax,depthwise] [--threads 1] [--models resnet50,mobilenet_v2]
+python -m benchmarks.tune [--budget 20] [--cases '^softmax'] [--below benchmarks/out/kernels_all_1.json] [--group depthwise] [--drawn 20]
+                          [--models resnet50,mobilenet_v2] [--db tune.db] [--threads 1]
+
+With `--db`, `TCOMP_TUNE_DB=tune.db python -m benchmarks.kernels --threads 1` then races the tuned kernels with the peers.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,120 +24,121 @@ from rich.console import Console
 from rich.table import Table
 
 import tcomp
-from tcomp import GraphBuilder
 from tcomp.runtime.example import example_inputs
 from tcomp.tuner.measure import Interval
+from tcomp.tuner.report import TaskReport
 from tcomp.tuning import compare
 
 from . import zoo
+from .shapes import cases_of
 
 OUT = Path(__file__).parent / "out"
 
 
-def _product(m: int, k: int, n: int) -> Callable[[], tcomp.IRModule]:
-    def make() -> tcomp.IRModule:
-        g = GraphBuilder()
-        return g.build(g.matmul(g.input("x", (m, k)), g.input("w", (k, n))))
-
-    return make
-
-
-def _conv(x: tuple[int, ...], w: tuple[int, ...], **attrs: Any) -> Callable[[], tcomp.IRModule]:
-    def make() -> tcomp.IRModule:
-        g, rng = GraphBuilder(), np.random.default_rng(0)
-        return g.build(g.op("conv2d", g.input("x", x), g.constant(rng.standard_normal(w).astype(np.float32)), **attrs))
-
-    return make
-
-
-def _op(name: str, *shapes: tuple[int, ...], **attrs: Any) -> Callable[[], tcomp.IRModule]:
-    def make() -> tcomp.IRModule:
-        g = GraphBuilder()
-        return g.build(g.op(name, *(g.input(f"x{i}", s) for i, s in enumerate(shapes)), **attrs))
-
-    return make
-
-
-KERNELS: dict[str, Callable[[], tcomp.IRModule]] = {
-    "matmul 512": _product(512, 512, 512),
-    "matmul 128x768x3072": _product(128, 768, 3072),
-    "matmul 999x64x500": _product(999, 64, 500),
-    "conv 3x3 56 64": _conv((1, 64, 56, 56), (64, 64, 3, 3), padding=1),
-    "conv 1x1 28 256 128": _conv((1, 256, 28, 28), (128, 256, 1, 1)),
-    "conv 7x7 s2 3 64": _conv((1, 3, 224, 224), (64, 3, 7, 7), padding=3, stride=2),
-    "depthwise 56 144": _conv((1, 144, 56, 56), (144, 1, 3, 3), padding=1, groups=144),
-    "max_pool 112 64": _op("max_pool2d", (1, 64, 112, 112), kernel=3, stride=2, padding=1),
-    "softmax 12x512x512": _op("softmax", (12, 512, 512)),
-    "layer_norm 1024x768": _op("layer_norm", (1024, 768), (768,), (768,)),
-    "transpose 1024": _op("transpose", (1024, 1024), axes=(1, 0)),
-    "sum 4096x1024": _op("sum", (4096, 1024), axes=(1,)),
-}
-_AGAIN = """
+AGAIN = """
 import sys, json
 from benchmarks import tune
-print(json.dumps(tune.again(*sys.argv[1:4])))
+print(json.dumps(tune.again(sys.argv[1], int(sys.argv[2]), sys.argv[3])))
 """
 
 
 def case(name: str) -> tuple[Any, Any]:
-    """A kernel of the list, or a model of the zoo, and example inputs where extents are open."""
-    if name in KERNELS:
-        return KERNELS[name](), None
+    """A case of benchmarks.shapes, or a model of the zoo, and example inputs where extents are open."""
+    for kernel in cases_of("", "NHWC", 0, 0):
+        if kernel.name == name:
+            return kernel.make()[0], None
     file, inputs = zoo.exported(name, 1)
     return str(file), inputs
 
 
-def again(name: str, threads: str, database: str) -> list[float]:
-    """The ratio of the model's time without and with records: its interval, by this process. Executables are made three times, so that arrays
-    lie elsewhere."""
-    count, ratios = int(threads) or None, []
+def chosen(names: str, below: str, group: str, drawn: int, seed: int) -> list[str]:
+    """The names of the cases to tune, each once: those that match a regular expression; those that `benchmarks.kernels` found slower than the
+    fastest peer; those of a group; some drawn from all."""
+    cases = cases_of("", "NHWC", 0, 0)
+    found = [c.name for c in cases if names and re.search(names, c.name)]
+    if below:
+        rows = json.loads(Path(below).read_text())["rows"]
+        found += [r["name"] for r in sorted(rows, key=lambda r: r["best_peer"]) if r["best_peer"] < 1]
+    found += [c.name for c in cases if group and c.group == group]
+    picked = np.random.default_rng(seed).permutation(len(cases))[:drawn]
+    return list(dict.fromkeys([*found, *(cases[i].name for i in picked)]))
+
+
+def target_of(threads: int) -> str:
+    """Plans are for as many cores as there are threads: else the default would be one for cores that it does not get."""
+    return f"cpu -num-cores={threads}"
+
+
+def again(name: str, threads: int, database: str) -> list[float]:
+    """The ratio of the case's time without and with records: its interval, by this process. Executables are made three times, so that arrays lie
+    elsewhere."""
+    how: dict[str, Any] = {"target": target_of(threads), "num_threads": threads}
+    model, inputs = case(name)
+    ratios = []
     for seed in range(3):
-        before, after = (tcomp.compile(*case(name), num_threads=count, database=d) for d in ("", database))
+        before, after = (tcomp.compile(model, inputs, **how, database=d) for d in ("", database))
         ratios.append(compare(before, after, example_inputs(before.program, seed)))
     middle = sorted(ratios, key=lambda r: r.middle)[1]
     return [middle.low, middle.middle, middle.high]
 
 
+def agreement(tasks: Sequence[TaskReport]) -> float:
+    """The rank correlation of what the model of costs expected with what was measured, of the task with most of both; NaN of few."""
+    pairs: np.ndarray = np.array(max((t.predictions for t in tasks), key=len, default=()))
+    if len(pairs) < 8:
+        return math.nan
+    ranks = pairs.argsort(axis=0).argsort(axis=0)
+    found: np.ndarray = np.asarray(np.corrcoef(ranks.T))
+    return float(found[0, 1])
+
+
+def tuned(name: str, budget: float, threads: int, file: Path, seed: int) -> dict[str, Any]:
+    """Tune a case, and measure it again in another process."""
+    model, inputs = case(name)
+    how: dict[str, Any] = {"target": target_of(threads), "num_threads": threads, "database": file, "seed": seed}
+    report = tcomp.tune(model, inputs, budget_s=budget, **how)
+    words = [sys.executable, "-c", AGAIN, name, str(threads), str(file)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    tried = sum(t.trials + t.refused for t in report.tasks)
+    return {
+        "name": name, "tried": tried, "rate": tried / (sum(t.seconds for t in report.tasks) or math.inf),
+        "accepted": 0 if report.undone else sum(t.accepted is not None for t in report.tasks), "tasks": len(report.tasks),
+        "best": max((t.best for t in report.tasks), default=1.0), "model": agreement(report.tasks),
+        "again": json.loads(done.stdout.splitlines()[-1]), "seconds": report.seconds, "report": str(report),
+    }  # fmt: skip
+
+
 def main(
     budget: Annotated[float, typer.Option(help="seconds for each")] = 20.0,
-    kernels: Annotated[str, typer.Option(help="names with commas, or parts of them; - for none")] = "",
+    cases: Annotated[str, typer.Option(help="a regular expression for names of benchmarks.shapes")] = "",
+    below: Annotated[str, typer.Option(help="JSON of benchmarks.kernels: its cases below the fastest peer, too")] = "",
+    group: Annotated[str, typer.Option(help="a group of cases, too, such as depthwise")] = "",
+    drawn: Annotated[int, typer.Option(help="this many more cases, drawn by the seed")] = 0,
     models: Annotated[str, typer.Option(help="models of benchmarks.zoo, with commas")] = "",
+    db: Annotated[str, typer.Option(help="keep the records in this file: TCOMP_TUNE_DB for benchmarks.kernels")] = "",
     threads: int = 1,
     seed: int = 0,
+    label: str = "",
 ) -> None:
     """Tune kernels and models, and print what an independent measurement says of them."""
-    wanted = [p for p in kernels.split(",") if p]
-    names = [n for n in KERNELS if not wanted or any(p in n for p in wanted)] + [m for m in models.split(",") if m]
+    names = chosen(cases, below, group, drawn, seed) + [m for m in models.split(",") if m]
     table = Table(
-        "kernel or model",
-        "tried a second",
-        "best seen",
-        "accepted",
-        "measured again",
-        title=str(tcomp.Target.parse("cpu")),
+        "case", "tried", "a second", "model", "best seen", "accepted", "measured again", title=target_of(threads)
     )
     console, rows = Console(width=140), []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            file = str(Path(folder) / "tune.db")
-            report = tcomp.tune(*case(name), budget_s=budget, num_threads=threads or None, database=file, seed=seed)
-            done = subprocess.run(
-                [sys.executable, "-c", _AGAIN, name, str(threads), file], capture_output=True, text=True
-            )
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            ratio = Interval(*json.loads(done.stdout.splitlines()[-1]))
-            tried = sum(t.trials + t.refused for t in report.tasks)
-            rate = tried / sum(t.seconds for t in report.tasks)
-            accepted = sum(t.accepted is not None for t in report.tasks) if not report.undone else 0
-            best = max(t.best for t in report.tasks)
-            rows.append({"name": name, "tried": tried, "rate": rate, "accepted": accepted, "best": best, "again": [ratio.low, ratio.middle, ratio.high], "report": str(report)})  # fmt: skip
-            table.add_row(name, f"{rate:.1f}", f"{best:.2f}", f"{accepted} of {len(report.tasks)}", str(ratio))
-            console.print(json.dumps(rows[-1])[:300], soft_wrap=True)
     OUT.mkdir(exist_ok=True)
-    (OUT / "tune.json").write_text(
-        json.dumps({"cpu": str(tcomp.Target.parse("cpu")), "budget_s": budget, "rows": rows}, indent=1)
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(db) if db else Path(folder) / "tune.db"
+        for name in names:
+            r = tuned(name, budget, threads, file, seed)
+            rows.append(r)
+            cells = (f"{r['tried']}", f"{r['rate']:.1f}", f"{r['model']:.2f}", f"{r['best']:.2f}", f"{r['accepted']} of {r['tasks']}")  # fmt: skip
+            table.add_row(name, *cells, str(Interval(*r["again"])))
+            print(name, *cells, Interval(*r["again"]), flush=True)
+            told = {"cpu": str(tcomp.Target.parse("cpu")), "threads": threads, "budget_s": budget, "rows": rows}
+            (OUT / f"tune{'_' + label if label else ''}.json").write_text(json.dumps(told, indent=1))
     console.print(table)
     middle = math.exp(np.mean([math.log(r["again"][1]) for r in rows]))
     print(f"geometric mean {middle:.3f}, worst {min(r['again'][1] for r in rows):.3f}, of {len(rows)}")

@@ -22,9 +22,11 @@ from .task import Task
 
 TURN_S = 1e-3
 """Seconds of a turn: short calls are repeated."""
-ROUNDS, GIVE_UP, FLATTERY = 7, 0.95, 0.1
+ROUNDS, GIVE_UP, FLATTERY = 5, 0.97, 0.04
 """Pairs of turns of a candidate; given up after three where none shows so much of the default's speed, or comes so near to the best seen,
 which few short turns flatter."""
+LONG_S = 4e-3
+"""Seconds of a call that averages so much by itself that three pairs will do."""
 PLACES, PLACE_ROUNDS = 5, 9
 """A candidate is confirmed at so many places of the arrays, by so many pairs each."""
 HOPELESS, FIRST_S = 4.0, 5e-3
@@ -126,8 +128,8 @@ class Arrays:
         loaded.first = loaded.turn()
         if loaded.first > limit_s:
             return loaded
-        once = loaded.turn()
-        loaded.repeat = max(1, min(10_000, int(TURN_S / max(once, 1e-8))))
+        if loaded.first < 2 * TURN_S:  # the first call finds nothing in the caches
+            loaded.repeat = max(1, min(10_000, int(TURN_S / max(loaded.turn(), 1e-8))))
         return loaded
 
     def _function(self, built: Built, num_threads: int | None) -> Callable[[], None]:
@@ -216,14 +218,17 @@ class Bench:
         self._task, self._default, self._threads = task, default, threads
         self._arrays = Arrays(task, 0)
         self._usual = self._arrays.load(default, threads)
+        self._seconds = self._usual.turn()
 
     def ratio(self, built: Built, best: float) -> float:
-        usual = self._usual.turn()
+        usual = self._seconds
         limit = max(HOPELESS * usual, FIRST_S)
         other = self._arrays.load(built, self._threads, limit)
         if other.first > limit:
             return usual / other.first
-        return float(np.median(race(self._usual, other, ROUNDS, max(GIVE_UP, best - FLATTERY))))
+        return float(
+            np.median(race(self._usual, other, 3 if usual > LONG_S else ROUNDS, max(GIVE_UP, best - FLATTERY)))
+        )
 
     def confirm(self, built: Built) -> Confirmed:
         ratios, seconds = [], []

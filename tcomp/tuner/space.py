@@ -17,7 +17,7 @@ from ..errors import ScheduleError
 from ..ir.primfunc import PrimFunc
 from ..schedule import Schedule, Trace
 from ..schedule.rules.default import WHOLE, Choice, choices, follow
-from ..schedule.rules.plan import scales, space
+from ..schedule.rules.plan import cost_of, scales, space
 from ..target import CpuTarget
 
 MOST_VALUES = 12
@@ -81,6 +81,9 @@ class SearchSpace(Protocol):
 
     def schedule(self, candidate: Candidate) -> Schedule:
         """The kernel, scheduled so. Raises ScheduleError where that is not legal."""
+
+    def cost(self, candidate: Candidate) -> float:
+        """How long it takes by arithmetic, to compare candidates by; infinite of what should not even be tried; 1 for no opinion."""
 
     def everything(self) -> Iterator[Candidate]:
         """All candidates, of a small space."""
@@ -166,6 +169,11 @@ class Space:
             return replayed(self.func, candidate)
         plan = self.plan(candidate)
         return follow(self.func, self._choices[candidate.rule].rule, plan)
+
+    def cost(self, candidate: Candidate) -> float:
+        """What the rule's arithmetic says."""
+        choice = self._choices[candidate.rule]
+        return cost_of(choice.rule, choice.problem, replace(choice.plan, **dict(candidate.decisions)), self.target)
 
     def everything(self) -> Iterator[Candidate]:
         """All candidates, by the values that a search looks at."""

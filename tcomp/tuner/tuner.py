@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from ..errors import TcompError
 from .build import ALIKE, Built, build
+from .cost_model import RidgeModel
 from .database import Database, Key, Record, Trial
 from .measure import Bench, Confirmed, Measurer
 from .report import TaskReport
@@ -95,8 +96,9 @@ class Tuner:
         self.states = []
         for task in tasks:
             key = Key.of(task.key, task.target, threads)
+            model = RidgeModel() if task.own is None else None  # a trace has no decisions that all candidates have
             near = [r.candidate for r in database.near(key, task.func.name)]
-            search = Evolution(task.space, [seed, int(task.key[:8], 16)], database.trials(key), near)
+            search = Evolution(task.space, [seed, int(task.key[:8], 16)], database.trials(key), near, model)
             self.states.append(State(task, key, task.seconds / total if len(tasks) > 1 else 1.0, search))
 
     def run(self, budget_s: float, trials: int | None = None, progress: Progress | None = None) -> list[Record]:

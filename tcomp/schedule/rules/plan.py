@@ -2,7 +2,7 @@
 
 A rule is a module with NAME, `applies(func, target)`, `problem_of(func)` (the facts of a kernel), `plan(problem, target)` (pure
 arithmetic, a frozen dataclass) and `apply(sch, plan)` (public steps of Schedule, no decision). Every field of a plan is a `decision`:
-it says what is decided, and which values are legal.
+it says what is decided, and which values are legal. A rule may have `cost(problem, plan, target)`, too: what arithmetic says of any plan.
 """
 
 from __future__ import annotations
@@ -37,6 +37,13 @@ def yes_or_no(problem: Any, target: CpuTarget) -> Sequence[bool]:
 def space(plan_type: type, problem: Any, target: CpuTarget) -> dict[str, Sequence[Any]]:
     """The legal values of each decision of a plan, given a problem: what a search may choose from."""
     return {f.name: f.metadata["legal"](problem, target) for f in fields(plan_type)}
+
+
+def cost_of(rule: Rule, problem: Any, plan: Any, target: CpuTarget) -> float:
+    """How long a plan takes by a rule's arithmetic, to compare plans of one problem by; infinite of what should not even be tried; 1 where the
+    rule has no opinion."""
+    cost: Callable[[Any, Any, CpuTarget], float] = getattr(rule, "cost", lambda *_: 1.0)
+    return cost(problem, plan, target)
 
 
 def scales(plan_type: type) -> frozenset[str]:

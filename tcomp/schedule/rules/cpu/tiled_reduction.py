@@ -41,7 +41,7 @@ from ...schedule import Schedule
 from ..plan import decision, yes_or_no
 from .common import Work, keep_local, reductions
 from .panels import dot_dtypes, dot_instruction, fills_panels, packed_operand, panels_of
-from .tiles import Tile, choose_tile, rows_within, spread
+from .tiles import Tile, choose_tile, rows_of_all_tiles, rows_within, spread, tile_cycles
 
 NAME = "tiled reduction"
 
@@ -54,6 +54,8 @@ FEW_ROWS = 8
 """Rows of the result up to which a panel is read once, so that it need not stay in L2."""
 PACKED_ROWS, PACKED_BYTES = 128, 1024
 """An operand of at least so many rows, each so long, spans more pages than the first translation buffer holds."""
+MOST_UNROLLED = 320
+"""Multiply-adds that the innermost loops may have, those of tiles at the edges included."""
 UNROLL = 4
 """Steps of the innermost reduction between two tests of its loop."""
 
@@ -286,10 +288,9 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
     they pass once. Whole rows of the result are written one after another where what varies along them stays in cache.
     """
     lanes = target.lanes(p.itemsize)
-    columns = p.extents[-1] if p.panel is not None else ceil(p.extents[-1] / lanes) * lanes
-    beyond_l2 = p.weight_bytes // max(p.groups, 1) > target.l2_bytes_per_core // 2
+    extents, beyond_l2 = _tiled_extents(p, target), _is_beyond_l2(p, target)
     most = min((rows_within(b, target) for b in p.row_bytes), default=64)
-    tile = choose_tile([*p.extents[:-1], columns], lanes, target, _vectors(p, target), most, p.depth, beyond_l2)
+    tile = choose_tile(extents, lanes, target, _vectors(p, target), most, p.depth, beyond_l2)
     parallel = p.work.is_worth_threads(target)
     at_once = p.is_padded and beyond_l2
     pack = "" if p.panel or (p.is_padded and not at_once) else _panel_to_pack(p, tile, target)
@@ -319,6 +320,24 @@ def plan(p: Problem, target: CpuTarget) -> TilePlan:
         prefetch=_ahead(tile, target) if in_panels and beyond_l2 and (few or not shared) else 0,
         row_block=block, next_panel=(block or row_tiles) if shared else 0,
     )  # fmt: skip
+
+
+def cost(p: Problem, plan: TilePlan, target: CpuTarget) -> float:
+    """How long a plan's tiles take, to compare plans by (see `tile_cycles`); infinite where they do not fit the registers, or unrolling would make
+    code that takes long to compile and does not stay in the cache of instructions."""
+    tile = Tile(plan.rows, plan.vectors, plan.lanes)
+    if rows_of_all_tiles(p.extents[:-1], plan.rows) * plan.vectors * plan.unroll > MOST_UNROLLED:
+        return float("inf")
+    return tile_cycles(_tiled_extents(p, target), tile, target, p.depth, _is_beyond_l2(p, target))
+
+
+def _tiled_extents(p: Problem, target: CpuTarget) -> list[int]:
+    lanes = target.lanes(p.itemsize)
+    return [*p.extents[:-1], p.extents[-1] if p.panel is not None else ceil(p.extents[-1] / lanes) * lanes]
+
+
+def _is_beyond_l2(p: Problem, target: CpuTarget) -> bool:
+    return p.weight_bytes // max(p.groups, 1) > target.l2_bytes_per_core // 2
 
 
 def _order(p: Problem, at_once: bool, packed_here: bool, whole_rows: bool) -> Order:

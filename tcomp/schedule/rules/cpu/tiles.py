@@ -43,38 +43,54 @@ def choose_tile(
         beyond_l2: the operand that varies along the columns lies beyond L2.
         is_whole: tiles at the edge of the rows are computed whole, into memory that has room for them.
     """
-    costs = target.costs
     last, rows = extents[-1], list(extents[:-1]) or [1]
     lanes = min(lanes, last)
     best, least = Tile((1,) * len(rows), vectors[0], lanes), float("inf")
     for v in vectors:
         if v > max(ceil(last / lanes), vectors[0]):
             break
-        is_close = 0 < depth * v * target.vector_bytes <= target.l1_bytes // 2
-        panels = ceil(last / (v * lanes))
         for r in range(1, min(target.num_registers, max_rows + 1)):
-            if r * v + v + 1 > target.num_registers - 1:
-                break
             tile_rows = spread(rows, r)
             if tile_rows is None:
                 continue
-            parts = list(
-                _row_tiles([ceil(e / t) * t for e, t in zip(rows, tile_rows)] if is_whole else rows, tile_rows)
-            )
-            cycles = sum(count * _cycles(size, v, target, is_close) for count, size in parts)
-            if depth:
-                length = (r + 1) * v * depth if panels == 1 else costs.window
-                start = costs.tile_start * min(1.0, length / costs.window)
-                cycles += sum(count * (start + _burst(size, v, target)) for count, size in parts) / depth
-            if beyond_l2:
-                first = _cycles(r, v, target, is_close)
-                cycles += max(0.0, v * target.vector_bytes / costs.far_bytes - first)
-            is_even = last % (v * lanes) == 0 and len(parts) == 1
-            cycles *= panels * _imbalance(panels * sum(count for count, _ in parts), target.num_cores)
-            cycles *= (1.0 if is_even else costs.uneven) * (1 + costs.load_slack * (r + v) / (r * v))
+            tile = Tile(tile_rows, v, lanes)
+            cycles = tile_cycles(extents, tile, target, depth, beyond_l2, is_whole)
             if cycles < least * (1 - 1e-9):
-                best, least = Tile(tile_rows, v, lanes), cycles
+                best, least = tile, cycles
     return best
+
+
+def tile_cycles(
+    extents: Sequence[int],
+    tile: Tile,
+    target: CpuTarget,
+    depth: int = 0,
+    beyond_l2: bool = False,
+    is_whole: bool = False,
+) -> float:
+    """The time of a step of the reduction for all results, by register tiles of one size: to compare tiles by; infinite where the registers do not
+    hold one. Arguments as for `choose_tile`.
+    """
+    costs = target.costs
+    last, rows = extents[-1], list(extents[:-1]) or [1]
+    r, v, lanes = prod(tile.rows), tile.vectors, tile.lanes
+    if r * v + v + 1 > target.num_registers - 1:
+        return float("inf")
+    is_close = 0 < depth * v * target.vector_bytes <= target.l1_bytes // 2
+    panels = ceil(last / (v * lanes))
+    whole = [ceil(e / t) * t for e, t in zip(rows, tile.rows)] if is_whole else rows
+    parts = list(_row_tiles(whole, tile.rows))
+    cycles = sum(count * _cycles(size, v, target, is_close) for count, size in parts)
+    if depth:
+        length = (r + 1) * v * depth if panels == 1 else costs.window
+        start = costs.tile_start * min(1.0, length / costs.window)
+        cycles += sum(count * (start + _burst(size, v, target)) for count, size in parts) / depth
+    if beyond_l2:
+        first = _cycles(r, v, target, is_close)
+        cycles += max(0.0, v * target.vector_bytes / costs.far_bytes - first)
+    is_even = last % (v * lanes) == 0 and len(parts) == 1
+    cycles *= panels * _imbalance(panels * sum(count for count, _ in parts), target.num_cores)
+    return cycles * (1.0 if is_even else costs.uneven) * (1 + costs.load_slack * (r + v) / (r * v))
 
 
 def _cycles(rows: int, vectors: int, target: CpuTarget, is_close: bool) -> float:
@@ -93,6 +109,11 @@ def _row_tiles(extents: Sequence[int], tile: Sequence[int]) -> Iterator[tuple[in
     axes = [[p for p in ((e // t, t), (1, e % t)) if prod(p)] for e, t in zip(extents, tile)]
     for parts in product(*axes):
         yield prod(count for count, _ in parts), prod(size for _, size in parts)
+
+
+def rows_of_all_tiles(extents: Sequence[int], tile: Sequence[int]) -> int:
+    """Rows of a whole tile and of those at the edges together: each size has code of its own."""
+    return sum(size for _, size in _row_tiles(extents or (1,), tile))
 
 
 def _imbalance(tiles: int, cores: int) -> float:

@@ -17,7 +17,7 @@ from ...library import accumulate_tile, fuse_all, tile_write_back, unroll_and_ve
 from ...schedule import Schedule
 from ..plan import decision, yes_or_no
 from .common import Work, by_role, has_role, inline_into_output
-from .tiles import choose_tile, rows_within
+from .tiles import Tile, choose_tile, rows_within, tile_cycles
 
 NAME = "winograd"
 
@@ -148,6 +148,13 @@ def plan(p: Problem, target: CpuTarget) -> WinogradPlan:
         [count, p.columns], lanes, target, (p.width // lanes,), rows_within(p.depth * p.itemsize, target)
     )
     return WinogradPlan(p.m, staged, 1 if staged else together, tile.rows[-1], p.width // lanes, lanes, parallel)
+
+
+def cost(p: Problem, plan: WinogradPlan, target: CpuTarget) -> float:
+    """How long the tiles of a plan's products take, to compare plans by; infinite where they do not fit the registers."""
+    count = p.rows * p.wide if plan.staged else plan.together * p.wide
+    tile = Tile((min(plan.rows, count),), plan.vectors, plan.lanes)
+    return tile_cycles([count, p.columns], tile, target) * (p.rows * p.wide / count)
 
 
 def apply(sch: Schedule, plan: WinogradPlan) -> None:
