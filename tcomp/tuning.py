@@ -190,10 +190,15 @@ def _tasks(
     return sorted(found.values(), key=lambda t: -t.seconds)
 
 
-def compare(
-    before: Executable, after: Executable, arrays: Sequence[np.ndarray], rounds: int = MODEL_ROUNDS
-) -> Interval:
+def compare(before: Executable, after: Executable, arrays: Sequence[np.ndarray]) -> Interval:
     """The ratio of two executables' times, turn by turn."""
+    return interval_of(pairs_of(before, after, arrays))
+
+
+def pairs_of(
+    before: Executable, after: Executable, arrays: Sequence[np.ndarray], rounds: int = MODEL_ROUNDS
+) -> list[float]:
+    """Ratios of two executables' times in turns that follow each other, whoever goes first."""
     for exe in (before, after):
         exe.time(*arrays, repeat=2, warmup=1)
     ratios = []
@@ -201,4 +206,4 @@ def compare(
         pair = (before, after) if number % 2 else (after, before)
         times = {id(exe): exe.time(*arrays, repeat=3, warmup=1).median for exe in pair}
         ratios.append(times[id(before)] / times[id(after)])
-    return interval_of(ratios)
+    return ratios
