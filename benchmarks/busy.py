@@ -84,9 +84,7 @@ def main(
             table.add_row(
                 name, str(count), f"{1e3 * now:.3f}", f"{quiet / now:.0%}", f"{1e3 * statistics.median(burnt):.2f}"
             )
-    print(
-        f"{model}, batch {batch}, {threads} threads, {rounds} turns; {Target.parse('cpu').cpu}, {os.cpu_count()} cores"
-    )
+    print(f"{model}, batch {batch}, {threads} threads, {rounds} turns; {Target.parse('cpu')}")
     Console(width=110, markup=False).print(table)
 
 

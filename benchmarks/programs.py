@@ -15,8 +15,8 @@ from tcomp import GraphBuilder
 from tcomp.tools.expressions import random_func
 
 from .graphs import GRAPHS
-from .models import MODELS, settled_model
 from .shapes import cases_of
+from .small import MODELS, settled_model
 from .train import TASKS, loss_of
 
 

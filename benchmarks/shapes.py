@@ -106,8 +106,8 @@ def matmul_cases() -> Iterator[Case]:
         for n in (128, 512, 1024):
             yield transposed(n, n, n, left, right)
         yield transposed(128, 768, 3072, left, right)
-    for shape in ((12, 128, 64, 128), (12, 128, 128, 64), (96, 64, 32, 64), (16, 512, 64, 512)):
-        yield batched(*shape)
+    for stacked in ((12, 128, 64, 128), (12, 128, 128, 64), (96, 64, 32, 64), (16, 512, 64, 512)):
+        yield batched(*stacked)
 
 
 # convolutions

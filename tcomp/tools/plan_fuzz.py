@@ -72,7 +72,10 @@ def operator_graph(seed: int) -> tuple[IRModule, list[np.ndarray], list[float]]:
     y = r.choice(_KINDS)(r, g, leaf)
     if r.random() < 0.4:
         y = g.relu(y)
-    return g.build(y), inputs, [4 * EPS]  # a row of equal numbers is normalised by what rounding leaves
+    module = g.build(y)
+    # a row of equal numbers is normalised by what rounding leaves
+    is_normed = any(b.call.op == "layer_norm" for b in module.main.bindings)
+    return module, inputs, [4 * EPS if is_normed else EPS]
 
 
 Leaf = Callable[..., Operand]
@@ -86,7 +89,20 @@ def _matmul(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
 
 
 def _few_rows(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
-    return g.matmul(leaf(r.randrange(1, 9), k := _extent(r, 300)), leaf(k, _extent(r, 300)))
+    """With a matrix that some L2 caches hold, and some do not."""
+    k, n = r.randrange(60, 900), r.randrange(60, 900)
+    return g.matmul(leaf(r.randrange(1, 9), k), leaf(k, n))
+
+
+def _sum_of_rows(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
+    return g.op("sum", leaf(r.randrange(60, 900), r.randrange(60, 900)), axes=(0,))
+
+
+def _conv3x3(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
+    """Of a constant weight and some channels, which may go by Winograd's algorithm."""
+    c, o = r.randrange(16, 70), r.randrange(16, 70)
+    weight = np.random.default_rng(r.randrange(1 << 30)).integers(-2, 3, (o, c, 3, 3)).astype(np.float32)
+    return g.op("conv2d", leaf(1, c, r.randrange(6, 30), r.randrange(6, 30)), g.constant(weight), padding=1)
 
 
 def _conv(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
@@ -134,7 +150,9 @@ def _attention(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
     return g.attention(leaf(stack, rows, features), other(), other(), causal=r.random() < 0.3)
 
 
-_KINDS: tuple[Kind, ...] = (_matmul, _matmul, _few_rows, _conv, _conv, _conv, _pool, _rows, _rows, _move, _attention)
+_KINDS: tuple[Kind, ...] = (
+    _matmul, _few_rows, _few_rows, _sum_of_rows, _conv, _conv, _conv3x3, _conv3x3, _pool, _rows, _move, _attention,
+)  # fmt: skip
 
 
 def _candidate(space: Space, rng: np.random.Generator) -> Candidate:

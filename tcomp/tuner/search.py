@@ -50,10 +50,9 @@ class Evolution:
         self._model, self._is_small = model, space.size <= SMALL
         self._expected: dict[Candidate, float] = {}
         self._programs: set[str] = set()
-        is_small = space.size <= SMALL
-        first = (
-            [] if space.default is None else list(space.everything() if is_small else space.neighbours(space.default))
-        )
+        first: list[Candidate] = []
+        if space.default is not None:
+            first = list(space.everything() if self._is_small else space.neighbours(space.default))
         moved = [c for other in elsewhere if (c := space.adapted(other)) is not None]
         shuffled = [first[i] for i in self.rng.permutation(len(first))]
         usual = 0.0 if space.default is None else space.cost(space.default)

@@ -267,6 +267,22 @@ def test_files_that_are_no_records_are_refused_and_left_alone(tmp_path: Path) ->
         tcomp.compile(softmax(), database=tmp_path / "missing.db")
 
 
+def test_a_file_of_the_first_version_is_read_and_goes_on(tmp_path: Path) -> None:
+    """Its records have no steps."""
+    file = tmp_path / "tune.db"
+    old = record_of("softmax", 1.1)
+    Database(file).accept(old)
+    with sqlite3.connect(file) as c:
+        c.execute("ALTER TABLE records DROP COLUMN trace")
+        c.execute("PRAGMA user_version = 1")
+    records = Database(file)
+    assert [(r.candidate, r.ratio, r.trace) for r in records.records()] == [(old.candidate, old.ratio, "")]
+    assert (
+        records.accept(replace(record_of("softmax", 1.2), trace="steps"))
+        and Database(file).records()[0].trace == "steps"
+    )
+
+
 def test_a_damaged_record_is_passed_over(tmp_path: Path) -> None:
     records = Database(tmp_path / "tune.db")
     records.accept(record_of("softmax", 1.1))
