@@ -127,7 +127,7 @@ def _pool(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
 
 def _rows(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
     x, n = leaf(_extent(r), n := _extent(r, 300)), n
-    kind = r.choice(("softmax", "layer_norm", "sum", "max", "mean"))
+    kind = r.choice(("softmax", "softmax", "layer_norm", "sum", "max", "mean"))
     if kind == "layer_norm":
         return g.op(kind, x, leaf(n), leaf(n))
     return g.op(kind, x, axis=-1) if kind == "softmax" else g.op(kind, x, axes=r.choice(((0,), (1,), (0, 1))))
@@ -151,7 +151,7 @@ def _attention(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
 
 
 _KINDS: tuple[Kind, ...] = (
-    _matmul, _few_rows, _few_rows, _sum_of_rows, _conv, _conv, _conv3x3, _conv3x3, _pool, _rows, _move, _attention,
+    _matmul, _few_rows, _few_rows, _sum_of_rows, _conv, _conv, _conv3x3, _conv3x3, _pool, _rows, _rows, _move, _attention,
 )  # fmt: skip
 
 
