@@ -1,7 +1,7 @@
 """What tuning brings: kernels tuned for a while each, then measured again beside the default by another process, on arrays of its own.
 
 python -m benchmarks.tune [--budget 20] [--cases '^softmax'] [--below benchmarks/out/kernels_all_1.json] [--group depthwise] [--drawn 20]
-                          [--models resnet50,mobilenet_v2] [--db tune.db] [--threads 1]
+                          [--models resnet50,mobilenet_v2] [--db tune.db] [--threads 1]   # --budget 10,60: each, apart
 
 With `--db`, `TCOMP_TUNE_DB=tune.db python -m benchmarks.kernels --threads 1` then races the tuned kernels with the peers.
 """
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,7 +118,9 @@ def tuned(name: str, budget: float, threads: int, file: Path, seed: int) -> dict
 
 
 def main(
-    budget: Annotated[float, typer.Option(help="seconds for each")] = 20.0,
+    budget: Annotated[
+        str, typer.Option(help="seconds for each; several, with commas, are searches of their own")
+    ] = "20",
     cases: Annotated[str, typer.Option(help="a regular expression for names of benchmarks.shapes")] = "",
     below: Annotated[str, typer.Option(help="JSON of benchmarks.kernels: its cases below the fastest peer, too")] = "",
     group: Annotated[str, typer.Option(help="a group of cases, too, such as depthwise")] = "",
@@ -129,25 +132,42 @@ def main(
     label: str = "",
 ) -> None:
     """Tune kernels and models, and print what an independent measurement says of them."""
+    budgets = [float(b) for b in budget.split(",")]
+    if db and len(budgets) > 1:
+        raise SystemExit("--db keeps the records of one budget")
     names = chosen(cases, below, group, drawn, seed) + [m for m in models.split(",") if m]
     table = Table(
-        "case", "tried", "a second", "model", "best seen", "accepted", "measured again", title=target_of(threads)
+        "case",
+        "budget",
+        "tried",
+        "a second",
+        "model",
+        "best seen",
+        "accepted",
+        "measured again",
+        title=target_of(threads),
     )
     console, rows = Console(width=140), []
     OUT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(db) if db else Path(folder) / "tune.db"
-        for name in names:
-            r = tuned(name, budget, threads, file, seed)
+        for name, seconds in product(names, budgets):
+            file = Path(db) if db else Path(folder) / f"{seconds:g}.db"
+            r = {"budget_s": seconds, **tuned(name, seconds, threads, file, seed)}
             rows.append(r)
-            cells = (f"{r['tried']}", f"{r['rate']:.1f}", f"{r['model']:.2f}", f"{r['best']:.2f}", f"{r['accepted']} of {r['tasks']}")  # fmt: skip
+            cells = (f"{seconds:g}", f"{r['tried']}", f"{r['rate']:.1f}", f"{r['model']:.2f}", f"{r['best']:.2f}", f"{r['accepted']} of {r['tasks']}")  # fmt: skip
             table.add_row(name, *cells, str(Interval(*r["again"])))
             print(name, *cells, Interval(*r["again"]), flush=True)
-            told = {"cpu": str(tcomp.Target.parse("cpu")), "threads": threads, "budget_s": budget, "rows": rows}
+            told = {"cpu": str(tcomp.Target.parse("cpu")), "threads": threads, "rows": rows}
             (OUT / f"tune{'_' + label if label else ''}.json").write_text(json.dumps(told, indent=1))
     console.print(table)
-    middle = math.exp(np.mean([math.log(r["again"][1]) for r in rows]))
-    print(f"geometric mean {middle:.3f}, worst {min(r['again'][1] for r in rows):.3f}, of {len(rows)}")
+    found = {s: np.array([r["again"][1] for r in rows if r["budget_s"] == s]) for s in budgets}
+    for seconds, ratios in found.items():
+        print(
+            f"{seconds:g} s: geometric mean {math.exp(np.log(ratios).mean()):.3f}, worst {ratios.min():.3f}, of {len(ratios)}"
+        )
+        if seconds != max(budgets):
+            near = float(np.mean(ratios >= 0.97 * found[max(budgets)]))
+            print(f"  within 3 % of {max(budgets):g} s: {100 * near:.0f} %")
 
 
 if __name__ == "__main__":

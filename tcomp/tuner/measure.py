@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
@@ -25,6 +26,11 @@ TURN_S = 1e-3
 ROUNDS, GIVE_UP, FLATTERY = 5, 0.97, 0.04
 """Pairs of turns of a candidate; given up after three where none shows so much of the default's speed, or comes so near to the best seen,
 which few short turns flatter."""
+PROMISING, SECOND_ROUNDS = 1.02, 11
+"""Ratio from which on a candidate that beats all others is raced once more, at another place, by so many pairs, which alone count: of many
+candidates, those that few turns happened to flatter look best."""
+CROWD_TURNS = 4
+"""Turns in one of copies that run at once, which do not begin and end together."""
 LONG_S = 4e-3
 """Seconds of a call that averages so much by itself that three pairs will do."""
 PLACES, PLACE_ROUNDS = 5, 9
@@ -84,14 +90,39 @@ class Loaded:
 
     def turn(self) -> float:
         """Seconds of a call."""
-        run = self.run
-        used = time.thread_time()
-        start = time.perf_counter()
-        for _ in range(self.repeat):
-            run()
-        spent = time.perf_counter() - start
-        self.was_interrupted = spent > LOST * (time.thread_time() - used) + 2e-5
+        spent, self.was_interrupted = timed(self.run, self.repeat)
         return spent / self.repeat
+
+
+def timed(run: Callable[[], None], repeat: int) -> tuple[float, bool]:
+    """Seconds of so many calls, and whether the thread lost its core meanwhile."""
+    used = time.thread_time()
+    start = time.perf_counter()
+    for _ in range(repeat):
+        run()
+    spent = time.perf_counter() - start
+    return spent, spent > LOST * (time.thread_time() - used) + 2e-5
+
+
+@dataclass
+class Crowd:
+    """Copies of a candidate on arrays of their own, called at once by as many threads (has what `race` needs of a `Loaded`)."""
+
+    copies: Sequence[Loaded]
+    pool: Executor
+    was_interrupted: bool = False
+
+    @property
+    def first(self) -> float:
+        return self.copies[0].first
+
+    def turn(self) -> float:
+        """Seconds of a call while the others run, too: the mean."""
+        repeat = CROWD_TURNS * self.copies[0].repeat
+        jobs = [self.pool.submit(timed, c.run, repeat) for c in self.copies]
+        found = [j.result() for j in jobs]
+        self.was_interrupted = any(lost for _, lost in found)
+        return sum(spent for spent, _ in found) / len(found) / repeat
 
 
 class Arrays:
@@ -158,7 +189,7 @@ def _array(b: Buffer, rng: np.random.Generator, offset: int) -> np.ndarray:
     return found
 
 
-def race(default: Loaded, other: Loaded, rounds: int, give_up: float = 0.0) -> list[float]:
+def race(default: Loaded | Crowd, other: Loaded | Crowd, rounds: int, give_up: float = 0.0) -> list[float]:
     """Ratios default / other of turns that follow each other, whoever goes first. Pairs during which the thread lost its core are dropped, as
     long as there are not too many.
 
@@ -208,37 +239,54 @@ class Bench:
     """A `Measurer` of this machine.
 
     Args:
-        default: what candidates are raced against. threads: of parallel loops; None for all.
+        default: what candidates are raced against. threads: of parallel loops; None for all. copies: that run at once, each on arrays of its own.
 
     Raises:
         TcompError: the default cannot be loaded. MemoryError: there is no room for the arrays.
     """
 
-    def __init__(self, task: Task, default: Built, threads: int | None) -> None:
-        self._task, self._default, self._threads = task, default, threads
-        self._arrays = Arrays(task, 0)
-        self._usual = self._arrays.load(default, threads)
+    def __init__(self, task: Task, default: Built, threads: int | None, copies: int = 1) -> None:
+        self._task, self._default, self._threads, self._copies = task, default, threads, copies
+        self._pool = ThreadPoolExecutor(copies) if copies > 1 else None
+        self._places: dict[int, list[Arrays]] = {}
+        self._usual = self._at(0, default)
         self._seconds = self._usual.turn()
 
     def ratio(self, built: Built, best: float) -> float:
         usual = self._seconds
         limit = max(HOPELESS * usual, FIRST_S)
-        other = self._arrays.load(built, self._threads, limit)
+        other = self._at(0, built, limit)
         if other.first > limit:
             return usual / other.first
-        return float(
-            np.median(race(self._usual, other, 3 if usual > LONG_S else ROUNDS, max(GIVE_UP, best - FLATTERY)))
-        )
+        rounds, give_up = 3 if usual > LONG_S else ROUNDS, max(GIVE_UP, best - FLATTERY)
+        found = float(np.median(race(self._usual, other, rounds, give_up)))
+        if found > max(PROMISING, best):
+            default, other = (self._at(1, b) for b in (self._default, built))
+            found = float(np.median(race(default, other, SECOND_ROUNDS)))
+        return found
 
     def confirm(self, built: Built) -> Confirmed:
         ratios, seconds = [], []
-        for place in range(PLACES):
-            arrays = Arrays(self._task, place + 1, place)
-            first, second = (arrays.load(b, self._threads) for b in (self._default, built))
-            ratios.append(race(first, second, PLACE_ROUNDS))
-            seconds.append(second.turn())
+        for place in range(2, 2 + PLACES):
+            default, other = (self._at(place, b) for b in (self._default, built))
+            ratios.append(race(default, other, PLACE_ROUNDS))
+            seconds.append(other.turn())
+            del self._places[place]  # of which there are many
         is_steady = min(float(np.median(p)) for p in ratios) > 1
         return Confirmed(interval_of([r for p in ratios for r in p]), is_steady, float(np.median(seconds)))
+
+    def _place(self, place: int) -> list[Arrays]:
+        """The arrays at a place, of each copy."""
+        found = self._places.get(place)
+        if found is None:
+            found = [Arrays(self._task, place + 100 * copy, place) for copy in range(self._copies)]
+            self._places[place] = found
+        return found
+
+    def _at(self, place: int, built: Built, limit_s: float = math.inf) -> Loaded | Crowd:
+        """A candidate at a place, as it is to be timed."""
+        loaded = [a.load(built, self._threads, limit_s) for a in self._place(place)]
+        return loaded[0] if self._pool is None else Crowd(loaded, self._pool)
 
     def is_right(self, built: Built) -> bool:
         results, module = [], self._task.module
