@@ -26,9 +26,9 @@ from rich.table import Table
 
 import tcomp
 from tcomp.runtime.example import example_inputs
-from tcomp.tuner.measure import Interval, interval_of
+from tcomp.tuner.measure import Interval
 from tcomp.tuner.report import TaskReport
-from tcomp.tuning import pairs_of
+from tcomp.tuning.whole import compare
 
 from . import zoo
 from .shapes import cases_of
@@ -77,12 +77,10 @@ def again(name: str, threads: int, database: str) -> list[float]:
     first as last, so that their weights lie at other places, which some kernels feel."""
     how: dict[str, Any] = {"target": target_of(threads), "num_threads": threads}
     model, inputs = case(name)
-    ratios: list[float] = []
-    for seed in range(MADE):
-        order = ("", database) if seed % 2 else (database, "")
-        made = {d: tcomp.compile(model, inputs, **how, database=d) for d in order}
-        ratios += pairs_of(made[""], made[database], example_inputs(made[""].program, seed))
-    found = interval_of(ratios)
+    arrays = example_inputs(tcomp.compile(model, inputs, **how, database="").program, 1)
+    found = compare(
+        lambda tuned: [tcomp.compile(model, inputs, **how, database=database if tuned else "")], arrays, MADE
+    )
     return [found.low, found.middle, found.high]
 
 
@@ -102,7 +100,7 @@ def tuned(name: str, budget: float, threads: int, file: Path, seed: int) -> dict
     how: dict[str, Any] = {"target": target_of(threads), "num_threads": threads, "database": file, "seed": seed}
     report = tcomp.tune(model, inputs, budget_s=budget, **how)
     seen = [1.0] * 3  # of what runs the same code
-    if report.schedules:
+    if report.schedules or any(t.accepted for t in report.layers):
         words = [sys.executable, "-c", AGAIN, name, str(threads), str(file)]
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
@@ -111,7 +109,7 @@ def tuned(name: str, budget: float, threads: int, file: Path, seed: int) -> dict
     tried = sum(t.trials + t.refused for t in report.tasks)
     return {
         "name": name, "tried": tried, "rate": tried / (sum(t.seconds for t in report.tasks) or math.inf),
-        "accepted": 0 if report.undone else sum(t.accepted is not None for t in report.tasks), "tasks": len(report.tasks),
+        "accepted": sum(t.accepted is not None for t in (*report.layers, *report.tasks)), "tasks": len(report.layers) + len(report.tasks),
         "best": max((t.best for t in report.tasks), default=1.0), "model": agreement(report.tasks),
         "again": seen, "seconds": report.seconds, "report": str(report),
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .assemble import Interface, interface_of, make_program
 from .codegen.build import Kernel
@@ -25,13 +25,24 @@ from .stages import Stages, without_values
 
 if TYPE_CHECKING:
     from .backends import Backend
-    from .schedule.source import ScheduleSource, UserSchedule
+    from .passes.pack import LayoutPolicy
+    from .schedule.source import Found, ScheduleSource, UserSchedule
+    from .target import Target
 
 # what a model whose kernels are all in the cache does not need
 sources = lazy_module("tcomp.schedule.source")
 check = lazy_module("tcomp.passes.check")
 
 Progress = Callable[[int, int, str], None]
+
+
+class Records(Protocol):
+    """What was found by tuning: a `ScheduleSource` that may also know how weights should lie."""
+
+    def find(self, func: PrimFunc, target: Target) -> Found | None: ...
+
+    def layout(self, usual: LayoutPolicy) -> LayoutPolicy:
+        """A policy that answers as another one where there are no records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,7 @@ class Options:
     check_indices: bool = True
     flush_denormals: bool = False
     progress: Progress | None = None
-    tuned: ScheduleSource | None = None
+    tuned: Records | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ def compile_module(
         make: gives the module; what it alone holds of its constants is freed as passes replace them.
     """
     cache = ObjectCache()
-    done = lower(make, backend, options.winograd, options.check_indices)
+    done = lower(make, backend, options.winograd, options.check_indices, options.tuned)
     lowered = done.module
     plan = plan_memory(lowered)
     kernels = _make_kernels(lowered, backend, options)
@@ -112,8 +123,17 @@ def as_module(model: Any, inputs: Any) -> tuple[IRModule, dict[str, UserSchedule
     return module, {}
 
 
-def lower(make: Callable[[], IRModule], backend: Backend, winograd: bool, check_indices: bool = False) -> Lowered:
+def lower(
+    make: Callable[[], IRModule],
+    backend: Backend,
+    winograd: bool,
+    check_indices: bool = False,
+    tuned: Records | None = None,
+) -> Lowered:
     """A module with its kernels, not yet scheduled.
+
+    Args:
+        tuned: records that may say how weights lie.
 
     Raises:
         ShapeError: a constant holds indices that are out of range (where they are checked).
@@ -132,7 +152,10 @@ def lower(make: Callable[[], IRModule], backend: Backend, winograd: bool, check_
     seen["traced"] = module if keep else without_values(module)
     given = [with_fields(module, constants=dict(module.constants))]
     del module  # the passes alone hold it, and let go of it
-    passes = pipeline(backend.layout(winograd), ObjectCache(), fingerprint(), lets_go=not keep)
+    layout = backend.layout(winograd)
+    if tuned is not None:
+        layout = tuned.layout(layout)
+    passes = pipeline(layout, ObjectCache(), fingerprint(), lets_go=not keep)
     lowered = passes.run(given.pop(), observe)
     trim()
     return Lowered(lowered, interface, seen)

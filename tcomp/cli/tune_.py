@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -35,6 +35,11 @@ def tune_model(
     kernels: Annotated[
         str, typer.Option(help="names of those to tune, with commas; all that take time by default")
     ] = "",
+    layouts: Annotated[bool, typer.Option(help="try other layouts of weights, too")] = True,
+    objective: Annotated[
+        Literal["latency", "throughput"],
+        typer.Option(help='"latency" of a run, or "throughput" of one on each core at once'),
+    ] = "latency",
     threads: Annotated[int, typer.Option(help="of parallel loops; all cores by default")] = 0,
     dims: models.Dims = "",
     shapes: models.Shapes = "",
@@ -66,7 +71,7 @@ def tune_model(
 
         report = tune(
             loaded.module, budget_s=budget, trials=trials or None, database=db, kernels=[k for k in kernels.split(",") if k] or None,
-            num_threads=threads or None, seed=seed, progress=tell,
+            layouts=layouts, objective=objective, num_threads=threads or None, seed=seed, progress=tell,
         )  # fmt: skip
     if page is not None:
         report.save(page)
@@ -76,7 +81,7 @@ def tune_model(
                 "kernel": t.name, "share": t.share, "tried": t.trials, "refused": t.refused, "best": t.best,
                 "accepted": None if t.accepted is None else [t.accepted.low, t.accepted.middle, t.accepted.high], "changes": t.changes,
             }
-            for t in report.tasks
+            for t in (*report.layers, *report.tasks)
         ]  # fmt: skip
         ratio = None if report.model is None else [report.model.low, report.model.middle, report.model.high]
         print(
@@ -116,7 +121,11 @@ def _records(db: Path | None, show: bool, merge: Sequence[Path], export: bool, r
                 print(
                     f"# {r.name}, {r.key.target}, {r.key.threads or 'all'} threads: {r.ratio} times as fast as by default"
                 )
-                print(Trace.from_json(r.trace) if r.trace else "# recorded without its steps by an older version")
+                print(
+                    Trace.from_json(r.trace)
+                    if r.trace
+                    else f"# recorded without steps (a layout, or by an older version): {r.candidate.to_json()}"
+                )
         elif export:
             print(json.dumps([_as_json(r) for r in records.records()], indent=1))
         elif show:

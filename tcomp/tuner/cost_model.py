@@ -54,7 +54,9 @@ class RidgeModel:
 
     def _matrix(self, candidates: Sequence[Candidate]) -> np.ndarray:
         rows = [features(c) for c in candidates]
-        return np.array([[r.get(key, 0.0) for key in self._columns] for r in rows]).reshape(len(rows), -1)
+        return np.array([[r.get(key, 0.0) for key in self._columns] for r in rows]).reshape(
+            len(rows), len(self._columns)
+        )
 
 
 def features(candidate: Candidate) -> dict[tuple[str, Any], float]:

@@ -165,10 +165,10 @@ class Database:
         return [r for r in map(_record, rows) if r is not None]
 
     def near(self, key: Key, name: str) -> list[Record]:
-        """Records of other kernels for the same target and threads: of that name first, then the latest."""
+        """Records of other kernels, which have steps, for the same target and threads: of that name first, then the latest."""
         with self._told():
             rows = self._connection.execute(
-                f"SELECT {_COLUMNS} FROM records WHERE target = ? AND threads = ? AND kernel != ? ORDER BY name = ? DESC, made DESC LIMIT {NEAR}",
+                f"SELECT {_COLUMNS} FROM records WHERE target = ? AND threads = ? AND kernel != ? AND trace != '' ORDER BY name = ? DESC, made DESC LIMIT {NEAR}",
                 (key.target, key.threads, key.kernel, name),
             ).fetchall()
         return [r for r in map(_record, rows) if r is not None]

@@ -60,7 +60,8 @@ class TuneReport:
     Attributes:
         model: time of the model with the default schedules divided by that with the records; None for a kernel alone, or where nothing was
             accepted. seconds: that the run took. undone: whether the model did not gain, so that no record was kept. schedules: the accepted
-            ones by kernel, as `compile(schedules=)` takes them; of a user's own schedule always, tuned or not.
+            ones by kernel, as `compile(schedules=)` takes them; of a user's own schedule always, tuned or not. layers: whose weights were
+            laid out otherwise, to see whether that is faster.
     """
 
     tasks: tuple[TaskReport, ...]
@@ -69,6 +70,7 @@ class TuneReport:
     undone: bool = False
     notes: tuple[str, ...] = field(default_factory=tuple)
     schedules: Mapping[str, Schedule] = field(default_factory=dict, repr=False)
+    layers: tuple[TaskReport, ...] = ()
 
     @property
     def next_minute(self) -> float:
@@ -80,29 +82,40 @@ class TuneReport:
         return found
 
     def __str__(self) -> str:
-        width = max([len(t.name) for t in self.tasks] + [6])
-        lines = [f"{'kernel':<{width}}  {'%':>5}  {'tried':>5}  {'refused':>7}  {'best':>5}  accepted"]
-        for t in self.tasks:
-            told = f"{t.accepted}  {t.changes}" if t.accepted else "the default stays"
-            lines.append(f"{t.name:<{width}}  {100 * t.share:5.1f}  {t.trials:5}  {t.refused:7}  {t.best:5.2f}  {told}")
+        lines = [*_table("layouts of", self.layers), *([""] if self.layers else []), *_table("kernel", self.tasks)]
+        return "\n".join([*lines, *self._summary()])
+
+    def _summary(self) -> list[str]:
+        lines = []
         if self.model is not None:
             lines.append(f"the model is {self.model} times as fast as with the default schedules")
         if self.undone:
-            lines.append("the model does not gain: nothing is kept")
+            lines.append("the model does not gain by what was accepted: nothing of it is kept")
         if self.tasks:
             lines.append(f"another minute may save about {100 * self.next_minute:.1f} % of the time")
-        return "\n".join([*lines, *self.notes, f"{self.seconds:.1f} s"])
+        return [*lines, *self.notes, f"{self.seconds:.1f} s"]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one self-contained HTML page: kernels before and after, the search of each, predictions beside measurements."""
         file = Path(path)
         rows = [
             [t.name, f"{100 * t.share:.1f}", str(t.calls), str(t.trials), str(t.refused), f"{t.best:.2f}", str(t.accepted or ""), t.changes, f"{t.seconds:.1f}"]
-            for t in self.tasks
+            for t in (*self.layers, *self.tasks)
         ]  # fmt: skip
         bars = [(t.name, t.share, t.share - t.gain) for t in self.tasks]
         pictures: list[tuple[str, Sequence[tuple[float, float]], Sequence[tuple[float, float]]]] = [
             (t.name, t.curve, t.predictions) for t in self.tasks
         ]
-        file.write_text(page_of(str(self).splitlines()[len(self.tasks) + 1 :], rows, bars, pictures), encoding="utf-8")
+        file.write_text(page_of(self._summary(), rows, bars, pictures), encoding="utf-8")
         return file
+
+
+def _table(what: str, tasks: Sequence[TaskReport]) -> list[str]:
+    if not tasks:
+        return []
+    width = max(len(what), *(len(t.name) for t in tasks))
+    lines = [f"{what:<{width}}  {'%':>5}  {'tried':>5}  {'refused':>7}  {'best':>5}  accepted"]
+    for t in tasks:
+        told = f"{t.accepted}  {t.changes}" if t.accepted else "the default stays"
+        lines.append(f"{t.name:<{width}}  {100 * t.share:5.1f}  {t.trials:5}  {t.refused:7}  {t.best:5.2f}  {told}")
+    return lines

@@ -109,6 +109,8 @@ class Evolution:
             self._add(candidate, found)
         self._evolve(found, len(found) + POOL * count, 20 * count)
         pool = list(found)
+        if not pool:
+            return []
         expected = model.predict(pool)
         order = np.argsort(-expected, kind="stable")
         chosen = count - round(RANDOM_SHARE * count)

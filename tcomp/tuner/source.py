@@ -6,12 +6,15 @@ import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..errors import ScheduleError, TcompError
 from ..ir.primfunc import PrimFunc
+from ..schedule.rules.cpu.layout import CpuLayout
 from ..schedule.source import Found
 from ..target import CpuTarget, Target
 from .database import Database, Key
+from .layouts import TunedLayout
 from .space import Space
 from .task import kernel_key
 
@@ -40,6 +43,12 @@ class TunedSchedules:
 
     database: Database
     threads: int | None = None
+
+    def layout(self, usual: Any) -> Any:
+        """The layouts of a policy, those of layers that have records as these say (a `LayoutPolicy`)."""
+        if not isinstance(usual, CpuLayout):
+            return usual
+        return TunedLayout(usual.target, usual.use_winograd, database=self.database, threads=self.threads)
 
     def find(self, func: PrimFunc, target: Target) -> Found | None:
         if not isinstance(target, CpuTarget) or func.dims:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import TcompError
 from .build import ALIKE, Built, build
@@ -79,7 +80,7 @@ class Tuner:
 
     Args:
         executor: where candidates are built. threads: of parallel loops; None for all. measurer: makes what measures a task's candidates beside
-            its default; by default they run here.
+            its default; by default they run here. conditions: of measuring, which records note.
     """
 
     def __init__(
@@ -90,9 +91,11 @@ class Tuner:
         threads: int | None,
         seed: int = 0,
         measurer: Callable[[Task, Built, int | None], Measurer] = Bench,
+        conditions: Mapping[str, Any] | None = None,
     ) -> None:
         self.database, self.executor, self.threads, self._measurer = database, executor, threads, measurer
         total = sum(t.seconds for t in tasks) or 1.0
+        self._conditions = dict(conditions or {})
         self.states = []
         for task in tasks:
             key = Key.of(task.key, task.target, threads)
@@ -212,7 +215,7 @@ class Tuner:
         if not found:
             return None
         best, built = max(found, key=lambda f: f[0].ratio.low)
-        conditions = {"load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0}
+        conditions = {**self._conditions, "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0}
         trace = state.task.space.schedule(built.candidate).trace.as_json()
         state.accepted = Record(state.key, state.task.func.name, built.candidate, best.ratio, best.seconds, conditions, trace)  # fmt: skip
         return state.accepted
