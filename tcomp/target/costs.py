@@ -11,6 +11,7 @@ from typing import Any
 
 EMR = "Emerald Rapids, 2 cores"
 ZEN5 = "Zen 5, 2 cores"
+GNR = "Granite Rapids, one core of 2"
 ZEN3 = "Zen 3, 2 cores"
 
 
@@ -30,7 +31,7 @@ class CostModel:
     )
     loads: float = _cost(1.7, "vectors per cycle", "loads from L1: of two, some come late", EMR)
     near_bytes: float = _cost(
-        28, "bytes per cycle", "what L2 keeps delivering: tiles that ask for more wait for it", EMR
+        20, "bytes per cycle", "what L2 keeps delivering: tiles that ask for more wait for it", GNR
     )
     far_bytes: float = _cost(10, "bytes per cycle", "one stream read in order from beyond L2", EMR)
     shared_bytes: float = _cost(
@@ -45,8 +46,15 @@ class CostModel:
         16, "cache lines", "stores on their way at once; a tile that writes more of them waits", EMR
     )
     burst: float = _cost(3, "cycles", "wait for each cache line beyond those", EMR)
-    load_slack: float = _cost(0.1, "of a multiply-add", "a load where loads are not what bounds the tile", EMR)
-    uneven: float = _cost(1.03, "ratio", "a tile at an edge: another version of the kernel", EMR)
+    load_slack: float = _cost(
+        0.5,
+        "of a multiply-add",
+        "what a load takes from the multiply-adds beside it: of 6 x 4 vectors and 8 x 2, the former are 4 to 10 % faster",
+        GNR,
+    )
+    uneven: float = _cost(
+        1.03, "ratio", "Winograd's products where not all tiles are equal, to those where they are", f"{EMR}; {GNR}"
+    )
     prefetch_cycles: float = _cost(400, "cycles", "an element of far weights until it arrives", EMR)
     flops: float = _cost(60e9, "per second", "multiply-adds, rough estimate for whether threads pay", EMR)
     function_seconds: float = _cost(1e-9, "seconds", "an elementary function of one element, rough", EMR)

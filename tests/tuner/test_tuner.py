@@ -25,6 +25,7 @@ from tcomp.schedule.rules.default import default_schedule
 from tcomp.target import Target
 from tcomp.tools.fuzz import agree, make_inputs
 from tcomp.tuner.build import Built, LocalExecutor, build
+from tcomp.tuner.cost_model import RidgeModel
 from tcomp.tuner.database import Database, Key, Record, Trial
 from tcomp.tuner.measure import Arrays, Interval, interval_of, race
 from tcomp.tuner.search import Evolution
@@ -194,6 +195,16 @@ def test_a_small_space_is_searched_whole_and_nothing_is_proposed_twice() -> None
     assert search.is_done and len(seen) == space.size - 1
     again = Evolution(space, before=list(search.tried.values()))
     assert again.is_done and not again.propose(5)
+
+
+def test_a_search_ends_when_all_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that a model ranks, too."""
+    monkeypatch.setattr("tcomp.tuner.search.SMALL", 0)
+    search = Evolution(Space(KERNELS["softmax"], CPU), model=RidgeModel())
+    while wanted := search.propose(16):
+        for c in wanted:
+            search.tell(Trial(c, c.to_json(), 0.5 + 0.001 * len(search.tried)))
+    assert len(search.tried) > 24 and search.predictions
 
 
 def test_the_search_finds_what_is_best(rng: np.random.Generator) -> None:

@@ -28,6 +28,7 @@ def choose_tile(
     depth: int = 0,
     beyond_l2: bool = False,
     is_whole: bool = False,
+    uneven: float = 1.0,
 ) -> Tile:
     """The register tile for a reduction.
 
@@ -42,6 +43,7 @@ def choose_tile(
         depth: elements that are summed up for each result (0: many); they also tell whether a panel stays in L1.
         beyond_l2: the operand that varies along the columns lies beyond L2.
         is_whole: tiles at the edge of the rows are computed whole, into memory that has room for them.
+        uneven: times as long as a kernel takes in which not all tiles are equal.
     """
     last, rows = extents[-1], list(extents[:-1]) or [1]
     lanes = min(lanes, last)
@@ -54,7 +56,7 @@ def choose_tile(
             if tile_rows is None:
                 continue
             tile = Tile(tile_rows, v, lanes)
-            cycles = tile_cycles(extents, tile, target, depth, beyond_l2, is_whole)
+            cycles = tile_cycles(extents, tile, target, depth, beyond_l2, is_whole, uneven)
             if cycles < least * (1 - 1e-9):
                 best, least = tile, cycles
     return best
@@ -67,6 +69,7 @@ def tile_cycles(
     depth: int = 0,
     beyond_l2: bool = False,
     is_whole: bool = False,
+    uneven: float = 1.0,
 ) -> float:
     """The time of a step of the reduction for all results, by register tiles of one size: to compare tiles by; infinite where the registers do not
     hold one. Arguments as for `choose_tile`.
@@ -90,13 +93,14 @@ def tile_cycles(
         cycles += max(0.0, v * target.vector_bytes / costs.far_bytes - first)
     is_even = last % (v * lanes) == 0 and len(parts) == 1
     cycles *= panels * _imbalance(panels * sum(count for count, _ in parts), target.num_cores)
-    return cycles * (1.0 if is_even else costs.uneven) * (1 + costs.load_slack * (r + v) / (r * v))
+    return cycles if is_even else cycles * uneven
 
 
 def _cycles(rows: int, vectors: int, target: CpuTarget, is_close: bool) -> float:
     """The time of a step of the reduction for one tile."""
     near = 0.0 if is_close else vectors * target.vector_bytes / target.costs.near_bytes
-    return max(rows * vectors / target.fma_ports, (rows + vectors) / target.costs.loads, target.costs.fma_latency, near)
+    work = (rows * vectors + target.costs.load_slack * (rows + vectors)) / target.fma_ports
+    return max(work, (rows + vectors) / target.costs.loads, target.costs.fma_latency, near)
 
 
 def _burst(rows: int, vectors: int, target: CpuTarget) -> float:

@@ -24,6 +24,8 @@ NAME = "winograd"
 PATCH, HALF, IMAGE, PRODUCT, ROWS, RESULT = (
     "winograd_patch", "winograd_half", "winograd_image", "winograd_product", "winograd_rows", "winograd_conv2d",
 )  # fmt: skip
+WIDEST = 2
+"""Vectors in a panel of transformed weights, at most: with 4 most of eight convolutions took 3 to 15 % longer (one core of a Granite Rapids)."""
 TRANSFORMS = {2: (130, 80), 4: (330, 230)}
 """Vector instructions that transform a tile of the image and one of the result, by the tile's size."""
 
@@ -67,8 +69,8 @@ def choose_algorithm(
     tiles, columns = n * ceil(h / chosen) * ceil(w / chosen), ceil(o / lanes)
     most = int((target.l2_bytes_per_core // target.costs.winograd_panels - 1) // (c * lanes * itemsize))
     tile = choose_tile(
-        [min(tiles, 64), columns * lanes], lanes, target, range(1, max(1, min(4, columns, most)) + 1),
-        rows_within(c * itemsize, target),
+        [min(tiles, 64), columns * lanes], lanes, target, range(1, max(1, min(WIDEST, columns, most)) + 1),
+        rows_within(c * itemsize, target), uneven=target.costs.uneven,
     )  # fmt: skip
     return chosen, tile.vectors * lanes
 
@@ -144,9 +146,8 @@ def plan(p: Problem, target: CpuTarget) -> WinogradPlan:
     again = (p.rows // together - 1) * weights if weights * p.itemsize > half else 0
     staged = (parallel and p.rows < 2 * cores) or again > target.costs.stage * between
     count = (p.rows if staged else together) * p.wide
-    tile = choose_tile(
-        [count, p.columns], lanes, target, (p.width // lanes,), rows_within(p.depth * p.itemsize, target)
-    )
+    most = rows_within(p.depth * p.itemsize, target)
+    tile = choose_tile([count, p.columns], lanes, target, (p.width // lanes,), most, uneven=target.costs.uneven)
     return WinogradPlan(p.m, staged, 1 if staged else together, tile.rows[-1], p.width // lanes, lanes, parallel)
 
 
@@ -154,7 +155,7 @@ def cost(p: Problem, plan: WinogradPlan, target: CpuTarget) -> float:
     """How long the tiles of a plan's products take, to compare plans by; infinite where they do not fit the registers."""
     count = p.rows * p.wide if plan.staged else plan.together * p.wide
     tile = Tile((min(plan.rows, count),), plan.vectors, plan.lanes)
-    return tile_cycles([count, p.columns], tile, target) * (p.rows * p.wide / count)
+    return tile_cycles([count, p.columns], tile, target, uneven=target.costs.uneven) * (p.rows * p.wide / count)
 
 
 def apply(sch: Schedule, plan: WinogradPlan) -> None:
