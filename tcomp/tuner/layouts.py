@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
@@ -87,19 +87,20 @@ class Layer:
         q = self.question
         lanes = target.lanes(q.dtype.accumulator.itemsize)
         widths = [lanes * v for v in range(1, min(WIDEST, ceil(q.extents[-1] / lanes)) + 1)]
-        tiles = [0, *(TRANSFORMS if use_winograd and self._may_winograd(lanes) else ())]
+        tiles = [0, *(TRANSFORMS if use_winograd and self.may_winograd(lanes) else ())]
         return [candidate_of(tile, width) for tile in tiles for width in widths]
 
     def default(self, policy: CpuLayout) -> Candidate:
         """What a policy answers."""
         q = self.question
-        if self._may_winograd(1):
+        if self.may_winograd(1):
             tile, width = policy.winograd(q.extents, q.weight, q.dtype)
             if tile:
                 return candidate_of(tile, width)
         return candidate_of(0, policy.panel(q.extents, q.weight, q.dtype))
 
-    def _may_winograd(self, lanes: int) -> bool:
+    def may_winograd(self, lanes: int) -> bool:
+        """Whether Winograd's algorithm computes it, with vectors of so many elements."""
         attrs, q = dict(self.attrs), self.question
         if self.op != "conv2d" or attrs["groups"] != 1 or q.weight[:2] != (3, 3) or q.dtype != float32:
             return False
@@ -113,7 +114,7 @@ def candidate_of(tile: int, width: int) -> Candidate:
 
 
 def layers_of(module: IRModule) -> list[Layer]:
-    """The distinct layers of a graph before packing whose weights may lie in panels."""
+    """The distinct layers of a graph before packing whose weights may lie in panels: one for each question."""
     found: Counter[Layer] = Counter()
     for f in module.graphs:
         for b in f.bindings:
@@ -131,7 +132,14 @@ def layers_of(module: IRModule) -> list[Layer]:
             layer = Layer(call.op, tuple(sorted(call.attrs.items())), x.type, w.type, result)
             if _is_packed(layer):
                 found[layer] += 1
-    return [Layer(k.op, k.attrs, k.x, k.weight, k.result, n) for k, n in found.items()]
+    layers: dict[Question, Layer] = {}
+    for (
+        layer,
+        calls,
+    ) in found.items():  # with a stride and without may be asked the same: Winograd's algorithm is for those without
+        if layer.question not in layers or layer.may_winograd(1):
+            layers[layer.question] = replace(layer, calls=calls)
+    return list(layers.values())
 
 
 def _is_packed(layer: Layer) -> bool:

@@ -15,7 +15,7 @@ from ..runtime.example import example_inputs
 from ..schedule.rules.cpu.layout import CpuLayout
 from ..target import CpuTarget
 from ..tuner.database import Database, Key, Record, Trial
-from ..tuner.layouts import Layer
+from ..tuner.layouts import LAYOUT, Layer
 from ..tuner.measure import Interval, interval_of, is_near
 from ..tuner.report import TaskReport
 from ..tuner.space import Candidate, differences
@@ -115,7 +115,10 @@ class LayerTuner:
                 self.records.add(key, [trial])
                 state.trials[c] = trial
         promising = sorted((t for t in state.trials.values() if (t.ratio or 0.0) > MARGIN), key=lambda t: -(t.ratio or 0.0))  # fmt: skip
-        confirmed = [r for t in promising[:CONFIRMED] if (r := self._confirmed(layer, key, t.candidate)) is not None]
+        confirmed = [r for r in [self.records.record(key)] if r is not None and r.candidate.rule == LAYOUT]
+        confirmed = confirmed or [
+            r for t in promising[:CONFIRMED] if (r := self._confirmed(layer, key, t.candidate)) is not None
+        ]
         state.accepted = max(confirmed, key=lambda r: r.ratio.low, default=None)
         state.seconds = time.perf_counter() - start
         return state

@@ -140,7 +140,6 @@ class _Run:
     own: Mapping[str, Schedule] = field(default_factory=dict)
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     gain: Interval | None = None
-    undone: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -184,11 +183,11 @@ class _Run:
         if not accepted:
             return
         found = only(*accepted)
-        self.gain = compare(lambda tuned: self.made(records=found if tuned else ""), arrays)
+        self.gain = compare(lambda tuned: self.made(records=found if tuned else ""), arrays, is_decided=_is_decided)
         if _is_worth(self.gain):
             self.layouts = found
             return
-        self.undone = True
+        self.notes.append("the model does not gain by layouts of weights")
         for state in self.layers:
             state.accepted = None
 
@@ -236,14 +235,21 @@ class _Run:
                     self.notes.append(f"{name}: its gain does not show inside the model")
         if found:
             traces = _of_all(found, lowered)
-            gain = compare(lambda tuned: self.made(records=self.layouts, schedules=traces if tuned else self.own), arrays)  # fmt: skip
+            has_layouts = bool(self.layouts.records())
+
+            def one(tuned: bool) -> Executables:
+                return self.made(records=self.layouts, schedules=traces if tuned else self.own)
+
+            def whole(tuned: bool) -> Executables:
+                return one(True) if tuned else self.made()
+
+            gain = compare(one, arrays, is_decided=_is_decided)
             if _is_worth(gain):
                 self.schedules = found
-                has_layouts = bool(self.layouts.records())
-                self.gain = compare(lambda t: self.made(records=self.layouts, schedules=traces) if t else self.made(), arrays) if has_layouts else gain  # fmt: skip
+                self.gain = compare(whole, arrays) if has_layouts else gain
             else:
-                self.undone = True
-                self.gain = self.gain if self.layouts.records() else gain
+                self.notes.append("the model does not gain by schedules of kernels")
+                self.gain = self.gain if has_layouts else gain
         assert self.tuner is not None
         for state in self.tuner.states:
             if state.task.func.name not in self.schedules:
@@ -256,15 +262,20 @@ class _Run:
         for record in (*(s.accepted for s in self.layers), *(s.accepted for s in states)):
             if record is not None:
                 self.records.accept(record)
+        undone = self.gain is not None and not (self.schedules or self.layouts.records())
         notes = [f"{s.task.func.name}: {s.failed}" for s in states if s.failed and not s.search.is_done]
         return TuneReport(
-            tuple(s.report() for s in states), self.gain, self.spent, self.undone, (*self.notes, *notes),
+            tuple(s.report() for s in states), self.gain, self.spent, undone, (*self.notes, *notes),
             {**self.own, **self.schedules}, tuple(s.report() for s in self.layers),
         )  # fmt: skip
 
 
 def _is_worth(gain: Interval) -> bool:
     return gain.middle >= 1 and gain.low > WORTH
+
+
+def _is_decided(gain: Interval) -> bool:
+    return gain.middle < 1 or _is_worth(gain)
 
 
 def _asked(

@@ -12,8 +12,9 @@ import numpy as np
 from ..runtime.executable import Executable
 from ..tuner.measure import Interval, interval_of
 
-ROUNDS, REMADE = 9, 2
-"""Pairs of turns; times that executables are made for that, as often first as last, since some kernels feel where their weights lie."""
+ROUNDS, REMADE, MOST_REMADE = 9, 2, 6
+"""Pairs of turns; times that executables are made for that, as often first as last, since some kernels feel where their weights lie; and times
+at most where that does not decide yet."""
 TURN_S, LEAST_RUNS, MOST_RUNS = 2e-3, 3, 500
 """Seconds of a turn, and the runs that it has."""
 PROFILES = 9
@@ -24,18 +25,24 @@ Executables = Sequence[Executable]
 
 
 def compare(
-    make: Callable[[bool], Executables], arrays: Sequence[np.ndarray], remade: int = REMADE, rounds: int = ROUNDS
+    make: Callable[[bool], Executables],
+    arrays: Sequence[np.ndarray],
+    remade: int = REMADE,
+    is_decided: Callable[[Interval], bool] = lambda _: True,
 ) -> Interval:
     """The ratio of the times of two models.
 
     Args:
-        make: gives one (False) or the other (True). arrays: inputs.
+        make: gives one (False) or the other (True). arrays: inputs. remade: times that both are made. is_decided: whether an interval tells
+            enough; else they are made a few times more.
     """
     ratios: list[float] = []
-    for number in range(remade):
+    for number in range(max(remade, MOST_REMADE)):
+        if number >= remade and is_decided(interval_of(ratios)):
+            break
         order = (number % 2 == 1, number % 2 == 0)
         made = {which: make(which) for which in order}
-        ratios += pairs_of(made[False], made[True], arrays, rounds)
+        ratios += pairs_of(made[False], made[True], arrays)
     return interval_of(ratios)
 
 

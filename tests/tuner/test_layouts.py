@@ -59,6 +59,16 @@ def test_layers_are_those_whose_weights_are_packed(rng: np.random.Generator) -> 
     assert found == {("conv2d", (1, 10, 10, 32)): 2, ("conv2d", (1, 5, 5, 48)): 1, ("matmul", (25, 40)): 1}
 
 
+def test_a_question_is_asked_of_one_layer() -> None:
+    """The plain convolution, where one with a stride has the same result and weight."""
+    g = tcomp.GraphBuilder()
+    w = g.constant(np.ones((3, 3, 32, 32), "float32"), "w")
+    x, y = g.input("x", (1, 16, 16, 32)), g.input("y", (1, 8, 8, 32))
+    how: dict[str, Any] = {"layout": "NHWC", "kernel_layout": "HWIO", "padding": 1}
+    (layer,) = layers_of(g.build(g.add(g.conv2d(x, w, stride=2, **how), g.conv2d(y, w, **how))))
+    assert layer.x.extents == (1, 8, 8, 32) and layer.calls == 1
+
+
 def test_a_layer_alone_is_asked_the_same(rng: np.random.Generator) -> None:
     """Compiling the layer's own module asks the policy what it is known by: its record changes the packed weight."""
     for layer in layers_of(network(rng)):
@@ -124,7 +134,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, depth: int, width: int, ratio: floa
         return f"{depth}, {width}]" in exes[0].ir("graph")
 
     monkeypatch.setattr("tcomp.tuning.layers.pairs_of", lambda a, b, *_: [ratio if seen(b) else 0.9] * 5)
-    monkeypatch.setattr("tcomp.tuning.layers.compare", lambda make, *_: Interval(ratio - 0.05, ratio, ratio + 0.05))
+    monkeypatch.setattr("tcomp.tuning.layers.compare", lambda *_, **__: Interval(ratio - 0.05, ratio, ratio + 0.05))
 
 
 def test_a_layout_that_is_faster_is_recorded_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +146,7 @@ def test_a_layout_that_is_faster_is_recorded_and_used(tmp_path: Path, monkeypatc
     usual = dict(layer.default(CpuLayout(CPU)).decisions)["width"]
     width = LANES if usual != LANES else 2 * LANES
     pretend(monkeypatch, 64, width, 1.3)
-    monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_: Interval(1.1, 1.2, 1.3))
+    monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_, **__: Interval(1.1, 1.2, 1.3))
     file = tmp_path / "tune.db"
     how: dict[str, Any] = {"target": CPU, "num_threads": 1, "executor": Here(), "trials": 1, "budget_s": 20}
     report = tcomp.tune(module, database=file, **how)
@@ -160,8 +170,8 @@ def test_layouts_of_a_model_that_does_not_gain_are_dropped(tmp_path: Path, monke
     w = g.constant(np.ones((64, 8 * LANES), "float32"), "w")
     module = g.build(g.matmul(g.input("x", (40, 64)), w))
     monkeypatch.setattr("tcomp.tuning.layers.pairs_of", lambda *_: [1.3] * 5)
-    monkeypatch.setattr("tcomp.tuning.layers.compare", lambda *_: Interval(1.25, 1.3, 1.35))
-    monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_: Interval(0.97, 1.01, 1.05))
+    monkeypatch.setattr("tcomp.tuning.layers.compare", lambda *_, **__: Interval(1.25, 1.3, 1.35))
+    monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_, **__: Interval(0.97, 1.01, 1.05))
     report = tcomp.tune(module, target=CPU, num_threads=1, executor=Here(), trials=1, database=tmp_path / "t.db")
     assert report.undone and report.layers[0].accepted is None and Database(tmp_path / "t.db").records() == []
 

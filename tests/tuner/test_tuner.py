@@ -389,7 +389,7 @@ def test_a_wrong_candidate_is_never_accepted(tmp_path: Path, monkeypatch: pytest
         return b if b.candidate == default or not b.code else replace(b, code=spoiled.code, symbol=spoiled.symbol)
 
     forced(monkeypatch, 2.0)
-    monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_: Interval(1.5, 1.6, 1.7))
+    monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_, **__: Interval(1.5, 1.6, 1.7))
     file = tmp_path / "tune.db"
     report = tune(product(), database=file, trials=8, executor=Here(change))
     assert report.tasks[0].best == 2.0 and report.tasks[0].accepted is None and Database(file).records() == []
@@ -399,7 +399,7 @@ def test_a_wrong_candidate_is_never_accepted(tmp_path: Path, monkeypatch: pytest
 
 def test_records_of_a_model_that_does_not_gain_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forced(monkeypatch, 2.0)
-    monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_: Interval(0.9, 0.95, 1.01))
+    monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_, **__: Interval(0.9, 0.95, 1.01))
     report = tune(softmax(), database=tmp_path / "tune.db", trials=8)
     assert report.undone and "nothing of it is kept" in str(report) and Database(tmp_path / "tune.db").records() == []
 
