@@ -3,7 +3,7 @@
 from .base import Pass, Pipeline
 from .fuse import FuseOps
 from .pack import PackWeights
-from .pipeline import FUSE, GRAPH, LOWER, SNAPSHOTS, pipeline
+from .pipeline import FUSE, GRAPH, LOWER, SNAPSHOTS, before_packing, pipeline
 from .plan import MemoryPlan, Slot, plan_memory
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Pipeline",
     "SNAPSHOTS",
     "Slot",
+    "before_packing",
     "pipeline",
     "plan_memory",
 ]

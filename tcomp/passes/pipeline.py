@@ -56,3 +56,9 @@ def pipeline(layout: LayoutPolicy, store: Store | None = None, version: str = ""
             *LOWER.passes,
         )
     )
+
+
+def before_packing(layout: LayoutPolicy) -> Pipeline:
+    """The passes up to where weights are packed. Arguments as for `pipeline`."""
+    passes = pipeline(layout).passes
+    return Pipeline(passes[: next(i for i, p in enumerate(passes) if isinstance(p, PackWeights))])

@@ -19,9 +19,15 @@ from ..ir.graph import Operand
 from ..ir.module import IRModule
 from ..ops import GraphBuilder
 from ..ops.reference import evaluate
+from ..passes import before_packing
 from ..schedule import Trace
+from ..schedule.rules.cpu.layout import CpuLayout
 from ..target import CpuTarget, Target
 from ..tuner.build import LocalExecutor
+from ..tuner.database import Database, Key, Record
+from ..tuner.layouts import layers_of
+from ..tuner.measure import Interval
+from ..tuner.source import TunedSchedules
 from ..tuner.space import Candidate, Space
 from .graph_fuzz import differs, random_graph
 from .guards import Guards
@@ -161,6 +167,19 @@ def _candidate(space: Space, rng: np.random.Generator) -> Candidate:
     return space.random(rng) if rng.random() < 0.5 else space.mutated(space.default, rng, int(rng.integers(1, 4)))
 
 
+def _layouts(module: IRModule, target: CpuTarget, rng: np.random.Generator, told: dict[str, Candidate]) -> Database:
+    """Any layouts of the weights of a graph, as records; Winograd's algorithm, which errs more, only where it is the default."""
+    records, usual = Database(), CpuLayout(target)
+    for layer in layers_of(before_packing(usual).run(module)):
+        is_exact = not dict(layer.default(usual).decisions)["tile"]
+        choices = [c for c in layer.candidates(target, True) if not (is_exact and dict(c.decisions)["tile"])]
+        chosen = choices[int(rng.integers(len(choices)))]
+        key = Key.of(layer.question.key, target, None)
+        records.accept(Record(key, layer.name, chosen, Interval(1.0, 1.0, 1.0), 0.0, {}))
+        told[layer.name] = chosen
+    return records
+
+
 def run_case(seed: int) -> Outcome:
     """A graph of a seed, its kernels scheduled by random decisions."""
     rng = np.random.default_rng(seed)
@@ -169,8 +188,11 @@ def run_case(seed: int) -> Outcome:
     target = usable[int(rng.integers(len(usable)))]
     if module.main.dims:
         return Outcome()
-    found, traces, told = Outcome(), {}, {}
-    for name, func in lower(lambda: module, backend_of(target), True).module.kernels.items():
+    found, traces = Outcome(), {}
+    told: dict[str, Candidate] = {}
+    records = _layouts(module, target, rng, told) if rng.random() < 0.5 else Database()
+    lowered = lower(lambda: module, backend_of(target), True, tuned=TunedSchedules(records))
+    for name, func in lowered.module.kernels.items():
         space = Space(func, target)
         if space.default is None:
             continue
@@ -181,7 +203,7 @@ def run_case(seed: int) -> Outcome:
         except ScheduleError:
             found.kinds[candidate.rule, "refused"] += 1
     try:
-        exe = compile(module, target=target, num_threads=int(rng.integers(1, 3)), schedules=traces, database="")
+        exe = compile(module, target=target, num_threads=int(rng.integers(1, 3)), schedules=traces, database=records)
     except TcompError as error:
         if isinstance(error, InternalError):
             return Outcome(found.kinds, _named(seed, f"{error.what}: {error.why}", told))

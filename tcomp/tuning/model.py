@@ -21,7 +21,7 @@ from ..errors import TcompError, UnsupportedError
 from ..importers import shapes_of, source_of
 from ..ir.module import IRModule
 from ..ir.primfunc import PrimFunc
-from ..passes import PackWeights, Pipeline, pipeline
+from ..passes import before_packing
 from ..runtime.example import example_inputs
 from ..runtime.executable import Executable
 from ..runtime.threads import usable_cores
@@ -35,7 +35,7 @@ from ..tuner.report import TuneReport
 from ..tuner.source import TunedSchedules
 from ..tuner.task import Task, kernel_key
 from ..tuner.traces import TraceSpace
-from ..tuner.tuner import Progress, Tuner
+from ..tuner.tuner import Progress, State, Tuner
 from .layers import LayerState, LayerTuner, only
 from .whole import Executables, compare, in_model
 
@@ -43,6 +43,8 @@ LEAST_SHARE = 0.002
 """Of the model's time, below which a kernel is not tuned."""
 LAYOUT_SHARE = 0.3
 """Of the budget, for layouts."""
+LEAST_GAIN = 0.01
+"""Share of the model's time that what was accepted has to save: less cannot be told from noise in the model."""
 WORTH = 0.99
 """What was found is kept where the model gains, and the interval of that lies above this."""
 
@@ -158,15 +160,9 @@ class _Run:
         given = module if module is not None else self.module
         return [compile(given, **how, database=records, schedules=schedules) for _ in range(self.copies)]
 
-    def _before_packing(self) -> IRModule:
-        """The graph whose weights are still as the model gave them."""
-        passes = pipeline(backend_of(self.target).layout(self.winograd)).passes
-        upto = next(i for i, p in enumerate(passes) if isinstance(p, PackWeights))
-        return Pipeline(passes[:upto]).run(self.module)
-
     def tune_layouts(self) -> None:
         """Try layouts, and keep those that were accepted if the model gains."""
-        layers = layers_of(self._before_packing())
+        layers = layers_of(before_packing(backend_of(self.target).layout(self.winograd)).run(self.module))
         if not layers:
             return
         (usual, *_) = self.made()
@@ -181,6 +177,10 @@ class _Run:
         self.layers = tuner.run(layers, model_s, LAYOUT_SHARE * self.budget_s, tell)
         accepted = [s.accepted for s in self.layers if s.accepted is not None]
         if not accepted:
+            return
+        if not self._saves_enough(self.layers, "layouts"):
+            for state in self.layers:
+                state.accepted = None
             return
         found = only(*accepted)
         self.gain = compare(lambda tuned: self.made(records=found if tuned else ""), arrays, is_decided=_is_decided)
@@ -233,7 +233,9 @@ class _Run:
                 if ratio < 1:
                     del found[name]
                     self.notes.append(f"{name}: its gain does not show inside the model")
-        if found:
+        assert self.tuner is not None
+        states = [s for s in self.tuner.states if s.task.func.name in found]
+        if found and self._saves_enough(states, "schedules"):
             traces = _of_all(found, lowered)
             has_layouts = bool(self.layouts.records())
 
@@ -250,10 +252,16 @@ class _Run:
             else:
                 self.notes.append("the model does not gain by schedules of kernels")
                 self.gain = self.gain if has_layouts else gain
-        assert self.tuner is not None
         for state in self.tuner.states:
             if state.task.func.name not in self.schedules:
                 state.accepted = None
+
+    def _saves_enough(self, states: Sequence[LayerState | State], what: str) -> bool:
+        """Whether what was accepted can make a difference to the model."""
+        saved = sum(s.report().gain for s in states)
+        if saved < LEAST_GAIN:
+            self.notes.append(f"{what} that were faster would save {100 * saved:.1f} % of the model's time, too little to be told from noise")  # fmt: skip
+        return saved >= LEAST_GAIN
 
     def finished(self) -> TuneReport:
         """Keep the records, and tell."""

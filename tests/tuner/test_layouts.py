@@ -185,3 +185,17 @@ def test_throughput_is_measured_by_copies_at_once() -> None:
         tcomp.tune(module, objective="throughput", num_threads=2)
     with pytest.raises(TcompError, match="latency"):
         tcomp.tune(module, objective="speed")  # type: ignore[arg-type]
+
+
+def test_what_saves_next_to_nothing_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the model's time looks by chance."""
+    g = tcomp.GraphBuilder()
+    w = g.constant(np.ones((64, 8 * LANES), "float32"), "w")
+    module = g.build(g.matmul(g.input("x", (40, 64)), w))
+    monkeypatch.setattr("tcomp.tuning.layers.pairs_of", lambda *_: [1.3] * 5)
+    monkeypatch.setattr("tcomp.tuning.layers.compare", lambda *_, **__: Interval(1.25, 1.3, 1.35))
+    monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_, **__: Interval(1.1, 1.2, 1.3))
+    monkeypatch.setattr("tcomp.tuning.model.LEAST_GAIN", 0.5)  # this saves 23 %
+    report = tcomp.tune(module, target=CPU, num_threads=1, executor=Here(), trials=1, database=tmp_path / "t.db")
+    assert report.layers[0].accepted is None and Database(tmp_path / "t.db").records() == []
+    assert "too little" in str(report) and report.model is None
