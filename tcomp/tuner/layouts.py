@@ -83,7 +83,7 @@ class Layer:
         return g.build(g.op(self.op, x, g.constant(w, "w"), **dict(self.attrs)))
 
     def candidates(self, target: CpuTarget, use_winograd: bool) -> list[Candidate]:
-        """All ways to lay out its weight, the default among them."""
+        """Ways to lay out its weight; a default of wider panels is not among them."""
         q = self.question
         lanes = target.lanes(q.dtype.accumulator.itemsize)
         widths = [lanes * v for v in range(1, min(WIDEST, ceil(q.extents[-1] / lanes)) + 1)]
@@ -133,10 +133,8 @@ def layers_of(module: IRModule) -> list[Layer]:
             if _is_packed(layer):
                 found[layer] += 1
     layers: dict[Question, Layer] = {}
-    for (
-        layer,
-        calls,
-    ) in found.items():  # with a stride and without may be asked the same: Winograd's algorithm is for those without
+    # With a stride and without may be asked the same: Winograd's algorithm is for those without.
+    for layer, calls in found.items():
         if layer.question not in layers or layer.may_winograd(1):
             layers[layer.question] = replace(layer, calls=calls)
     return list(layers.values())

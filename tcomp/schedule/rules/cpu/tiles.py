@@ -33,8 +33,8 @@ def choose_tile(
     """The register tile for a reduction.
 
     A tile of r rows and v vectors needs r * v accumulators, v operand vectors and a broadcast. Each step of the reduction takes
-    as long as its r * v multiply-adds, its r + v loads, the latency of an accumulator, or the operand's way from L2,
-    whichever is longest, and each tile some time to begin and to be written. Tiles at the edge of the rows take their own
+    as long as its r * v multiply-adds and what its r + v loads take from them, these loads, the latency of an accumulator, or the operand's way
+    from L2, whichever is longest, and each tile some time to begin and to be written. Tiles at the edge of the rows take their own
     time; a panel that no row of tiles has read yet may come from far away. The tile with the least time for all results is taken.
 
     Args:
