@@ -134,17 +134,8 @@ def main(
     if db and len(budgets) > 1:
         raise SystemExit("--db keeps the records of one budget")
     names = chosen(cases, below, group, drawn, seed) + [m for m in models.split(",") if m]
-    table = Table(
-        "case",
-        "budget",
-        "tried",
-        "a second",
-        "model",
-        "best seen",
-        "accepted",
-        "measured again",
-        title=target_of(threads),
-    )
+    columns = ("case", "budget", "tried", "a second", "model", "best seen", "accepted", "measured again")
+    table = Table(*columns, title=target_of(threads))
     console, rows = Console(width=140), []
     OUT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

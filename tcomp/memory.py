@@ -33,9 +33,10 @@ def aligned_empty(nbytes: int) -> np.ndarray:
     return raw[start : start + nbytes] if nbytes else raw
 
 
-def aligned_copy(array: np.ndarray) -> np.ndarray:
-    """A copy in row-major order."""
-    copy = aligned_empty(max(array.nbytes, 1))[: array.nbytes].view(array.dtype).reshape(array.shape)
+def aligned_copy(array: np.ndarray, aside: int = 0) -> np.ndarray:
+    """A copy in row-major order. aside: bytes from a cache line's begin to where it begins."""
+    memory = aligned_empty(max(array.nbytes, 1) + aside)[aside:]
+    copy = memory[: array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 

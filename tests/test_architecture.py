@@ -51,6 +51,7 @@ ALLOWED = {
         "errors",
         "importers",
         "ir",
+        "memory",
         "ops",
         "passes",
         "runtime",

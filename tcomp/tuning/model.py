@@ -283,7 +283,8 @@ def _is_worth(gain: Interval) -> bool:
 
 
 def _is_decided(gain: Interval) -> bool:
-    return gain.middle < 1 or _is_worth(gain)
+    """Whether no more runs are needed: surely above 1, and not just worth it at the moment, as one of many looks may be by chance."""
+    return gain.middle < 1 or gain.low > 1
 
 
 def _asked(

@@ -9,8 +9,9 @@ from statistics import median
 
 import numpy as np
 
+from ..memory import aligned_copy
 from ..runtime.executable import Executable
-from ..tuner.measure import Interval, interval_of
+from ..tuner.measure import UNALIGNED, Interval, interval_of
 
 ROUNDS, REMADE, MOST_REMADE = 9, 2, 6
 """Pairs of turns; times that executables are made for that, as often first as last, since some kernels feel where their weights lie; and times
@@ -30,7 +31,7 @@ def compare(
     remade: int = REMADE,
     is_decided: Callable[[Interval], bool] = lambda _: True,
 ) -> Interval:
-    """The ratio of the times of two models.
+    """The ratio of the times of two models, on inputs that begin at a cache line and on others, in turns.
 
     Args:
         make: gives one (False) or the other (True). arrays: inputs. remade: times that both are made. is_decided: whether an interval tells
@@ -40,9 +41,10 @@ def compare(
     for number in range(max(remade, MOST_REMADE)):
         if number >= remade and is_decided(interval_of(ratios)):
             break
-        order = (number % 2 == 1, number % 2 == 0)
-        made = {which: make(which) for which in order}
-        ratios += pairs_of(made[False], made[True], arrays)
+        turned = (number + number // 2) % 2 == 1  # not always with the same arrays
+        made = {which: make(which) for which in (turned, not turned)}
+        placed = [aligned_copy(a, UNALIGNED * (number % 2)) for a in arrays]
+        ratios += pairs_of(made[False], made[True], placed)
     return interval_of(ratios)
 
 

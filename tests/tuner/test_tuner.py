@@ -27,7 +27,7 @@ from tcomp.tools.fuzz import agree, make_inputs
 from tcomp.tuner.build import Built, LocalExecutor, build
 from tcomp.tuner.cost_model import RidgeModel
 from tcomp.tuner.database import Database, Key, Record, Trial
-from tcomp.tuner.measure import Arrays, Interval, interval_of, race
+from tcomp.tuner.measure import Arrays, Bench, Interval, Loaded, interval_of, race
 from tcomp.tuner.search import Evolution
 from tcomp.tuner.space import Candidate, Space, candidate_of, differences
 from tcomp.tuner.task import Task, kernel_key
@@ -167,6 +167,28 @@ def test_arrays_are_where_they_were_asked_for() -> None:
     assert all(p % 64 == (16 if place % 2 else 0) for place, row in enumerate(places) for p in row)
     first, second = Arrays(task, 7), Arrays(task, 7, 3)
     assert all(np.array_equal(a, b) for a, b in zip(first.inputs, second.inputs)) and first.outputs[0].shape == (24, 40)
+
+
+def test_what_is_faster_at_cache_lines_alone_is_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate that vectors across two lines slow down; the same without that; both are twice as fast at a line's begin."""
+    task = Task(KERNELS["matmul_relu"], CPU)
+    assert task.space.default is not None
+    default = build(task.func, CPU, task.space.default)
+    delicate, sturdy = (replace(default, symbol=s) for s in ("delicate", "sturdy"))
+
+    def load(self: Arrays, built: Built, threads: int | None, limit_s: float = math.inf) -> Loaded:
+        loaded = Loaded(built, lambda: None)
+        seconds = 1.0
+        if built is not default:
+            is_crossed = self.arrays[0].ctypes.data % 64 and built is delicate
+            seconds = 1.3 if is_crossed else 0.5
+        loaded.turn = lambda: seconds  # type: ignore[method-assign]
+        return loaded
+
+    monkeypatch.setattr(Arrays, "load", load)
+    bench = Bench(task, default, 1)
+    assert bench.ratio(delicate, 1.0) == bench.ratio(sturdy, 1.0) == 2.0
+    assert bench.confirm(sturdy).is_steady and not bench.confirm(delicate).is_steady
 
 
 def test_a_race_sees_who_is_faster() -> None:

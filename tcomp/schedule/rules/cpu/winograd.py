@@ -25,7 +25,7 @@ PATCH, HALF, IMAGE, PRODUCT, ROWS, RESULT = (
     "winograd_patch", "winograd_half", "winograd_image", "winograd_product", "winograd_rows", "winograd_conv2d",
 )  # fmt: skip
 WIDEST = 2
-"""Vectors in a panel of transformed weights, at most: with 4 most of eight convolutions took 3 to 15 % longer (one core of a Granite Rapids)."""
+"""Vectors in a panel of transformed weights, at most: of six convolutions five took 2 to 15 % longer with 4, one 4 % less (one core of a Granite Rapids)."""
 TRANSFORMS = {2: (130, 80), 4: (330, 230)}
 """Vector instructions that transform a tile of the image and one of the result, by the tile's size."""
 
