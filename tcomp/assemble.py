@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import assert_never
 
 from .codegen.build import Kernel, scratch_buffers
+from .codegen.extents import extent_of
 from .errors import ShapeError, UnsupportedError
 from .ir.arith import simplify
-from .ir.expr import Add, Call, Const, Expr, FloorDiv, FloorMod, Max, Min, Mul, Sub, Var
+from .ir.expr import Expr, Var
 from .ir.graph import Binding, Cond, ConstRef, FuncCall, Function, OpCall, Operand, Scan, TensorType
 from .ir.module import IRModule
 from .ir.printer import text
@@ -18,7 +19,7 @@ from .passes import MemoryPlan, Slot
 from .passes.indices import index_ranges
 from .passes.plan import Move
 from .runtime.arguments import IndexCheck, Spec, first_outside
-from .runtime.extents import Code, Extent
+from .runtime.extents import Extent
 from .runtime.program import Argument, Branch, Clear, Copy, Launch, Loop, Program, Step
 
 
@@ -115,7 +116,7 @@ class _Frame:
         return self.argument(self.plan.slots[x])
 
     def nbytes(self, e: int | Expr) -> int | Extent:
-        return e if isinstance(e, int) else _extent(simplify(e), self.func.dims)
+        return e if isinstance(e, int) else extent_of(simplify(e), self.func.dims)
 
 
 class _Assembler:
@@ -223,37 +224,14 @@ def _index_checks(module: IRModule) -> tuple[IndexCheck, ...]:
 
 
 def _spec(name: str, t: TensorType, dims: Sequence[Var]) -> Spec:
-    return Spec(name, tuple(e if isinstance(e, int) else _extent(e, dims) for e in t.shape), t.dtype.name)
+    return Spec(name, tuple(e if isinstance(e, int) else extent_of(e, dims) for e in t.shape), t.dtype.name)
 
 
 def _scratch(kernel: Kernel, dims: Sequence[Var]) -> list[tuple[str, Extent]]:
     """The bytes of the buffers whose size is known only when the kernel is called."""
     found = [
-        (name, _extent(nbytes, dims))
+        (name, extent_of(nbytes, dims))
         for name, nbytes in scratch_buffers(kernel.lowered)
         if free_vars(nbytes) <= set(dims)
     ]
     return [(name, nbytes) for name, nbytes in found if isinstance(nbytes, Extent)]
-
-
-_ARITHMETIC: dict[type, str] = {Add: "+", Sub: "-", Mul: "*", FloorDiv: "//", FloorMod: "%", Min: "min", Max: "max"}
-
-
-def _extent(e: Expr, dims: Sequence[Var]) -> int | Extent:
-    """An extent as data."""
-    return int(e.value) if isinstance(e, Const) else Extent(text(e), _code(e, dims))
-
-
-def _code(e: Any, dims: Sequence[Var]) -> Code:
-    match e:
-        case Const():
-            return int(e.value)
-        case Var():
-            return ("dim", dims.index(e))
-        case Call(op="neg", args=(a,)):
-            return ("-", 0, _code(a, dims))
-        case _ if type(e) in _ARITHMETIC:
-            return (_ARITHMETIC[type(e)], _code(e.a, dims), _code(e.b, dims))
-    raise UnsupportedError(
-        f"cannot compute the extent {text(e)} when the kernel is called", hint="+, -, *, //, %, min, max"
-    )

@@ -84,6 +84,10 @@ class TargetError(TcompError, ValueError):
     """A target description that tcomp does not know."""
 
 
+class DeviceError(TcompError, RuntimeError):
+    """A device that does not do what it was asked: none is there, its driver refuses, or a kernel went wrong on it."""
+
+
 class UnsupportedError(TcompError, NotImplementedError):
     """A construct that tcomp knows of but cannot compile."""
 

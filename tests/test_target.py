@@ -85,7 +85,7 @@ def test_multiply_adds_of_listed_cpus(cpu: str, ports: int) -> None:
     ("text", "why"),
     [
         ("llvm -l2=big", "bytes"), ("llvm -num-cores=0", "1 to 256"), ("llvm -fma-ports=two", "1 to 256"),
-        ("llvm -cache=1M", "unknown option"), ("gpu", "unknown target"), ("cuda", "no code generator"),
+        ("llvm -cache=1M", "unknown option"), ("gpu", "unknown target"), ("cuda -arch=sm_20", "unknown architecture"), ("cuda -device=first", "number, or emulator"), ("cuda -l2=none", "positive"), ("cuda -cores=3", "unknown option"),
         ("llvm -mcpu=pentium", "unknown CPU"), ("llvm -mtriple=pdp11", "triple"),
     ],
 )  # fmt: skip

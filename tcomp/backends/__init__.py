@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ..errors import TargetError
 from ..lazy import lazy_module
-from ..target import CpuTarget, ReferenceTarget, Target
+from ..target import CpuTarget, CudaTarget, ReferenceTarget, Target
 from .base import Backend
 
 cpu = lazy_module("tcomp.backends.cpu")
+cuda = lazy_module("tcomp.backends.cuda")
 reference = lazy_module("tcomp.backends.reference")
 
 
@@ -21,6 +22,8 @@ def backend_of(target: Target) -> Backend:
     match target:
         case CpuTarget():
             found = cpu.CpuBackend(target)
+        case CudaTarget():
+            found = cuda.CudaBackend(target)
         case ReferenceTarget():
             found = reference.ReferenceBackend(target)
         case _:

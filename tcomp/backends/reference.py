@@ -12,7 +12,6 @@ import numpy as np
 
 from ..codegen.build import Kernel, LoweringStep, Scheduled, make_kernel
 from ..codegen.cache import ObjectCache
-from ..dtype import DType
 from ..errors import InternalError
 from ..ir.expr import Buffer
 from ..ir.interp import evaluate, interpreted, python_source
@@ -23,32 +22,8 @@ from ..runtime.program import Program
 from ..runtime.steps import StepRunner
 from ..target import Target
 from ..target.reference import ReferenceTarget
+from .layouts import PlainLayout
 from .scheduling import told
-
-
-@dataclass(frozen=True, slots=True)
-class PlainLayout:
-    """A `LayoutPolicy` that leaves every operand as it lies."""
-
-    turned_bytes: int = 0
-    resident_bytes: int = 1 << 62
-    near_bytes: int = 0
-    max_split_groups: int = 0
-
-    def panel(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:
-        return 0
-
-    def panel_inside(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:
-        return 0
-
-    def winograd(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> tuple[int, int]:
-        return 0, 0
-
-    def key_panel(self, scores: Sequence[int], queries: Sequence[int], dtype: DType) -> int:
-        return 0
-
-    def dot_group(self, a: DType, b: DType) -> int:
-        return 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +78,23 @@ class ReferenceBackend:
                 on_done(k)
 
     def link(self, program: Program, kernels: Sequence[Kernel], cache: ObjectCache) -> InterpretedLibrary:
-        return InterpretedLibrary(program, {k.symbol: k.scheduled for k in kernels})
+        return InterpretedLibrary({k.symbol: k.scheduled for k in kernels})
 
     def load(self, objects: Sequence[bytes]) -> InterpretedLibrary:
         raise InternalError("the interpreter has no objects to load")
 
 
 class InterpretedLibrary:
-    """A program whose kernels the interpreter runs, on the very memory that native code would use (a `Library`)."""
+    """Kernels that the interpreter runs, on the very memory that native code would use (a `Library`)."""
 
     device = CpuDevice()
     lacking: tuple[str, ...] = ()
     objects: tuple[bytes, ...] = ()
 
-    def __init__(self, program: Program, functions: Mapping[str, PrimFunc]) -> None:
-        self._program = program
+    def __init__(self, functions: Mapping[str, PrimFunc]) -> None:
         self._functions = functions
 
-    def entry(self) -> Callable[[int, Any, int, Any], None]:
-        program = self._program
+    def entry(self, program: Program) -> Callable[[int, Any, int, Any], None]:
         kernels = {s.symbol: self.kernel(s.symbol, [a.kind for a in s.arguments]) for s in program.kernels}
         num_arguments = len(program.inputs) + len(program.outputs)
 

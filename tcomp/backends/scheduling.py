@@ -6,7 +6,7 @@ from typing import Any
 
 from ..codegen.build import Scheduled, Scheduler
 from ..lazy import lazy_module
-from ..target import CpuTarget
+from ..target import CpuTarget, CudaTarget
 
 # what a model whose kernels are all in the cache does not need
 plans = lazy_module("tcomp.schedule.rules.plan")
@@ -21,4 +21,9 @@ def told(found: Any) -> Scheduled:
 
 def cpu_scheduler(target: CpuTarget) -> Scheduler:
     """What schedules a kernel by the default rules of CPUs."""
+    return lambda func: told(rules.default_schedule(func, target))
+
+
+def cuda_scheduler(target: CudaTarget) -> Scheduler:
+    """What schedules a kernel by the default rules of GPUs."""
     return lambda func: told(rules.default_schedule(func, target))

@@ -62,7 +62,7 @@ class ArtifactLibrary:
         found.restype, found.argtypes = result, list(arguments)
         return found
 
-    def entry(self) -> Callable[[int, Any, int, Any], int]:
+    def entry(self, program: Program) -> Callable[[int, Any, int, Any], int]:
         pointer, variant = ctypes.c_void_p, self.variant
         run = self.function("entry", ctypes.c_int, ctypes.c_int, pointer, pointer, pointer)
         return lambda args, constants, workspace, dims: run(variant, args, constants, workspace)

@@ -39,7 +39,7 @@ class Runner:
         self.library = library
         self._device = library.device
         self._lacking = library.lacking
-        self._entry = library.entry()
+        self._entry = library.entry(program)
         self.constants = tuple(self._device.upload(c) for c in program.constants)
         addresses = [self._device.address(c) for c in self.constants]
         self._const_table = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)

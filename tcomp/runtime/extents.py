@@ -122,6 +122,11 @@ def checked_code(code: object, num_dims: int, depth: int = 0) -> Code:
     return (code[0], *(checked_code(c, num_dims, depth + 1) for c in code[1:]))
 
 
+def computed(code: Code, dims: Sequence[int]) -> int:
+    """The value of an extent's code, given those of all symbolic extents."""
+    return _value(code, dims)
+
+
 def evaluate_shape(shape: Sequence[int | Extent], dims: Sequence[int]) -> tuple[int, ...]:
     """The extents of a shape, given the symbolic ones."""
     return tuple(e if isinstance(e, int) else e.value(dims) for e in shape)

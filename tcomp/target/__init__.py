@@ -3,6 +3,7 @@
 from .base import Target
 from .costs import CostModel
 from .cpu import CpuTarget
+from .cuda import CudaTarget
 from .reference import ReferenceTarget
 
-__all__ = ["CostModel", "CpuTarget", "ReferenceTarget", "Target"]
+__all__ = ["CostModel", "CpuTarget", "CudaTarget", "ReferenceTarget", "Target"]

@@ -9,10 +9,11 @@ from ..lazy import lazy_module
 
 parsing = lazy_module("tcomp.target.parse")
 reference = lazy_module("tcomp.target.reference")
+cuda = lazy_module("tcomp.target.cuda")
 
 
 class Target:
-    """A machine to compile for: one of a closed set of kinds, so far CpuTarget and ReferenceTarget."""
+    """A machine to compile for: one of a closed set of kinds, CpuTarget, CudaTarget, ReferenceTarget."""
 
     __slots__ = ()
 
@@ -27,8 +28,9 @@ class Target:
         Args:
             text: "cpu" (this machine), or "llvm" or "cpu" with options: `-mcpu=skylake-avx512` (or `native`), `-mattr=+avx2,-avx512f`,
                 `-mtriple=x86_64-unknown-linux-gnu`, `-num-cores=8`; and of what is detected, or known by the CPU's name, otherwise:
-                `-fma-ports=2`, `-l1=48K`, `-l2=2M`, `-l3=32M`, and how many cores share a cache, `-l2-cores=1`, `-l3-cores=8`. Or "reference": kernels are
-                interpreted, as plain loops.
+                `-fma-ports=2`, `-l1=48K`, `-l2=2M`, `-l3=32M`, and how many cores share a cache, `-l2-cores=1`, `-l3-cores=8`. "cuda", with options `-arch=sm_80`, `-device=0` (or `emulator`), and of what
+                the device tells, or is known by its architecture, otherwise: `-sms=108`, `-fma-lanes=64`, `-threads=2048`, `-registers=65536`, `-block-shared=163K`,
+                `-sm-shared=164K`, `-l2=40M`, `-bandwidth=1555` (GB/s). Or "reference": kernels are interpreted, as plain loops.
 
         Raises:
             TargetError: an unknown kind or option.
@@ -40,9 +42,10 @@ class Target:
             return parsing.cpu_target(text, words[1:])
         if words == ["reference"]:
             return reference.ReferenceTarget()
-        why = "tcomp generates code for CPUs; cuda has no code generator yet" if "cuda" in words[:1] else ""
+        if words and words[0] == "cuda":
+            return cuda.cuda_target(text, words[1:])
         raise TargetError(
-            f"unknown target {text!r}", why=why, hint='"cpu", or "llvm -mcpu=skylake-avx512 -num-cores=8"'
+            f"unknown target {text!r}", hint='"cpu", "llvm -mcpu=skylake-avx512 -num-cores=8", or "cuda -arch=sm_80"'
         )
 
     @staticmethod

@@ -114,18 +114,22 @@ class ExprPrinter:
             return known[1]
         result = self._code(e)
         if len(result.text) > LONGEST and not isinstance(e, (Var, Const)):
-            result = Code(self.named(result.text, e.dtype))
+            result = Code(self.named(result.text, self.type_of(e)))
         self._memo[id(e)] = (e, result)
         return result
 
-    def named(self, text: str, d: DType) -> str:
+    def type_of(self, e: Expr) -> str:
+        """The C type of a value."""
+        return self.vectors.type(e.dtype)
+
+    def named(self, text: str, type_: str) -> str:
         """The name of a value: that of the same text before, where no memory is read."""
         known = next((names[text] for names in self._constants if text in names), None)
         if known is not None:
             return known
         name = f"t{self.temporaries}"
         self.temporaries += 1
-        self.line(f"const {self.vectors.type(d)} {name} = {text};")
+        self.line(f"const {type_} {name} = {text};")
         if "[" not in text:
             self._constants[-1][text] = name
         return name
@@ -383,7 +387,7 @@ class ExprPrinter:
     def address(self, buffer: Buffer, index: Expr) -> str:
         return f"&{self.buffers[buffer]}[{self.text(index)}]"
 
-    def place(self, index: Expr) -> tuple[str, Expr, list[Expr]]:
+    def place(self, buffer: Buffer, index: Expr) -> tuple[str, Expr, list[Expr]]:
         """How the lanes of an access lie: the kind, the first element, what else tells."""
         if isinstance(index, Ramp):
             if isinstance(index.stride, Const) and index.stride.value == 1:
@@ -399,7 +403,7 @@ class ExprPrinter:
             if e.mask is None:
                 return Code(element)
             return Code(f"{self.code(e.mask).within(_SUM)} ? {element} : 0", _OTHER)
-        how, first, more = self.place(index)
+        how, first, more = self.place(e.buffer, index)
         mask, scalar = self.masks(e.mask)
         code = self.call(self.vectors.load(d, how, bool(mask)), self.address(e.buffer, first), *more, *mask)
         if scalar is None:

@@ -16,12 +16,13 @@ from .vectors import Vectors
 
 STACK_LIMIT = 64 * 1024
 """Buffers of up to this many bytes live on the stack, larger ones come from tcomp_take."""
-_RESERVED = re.compile(
+WORDS = (
     r"auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|restrict|return|"
     r"short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|[a-z]+\d*_t|[A-Z]+|(i|u|f|bf)(8|16|32|64)(x\d+)?(_.*)?|m\d+(_.*)?|t\d+|"
     r"tcomp_.*|context|begin|end"
 )
 """Words that are C's, or this file's own."""
+_RESERVED = re.compile(WORDS)
 
 
 def kernel_function(func: PrimFunc, name: str, vectors: Vectors, comment: str = "") -> str:
@@ -35,7 +36,14 @@ def kernel_function(func: PrimFunc, name: str, vectors: Vectors, comment: str = 
 
 
 class KernelPrinter(ExprPrinter):
-    """Writes statements."""
+    """Writes statements.
+
+    Attributes:
+        index_type: of loop variables. reserved: words that are not free for names.
+    """
+
+    index_type = "int64_t"
+    reserved = _RESERVED
 
     def __init__(self, func: PrimFunc, name: str, vectors: Vectors) -> None:
         super().__init__(vectors)
@@ -62,12 +70,16 @@ class KernelPrinter(ExprPrinter):
         self.stmt(self.func.body)
         head = f"/* {printable_name(comment).replace('*/', '* /')} */\n" if comment else ""
         body = "\n".join(self.lines)
-        own = f"{head}KERNEL void {self.name}({', '.join(params) or 'void'}) {{\n{body}\n}}\n"
+        own = f"{head}{self.head()} {self.name}({', '.join(params) or 'void'}) {{\n{body}\n}}\n"
         return "\n".join([*self.helpers, own])
+
+    def head(self) -> str:
+        """What stands before the function's name."""
+        return "KERNEL void"
 
     def _name(self, word: str) -> str:
         plain = plain_name(word).replace(".", "_")
-        if not re.match(r"[A-Za-z_]", plain) or _RESERVED.fullmatch(plain):
+        if not re.match(r"[A-Za-z_]", plain) or self.reserved.fullmatch(plain):
             plain = f"{plain}_" if re.match(r"[A-Za-z_]", plain) else f"x{plain}"
         return unique_name(plain, self.names)
 
@@ -93,7 +105,7 @@ class KernelPrinter(ExprPrinter):
                 self.variables[s.var] = self._name(s.var.name)
                 if self.is_natural(s.value):
                     self.naturals.add(s.var)
-                self.line(f"const {self.vectors.type(s.var.dtype)} {self.variables[s.var]} = {value};")
+                self.line(f"const {self.type_of(s.value)} {self.variables[s.var]} = {value};")
                 self.stmt(s.body)
             case Prefetch():
                 self.line(f"PREFETCH({self.buffers[s.buffer]} + ({self.bare(s.indices[0])}), {s.level});")
@@ -122,7 +134,7 @@ class KernelPrinter(ExprPrinter):
         extent = self.bare(s.extent)
         self.variables[s.var] = word
         self.naturals.add(s.var)
-        self.block(f"for (int64_t {word} = 0; {word} < {extent}; {word}++) ", s.body)
+        self.block(f"for ({self.index_type} {word} = 0; {word} < {extent}; {word}++) ", s.body)
 
     def branch(self, s: If) -> None:
         cond = self.bare(s.cond)
@@ -159,7 +171,7 @@ class KernelPrinter(ExprPrinter):
                 place = f"if ({self.text(s.mask)}) {place}"
             self.line(f"{place} = {value};")
         else:
-            how, first, more = self.place(index)
+            how, first, more = self.place(s.buffer, index)
             mask, scalar = self.masks(s.mask)
             call = self.call(self.vectors.store(d, how, bool(mask)), self.address(s.buffer, first), *more, value, *mask)
             self.line(f"{call.text};" if scalar is None else f"if ({self.text(scalar)}) {call.text};")

@@ -15,9 +15,14 @@ entries = lazy_module("tcomp.codegen.c.entry")
 kernels_c = lazy_module("tcomp.codegen.c.kernel")
 
 
+def header(name: str) -> str:
+    """The text of a file beside this one."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
 def prelude() -> str:
     """What functions are written in."""
-    return (Path(__file__).parent / "prelude.h").read_text(encoding="utf-8")
+    return header("prelude.h") + header("arithmetic.h")
 
 
 def kernel_text(k: Kernel) -> str:

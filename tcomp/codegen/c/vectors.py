@@ -6,7 +6,7 @@ power of two). Each is an inline function, so that kernels read alike for both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...dtype import DType
 from .types import element_type, scalar_type, short_name
@@ -50,6 +50,11 @@ class Vectors:
 
     def text(self) -> str:
         return "\n".join(self._texts.values())
+
+    @property
+    def functions(self) -> Mapping[str, str]:
+        """The texts by name, in order."""
+        return self._texts
 
     def type(self, d: DType) -> str:
         """The name of the type of a value."""

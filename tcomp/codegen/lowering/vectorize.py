@@ -97,7 +97,7 @@ class _Vectorizer:
         return rewrite(e, post)
 
     def load(self, e: Load, mask: Expr | None) -> Expr:
-        own = None if e.mask is None else self.wide(e.mask, None)
+        own = None if e.mask is None else self.wide(e.mask, mask)  # it may load, too
         (index,) = e.indices
         both = own if mask is None else mask if own is None else own & mask
         return with_fields(e, indices=(self.wide(index, mask),), mask=both)

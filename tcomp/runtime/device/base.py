@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..program import Program
+
 
 class Device(Protocol):
     """Memory and execution. Addresses are integers that the device's kernels understand."""
@@ -53,8 +55,8 @@ class Library(Protocol):
     @property
     def objects(self) -> tuple[bytes, ...]: ...
 
-    def entry(self) -> Callable[[int, Any, int, Any], Any]:
-        """Run the whole program: (table of arguments, table of constants, workspace, table of extents or None), all addresses. It returns 0, or
+    def entry(self, program: Program) -> Callable[[int, Any, int, Any], Any]:
+        """Run the whole program, whose code this is: (table of arguments, table of constants, workspace, table of extents or None), all addresses. It returns 0, or
         not 0 where memory for the buffers inside kernels ran out."""
 
     def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import TargetError, TcompError
 from ...lazy import lazy_module
 from ...memory import aligned_empty, kept
-from ..program import ENTRY
+from ..program import ENTRY, Program
 from ..threads import install_pool, installed_pool, runtime_source
 
 llvm = lazy_module("llvmlite.binding")
@@ -80,7 +80,7 @@ class CpuLibrary:
         # the engine then frees again: this reference keeps both out of the garbage until the engine has been closed.
         weakref.finalize(self, engine.close).atexit = False
 
-    def entry(self) -> Callable[[int, Any, int, Any], int]:
+    def entry(self, program: Program) -> Callable[[int, Any, int, Any], int]:
         pointer = ctypes.c_void_p
         return ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, pointer, pointer)(self.address(ENTRY))
 
@@ -112,7 +112,7 @@ class ForeignLibrary:
     def __init__(self, objects: Sequence[bytes], lacking: Sequence[str]) -> None:
         self.objects, self.lacking = tuple(objects), tuple(lacking)
 
-    def entry(self) -> Callable[[int, Any, int, Any], Any]:
+    def entry(self, program: Program) -> Callable[[int, Any, int, Any], Any]:
         return self.kernel(ENTRY, ())
 
     def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., None]:

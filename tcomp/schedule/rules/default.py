@@ -8,17 +8,21 @@ from typing import Any, NamedTuple
 from ...errors import ScheduleError
 from ...ir.largest import at_largest
 from ...ir.primfunc import PrimFunc
-from ...target import CpuTarget
+from ...target import CudaTarget, Target
 from ..library import domain_size, inline_elementwise
 from ..schedule import Schedule
 from ..source import Found
 from .cpu import attention, elementwise, rows, scatter, streams, tiled_reduction, windows, winograd
+from .cuda import plain, products
+from .cuda import rows as cuda_rows
 from .plan import Rule
 
 WHOLE: tuple[Rule, ...] = (winograd, attention)
 """Rules for certain operators, which know their stages by name."""
 RULES: tuple[Rule, ...] = (scatter, elementwise, streams, windows, tiled_reduction, rows)
 """Rules for kernels of any kind, elementwise stages inlined, in order of preference."""
+CUDA_RULES: tuple[Rule, ...] = (products, cuda_rows, plain)
+"""Those of GPUs."""
 
 
 class Choice(NamedTuple):
@@ -29,13 +33,13 @@ class Choice(NamedTuple):
     plan: Any
 
 
-def choices(func: PrimFunc, target: CpuTarget) -> Iterator[Choice]:
+def choices(func: PrimFunc, target: Target) -> Iterator[Choice]:
     """The rules that apply to a kernel, in order of preference. Symbolic extents are planned for at their largest."""
     if any(domain_size(b) == 0 for b in func.blocks.values()):
         return
     inlined = None
     whole = at_largest(func)
-    for rule in (*WHOLE, *RULES):
+    for rule in CUDA_RULES if isinstance(target, CudaTarget) else (*WHOLE, *RULES):
         if rule not in WHOLE and inlined is None:
             inlined = _inlined(whole)
         seen = whole if inlined is None else inlined
@@ -55,7 +59,7 @@ def follow(func: PrimFunc, rule: Rule, plan: Any) -> Schedule:
     return prepared
 
 
-def default_schedule(func: PrimFunc, target: CpuTarget) -> Found:
+def default_schedule(func: PrimFunc, target: Target) -> Found:
     """The default schedule of a kernel, the name of the rule that made it, and its plan. The schedule holds for all values of symbolic
     extents.
 

@@ -12,10 +12,10 @@ from dataclasses import field, fields
 from typing import Any, Protocol
 
 from ...ir.primfunc import PrimFunc
-from ...target import CpuTarget
+from ...target import Target
 from ..schedule import Schedule
 
-Legal = Callable[[Any, CpuTarget], Sequence[Any]]
+Legal = Callable[[Any, Any], Sequence[Any]]
 """(problem, target) -> the values that a decision may take."""
 
 
@@ -29,20 +29,20 @@ def decision(what: str, legal: Legal, is_scale: bool = True) -> Any:
     return field(metadata={"what": what, "legal": legal, "is_scale": is_scale})
 
 
-def yes_or_no(problem: Any, target: CpuTarget) -> Sequence[bool]:
+def yes_or_no(problem: Any, target: Any) -> Sequence[bool]:
     """Both values of a flag."""
     return (False, True)
 
 
-def space(plan_type: type, problem: Any, target: CpuTarget) -> dict[str, Sequence[Any]]:
+def space(plan_type: type, problem: Any, target: Target) -> dict[str, Sequence[Any]]:
     """The legal values of each decision of a plan, given a problem: what a search may choose from."""
     return {f.name: f.metadata["legal"](problem, target) for f in fields(plan_type)}
 
 
-def cost_of(rule: Rule, problem: Any, plan: Any, target: CpuTarget) -> float:
+def cost_of(rule: Rule, problem: Any, plan: Any, target: Target) -> float:
     """How long a plan takes by a rule's arithmetic, to compare plans of one problem by; infinite of what should not even be tried; 1 where the
     rule has no opinion."""
-    cost: Callable[[Any, Any, CpuTarget], float] = getattr(rule, "cost", lambda *_: 1.0)
+    cost: Callable[[Any, Any, Any], float] = getattr(rule, "cost", lambda *_: 1.0)
     return cost(problem, plan, target)
 
 
@@ -59,14 +59,14 @@ def described(plan: Any) -> str:
 
 
 class Rule(Protocol):
-    """What a rule's module has."""
+    """What a rule's module has. Each is for one kind of target."""
 
     NAME: str
 
-    def applies(self, func: PrimFunc, target: CpuTarget) -> bool: ...
+    def applies(self, func: PrimFunc, target: Any) -> bool: ...
 
     def problem_of(self, func: PrimFunc) -> Any: ...
 
-    def plan(self, problem: Any, target: CpuTarget) -> Any: ...
+    def plan(self, problem: Any, target: Any) -> Any: ...
 
     def apply(self, sch: Schedule, plan: Any) -> None: ...

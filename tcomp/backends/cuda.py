@@ -1,0 +1,63 @@
+"""NVIDIA GPUs: CUDA C, the default rules of schedule/rules/cuda, a device or its emulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..codegen.build import Kernel, LoweringStep, build_all, make_kernel
+from ..codegen.cuda.generator import CudaGenerator, prelude, source_of
+from ..ir.printer import text
+from ..runtime.device.cuda import CudaDriver
+from ..runtime.device.emulator import Emulator
+from ..runtime.device.gpu import GpuLibrary
+from ..target import CudaTarget
+from .layouts import PlainLayout
+from .scheduling import cuda_scheduler, told
+
+if TYPE_CHECKING:
+    from ..codegen.cache import ObjectCache
+    from ..ir.primfunc import PrimFunc
+    from ..runtime.program import Program
+
+
+@dataclass(frozen=True)
+class CudaBackend:
+    """A `Backend` for one GPU."""
+
+    target: CudaTarget
+
+    @property
+    def steps(self) -> tuple[LoweringStep, ...]:
+        return CudaGenerator(self.target).steps
+
+    @property
+    def views(self) -> Mapping[str, Callable[[Kernel], str]]:
+        return {"cuda": lambda k: source_of(k.text), "explain": self.explain}
+
+    def layout(self, winograd: bool) -> PlainLayout:
+        return PlainLayout()
+
+    def kernel(self, func: PrimFunc, given: Any = None) -> Kernel:
+        generator = CudaGenerator(self.target)
+        if given is None:
+            return make_kernel(func, generator, cuda_scheduler(self.target))
+        return make_kernel(func, generator, lambda _: told(given), f"given\n{text(given.schedule.func)}")
+
+    def build(
+        self, kernels: Sequence[Kernel], cache: ObjectCache, on_done: Callable[[Kernel], None] | None = None
+    ) -> None:
+        build_all(kernels, cache, on_done)
+
+    def link(self, program: Program, kernels: Sequence[Kernel], cache: ObjectCache) -> GpuLibrary:
+        return self.load([*dict.fromkeys(k.object_code for k in kernels)])
+
+    def load(self, objects: Sequence[bytes]) -> GpuLibrary:
+        driver = Emulator() if self.target.is_emulated else CudaDriver(self.target.device, self.target.arch)
+        return GpuLibrary(driver, prelude(), objects)
+
+    def explain(self, k: Kernel) -> str:
+        """Which schedule a kernel got."""
+        lines = [f"kernel {k.func.name} for {self.target}", f"rule: {k.made.rule}"]
+        return "\n".join([*lines, *(f"    {line}" for line in k.made.plan.splitlines())])

@@ -1,0 +1,1 @@
+"""PrimFunc -> CUDA C: readable kernels, on the base of the C printer."""

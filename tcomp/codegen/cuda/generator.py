@@ -1,0 +1,116 @@
+"""The CUDA C generator: checks and text of kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from ...errors import UnsupportedError
+from ...ir.arith import simplify
+from ...ir.expr import Buffer, Expr, const
+from ...ir.names import plain_name, printable_name
+from ...ir.primfunc import PrimFunc
+from ...ir.query import as_int
+from ...ir.stmt import Allocate, walk_statements
+from ...runtime.device.grid import Grid, GridKernel, Parameter
+from ...target.cuda import BLOCK_THREADS, CudaTarget
+from ..build import LoweringStep
+from ..c.source import header
+from ..c.types import element_type
+from ..extents import code_of
+from ..lowering.gpu import STEPS
+from .kernel import CudaPrinter
+from .launches import GridLaunch, launches_of, with_body
+from .vectors import CudaVectors
+
+STATIC_SHARED = 48 * 1024
+"""Bytes of shared memory that a block gets without asking the driver for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CudaGenerator:
+    """A `Generator` of CUDA C. Its texts are `GridKernel`s as JSON: the source, and how it is launched."""
+
+    target: CudaTarget
+
+    @property
+    def steps(self) -> tuple[LoweringStep, ...]:
+        return tuple(STEPS)
+
+    def check(self, scheduled: PrimFunc, lowered: PrimFunc) -> None:
+        """Refuse launches that the target cannot run.
+
+        Raises:
+            UnsupportedError: a block has too many threads, or takes too much shared memory.
+        """
+        limit = min(self.target.block_shared, STATIC_SHARED)
+        for launch in launches_of(lowered).launches:
+            threads = prod(launch.block)
+            if threads > BLOCK_THREADS:
+                raise UnsupportedError(
+                    f"cannot launch kernel {scheduled.name}",
+                    why=f"{threads} threads in a block, at most {BLOCK_THREADS}",
+                )
+            taken = {
+                s.buffer.name: prod(as_int(e, 0) for e in s.buffer.shape) * s.buffer.dtype.itemsize
+                for s in walk_statements(launch.body)
+                if isinstance(s, Allocate) and s.buffer.scope == "shared"
+            }
+            if sum(taken.values()) > limit:
+                told = ", ".join(f"{name} {nbytes}" for name, nbytes in taken.items())
+                raise UnsupportedError(
+                    f"cannot launch kernel {scheduled.name}: its blocks take {sum(taken.values())} bytes of shared memory",
+                    why=f"a block has {limit}; {told}",
+                    hint="smaller tiles",
+                )
+
+    def text(self, lowered: PrimFunc, symbol: str) -> str:
+        """A lowered kernel as a `GridKernel`."""
+        found, vectors = launches_of(lowered), CudaVectors()
+        texts, grids = [], []
+        for i, launch in enumerate(found.launches):
+            name = f"{symbol}_{plain_name(lowered.name).replace('.', '_')}" + (f"_{i}" if i else "")
+            comment = f"{lowered.name}: blocks of {' x '.join(map(str, launch.block))} threads"
+            printer = CudaPrinter(with_body(lowered, launch), name, vectors, launch.block)
+            texts.append(printer.function_text(printable_name(comment)))
+            grids.append(self._grid(lowered, launch, name, found.scratch))
+        sizes = [_nbytes(b) for b in (*lowered.buffers, *found.scratch)]
+        codes = tuple(code_of(e, lowered.dims) for e in sizes)
+        count = len(lowered.buffers)
+        kernel = GridKernel(symbol, codes[:count], tuple(grids), codes[count:], vectors.functions, "\n".join(texts))
+        return kernel.to_json()
+
+    def _grid(self, func: PrimFunc, launch: GridLaunch, name: str, scratch: tuple[Buffer, ...]) -> Grid:
+        def parameter(b: Buffer) -> Parameter:
+            kind, among = ("scratch", scratch) if b in scratch else ("given", func.buffers)
+            return Parameter(kind, among.index(b), f"{element_type(b.dtype)} *")
+
+        count = len(func.buffers)
+        extents = (Parameter("given", count + func.dims.index(v), "int64_t") for v in launch.dims)
+        blocks = tuple(code_of(simplify(e), func.dims) for e in launch.grid)
+        return Grid(name, blocks, launch.block, (*map(parameter, launch.buffers), *extents))
+
+    def code(self, text: str) -> bytes:
+        """The same: it is compiled with the other kernels of its program."""
+        return text.encode()
+
+    def assembly(self, text: str) -> str:
+        return source_of(text)
+
+
+def source_of(text: str) -> str:
+    """The CUDA C in a kernel's text."""
+    return GridKernel.from_json(text).source
+
+
+def prelude() -> str:
+    """What kernels are written in."""
+    return (Path(__file__).parent / "prelude.cuh").read_text(encoding="utf-8") + header("arithmetic.h")
+
+
+def _nbytes(b: Buffer) -> Expr:
+    size: Expr = const(b.dtype.itemsize)
+    for e in b.shape:
+        size = size * e
+    return simplify(size)

@@ -1,0 +1,52 @@
+/* CUDA C for a C compiler: each thread of a block is a fiber of this process (emulator.c). */
+#ifndef TCOMP_EMULATOR
+#define TCOMP_EMULATOR
+
+#include <stdint.h>
+
+typedef struct {
+  unsigned x, y, z;
+} emulated_dim3;
+
+extern struct emulated_indices {
+  emulated_dim3 thread, block, threads, blocks;
+} emulated;
+
+void emulated_barrier(int line);
+/* The 8 bytes of a lane whose number differs in the bits of a mask. */
+uint64_t emulated_exchange(unsigned lanes, uint64_t own, int mask, int line);
+
+#define threadIdx emulated.thread
+#define blockIdx emulated.block
+#define blockDim emulated.threads
+#define gridDim emulated.blocks
+#define __syncthreads() emulated_barrier(__LINE__)
+
+#define KERNEL(threads) static void
+#define INLINE static inline __attribute__((unused))
+#define SHARED static __attribute__((section("shared_memory"), aligned(64)))
+#define UNROLL
+#define UNWATCHED __attribute__((no_sanitize("thread")))
+#define VECTOR(t, n, name) \
+  typedef struct { t at[n]; } __attribute__((aligned((n) * sizeof(t) > 16 ? 16 : (n) * sizeof(t)))) name
+
+#define EXCHANGE(name, t)                                                         \
+  static inline __attribute__((unused)) t name(unsigned lanes, t v, int mask, int line) { \
+    union { t value; uint64_t bits; } u = {.bits = 0};                            \
+    u.value = v;                                                                  \
+    u.bits = emulated_exchange(lanes, u.bits, mask, line);                        \
+    return u.value;                                                               \
+  }
+EXCHANGE(emulated_float, float)
+EXCHANGE(emulated_double, double)
+EXCHANGE(emulated_int, int)
+EXCHANGE(emulated_unsigned, unsigned)
+EXCHANGE(emulated_long, long long)
+EXCHANGE(emulated_ulong, unsigned long long)
+#define __shfl_xor_sync(lanes, v, mask)                                                                      \
+  _Generic((v), float: emulated_float, double: emulated_double, int: emulated_int, unsigned: emulated_unsigned, \
+           long long: emulated_long, unsigned long long: emulated_ulong)(lanes, v, mask, __LINE__)
+#define __fmul_rn(a, b) ((a) * (b))
+#define __dmul_rn(a, b) ((a) * (b))
+
+#endif

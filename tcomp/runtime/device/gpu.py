@@ -1,0 +1,226 @@
+"""Programs on a GPU: memory, launches, results brought back."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..arguments import Spec, result_shapes
+from ..extents import computed, evaluate_shape
+from ..program import Launch, Program
+from ..results import numpy_dtype
+from ..steps import StepRunner
+from .grid import Grid, GridKernel
+
+
+class GpuDriver(Protocol):
+    """What runs launches: a GPU through its driver, or the emulator. Addresses are integers."""
+
+    def load(self, source: str, kernels: Iterable[GridKernel]) -> None:
+        """Compile CUDA C, and find the functions that the kernels launch."""
+
+    def allocate(self, nbytes: int) -> Any:
+        """Memory of the device, aligned to 16 bytes at least."""
+
+    def free(self, memory: Any) -> None:
+        """Give memory back; nobody uses it any more."""
+
+    def address(self, memory: Any) -> int:
+        """Where memory begins."""
+
+    def to_device(self, target: int, array: np.ndarray) -> None:
+        """Copy an array's bytes to an address of the device."""
+
+    def to_host(self, array: np.ndarray, source: int) -> None:
+        """Copy bytes of the device into an array."""
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Move bytes within the device."""
+
+    def clear(self, target: int, nbytes: int) -> None:
+        """Make bytes of the device zero."""
+
+    def launch(self, grid: Grid, blocks: Sequence[int], values: Sequence[int], sizes: Sequence[int]) -> None:
+        """Run a function.
+
+        Args:
+            blocks: of the grid, along x, y, z. values: its arguments, addresses and extents. sizes: bytes behind each address.
+        """
+
+    def synchronize(self) -> None:
+        """Wait for all launches."""
+
+
+class _Owned:
+    """Memory of a device, freed with this object."""
+
+    def __init__(self, driver: GpuDriver, nbytes: int) -> None:
+        self._driver = driver
+        self.memory = driver.allocate(nbytes)
+        self.address = driver.address(self.memory)
+
+    def __del__(self) -> None:
+        if hasattr(self, "memory"):
+            self._driver.free(self.memory)
+
+
+class GpuDevice:
+    """A GPU's memory (a `Device`)."""
+
+    def __init__(self, driver: GpuDriver) -> None:
+        self._driver = driver
+
+    def allocate(self, nbytes: int) -> _Owned:
+        return _Owned(self._driver, nbytes)
+
+    def upload(self, array: np.ndarray) -> _Owned:
+        owned = _Owned(self._driver, array.nbytes)
+        if array.nbytes:
+            self._driver.to_device(owned.address, np.ascontiguousarray(array))
+        return owned
+
+    def address(self, memory: _Owned) -> int:
+        return memory.address
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        if nbytes:
+            self._driver.copy(target, source, nbytes)
+
+    def clear(self, target: int, nbytes: int) -> None:
+        if nbytes:
+            self._driver.clear(target, nbytes)
+
+    def read(self, address: int, nbytes: int) -> bytes:
+        found = np.empty(nbytes, np.uint8)
+        self._driver.to_host(found, address)
+        return found.tobytes()
+
+    def prepare(self, num_threads: int | None) -> None:
+        """The launches say how many threads they take."""
+
+    def synchronize(self) -> None:
+        self._driver.synchronize()
+
+
+class GpuLibrary:
+    """The kernels of a program on a GPU (a `Library`).
+
+    They are compiled when one is first needed, so that a program can be made, looked at and kept where there is no GPU.
+
+    Args:
+        source: what stands before the kernels: the words that they are written in.
+    """
+
+    lacking: tuple[str, ...] = ()
+
+    def __init__(self, driver: GpuDriver, source: str, objects: Sequence[bytes]) -> None:
+        self.objects = tuple(objects)
+        self.device = GpuDevice(driver)
+        self.driver = driver
+        self._kernels = {k.symbol: k for k in map(GridKernel.from_json, objects)}
+        self._source = source
+        self._is_loaded = False
+        self._lock = Lock()
+
+    @property
+    def source(self) -> str:
+        """All kernels in one translation unit."""
+        helpers: dict[str, str] = {}
+        for k in self._kernels.values():
+            helpers.update({name: text for name, text in k.helpers.items() if name not in helpers})
+        return "\n".join([self._source, *helpers.values(), "", *(k.source for k in self._kernels.values())])
+
+    def entry(self, program: Program) -> Callable[[int, Any, int, Any], None]:
+        kernels = {s.symbol: self.kernel(s.symbol, [a.kind for a in s.arguments]) for s in program.kernels}
+
+        def launch(step: Launch, values: list[int]) -> None:
+            kernels[step.symbol](*values)
+
+        def run(args: int, consts: Any, arena: int, dims: Any) -> None:
+            sizes = list(dims or ())
+            call = _Call(self.device, self.driver, program, args, sizes)
+            table = (ctypes.c_size_t * len(program.constants)).from_address(ctypes.addressof(consts))
+            addresses = {"args": call.addresses, "consts": table, "dims": sizes}
+            StepRunner(program, self.device, addresses, arena, launch).run()
+            call.bring_back()
+
+        return run
+
+    def kernel(self, symbol: str, kinds: Sequence[str]) -> Callable[..., None]:
+        k = self._kernels[symbol]
+
+        def run(*values: int) -> None:
+            self._ensure_loaded()
+            self._run(k, values)
+
+        return run
+
+    def load(self, source: str) -> None:
+        """Compile CUDA C in place of what the library holds: the same functions, perhaps changed by hand."""
+        with self._lock:
+            self.driver.load(source, self._kernels.values())
+            self._is_loaded = True
+
+    def _ensure_loaded(self) -> None:
+        if not self._is_loaded:
+            self.load(self.source)
+
+    def _run(self, k: GridKernel, values: Sequence[int]) -> None:
+        dims = values[len(k.buffers) :]
+        sizes = [*(computed(b, dims) for b in k.buffers), *(0 for _ in dims)]
+        own_sizes = [computed(s, dims) for s in k.scratch]
+        scratch = [self.device.allocate(n) for n in own_sizes]
+        for grid in k.launches:
+            blocks = [computed(b, dims) for b in grid.blocks]
+            if not all(blocks):
+                continue  # there is nothing to do
+            given = [(values[p.index], sizes[p.index]) if p.kind == "given" else (scratch[p.index].address, own_sizes[p.index]) for p in grid.parameters]  # fmt: skip
+            self.driver.launch(grid, blocks, [v for v, _ in given], [n for _, n in given])
+        if scratch:
+            self.driver.synchronize()
+
+
+class _Call:
+    """The inputs and results of one run, on the device. A result that lies where an input does shares its memory there, too."""
+
+    def __init__(self, device: GpuDevice, driver: GpuDriver, program: Program, args: int, dims: Sequence[int]) -> None:
+        specs = (*program.inputs, *program.outputs)
+        hosts = list((ctypes.c_size_t * max(len(specs), 1)).from_address(args))[: len(specs)]
+        shapes = [
+            *(evaluate_shape(s.shape, dims) for s in program.inputs),
+            *result_shapes(program.outputs, dims, program.dims),
+        ]
+        arrays = [_host_array(at, spec, shape) for at, spec, shape in zip(hosts, specs, shapes)]
+        count = len(program.inputs)
+        places: dict[int, Any] = {}
+        self._driver = driver
+        self._held = []
+        for at, a in zip(hosts[:count], arrays):
+            places[at] = device.upload(a)
+            self._held.append(places[at])
+        for at, a in zip(hosts[count:], arrays[count:]):
+            if at not in places or a.nbytes == 0:
+                places[at] = device.allocate(a.nbytes)
+            self._held.append(places[at])
+        self.addresses = [m.address for m in self._held]
+        self._results = list(zip(arrays[count:], self.addresses[count:]))
+
+    def bring_back(self) -> None:
+        """Copy the results to the host."""
+        self._driver.synchronize()
+        for array, at in self._results:
+            if array.nbytes:
+                self._driver.to_host(array, at)
+
+
+def _host_array(address: int, spec: Spec, shape: Sequence[int]) -> np.ndarray:
+    """The bytes of an argument."""
+    nbytes = prod(shape) * numpy_dtype(spec).itemsize
+    if not nbytes:
+        return np.empty(0, np.uint8)
+    return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8)
