@@ -34,7 +34,7 @@ def layer_norm(g: GraphBuilder) -> object:
 
 
 def batched(g: GraphBuilder) -> object:
-    return g.op("mean", g.matmul(g.input("x", (3, 19, 20)), g.input("w", (3, 20, 40))), axes=(2,))
+    return g.sigmoid(g.matmul(g.input("x", (3, 19, 20)), g.input("w", (3, 20, 40))))
 
 
 KERNELS = (matmul, convolution, rms_norm, layer_norm, batched)
@@ -91,4 +91,4 @@ def test_planted_faults_are_noticed(make: object) -> None:
     assert not is_noticed(library, library.source, lambda: exe(*inputs), want), "nothing was planted yet"
     found = list(mutants(library.source))
     missed = [told for told, source in found if not is_noticed(library, source, lambda: exe(*inputs), want)]
-    assert len(found) >= 8 and not missed, f"{len(missed)} of {len(found)}: {missed}"
+    assert len(found) >= 7 and not missed, f"{len(missed)} of {len(found)}: {missed}"
