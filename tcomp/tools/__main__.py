@@ -83,32 +83,37 @@ def fuzz(
     seed: int = 0,
     jobs: int = 2,
     anyway: bool = typer.Option(False, help="apply refused steps all the same, and report those that did no harm"),
+    target: str = typer.Option("cpu", help='what runs the schedules natively, such as "cuda -device=emulator"'),
 ) -> None:
     """Random expressions under random schedules, each run three ways and watched for races."""
     layers: collections.Counter[str] = collections.Counter()
     applied: collections.Counter[str] = collections.Counter()
     refused: collections.Counter[str] = collections.Counter()
     harmless: collections.Counter[tuple[str, str]] = collections.Counter()
+    unsupported: collections.Counter[str] = collections.Counter()
     tried = 0
-    for o in track(outcomes(seed, cases, jobs, anyway), "fuzzing", cases, transient=True):
-        layers[o.layer or "agree"] += 1
+    for o in track(outcomes(seed, cases, jobs, anyway, target), "fuzzing", cases, transient=True):
+        layers[o.layer or ("unsupported" if o.unsupported else "agree")] += 1
+        unsupported.update([_reason(o.unsupported.partition(": ")[2])] if o.unsupported else [])
         applied.update(o.steps)
         refused.update(name for name, _ in o.refused)
         harmless.update((name, _reason(why)) for name, why in o.harmless or ())
         tried += o.tried
         if o.layer:
             print(f"seed {o.case.seed}: {o.layer}: {o.detail.splitlines()[0]}")
-            print(f"  replay and shrink: python -m tcomp.tools shrink {o.case.seed}")
+            print(f"  replay and shrink: python -m tcomp.tools shrink {o.case.seed} --target {target!r}")
     print(f"{'primitive':<26}{'applied':>9}{'refused':>9}")
     for name in sorted(SCHEDULE_STEPS):
         print(f"{name:<26}{applied[name]:>9}{refused[name]:>9}")
     print(f"{cases} cases, {applied.total()} steps applied, {refused.total()} refused: {dict(layers)}")
+    for why, count in unsupported.most_common():
+        print(f"{count:>7}  the target has no code: {why}")
     if anyway:
         share = 100 * harmless.total() / max(tried, 1)
         print(f"{tried} refused steps were tried all the same: {harmless.total()} ({share:.1f} %) did no harm")
         for (name, why), count in harmless.most_common(20):
             print(f"{count:>7}  {name}: {why}")
-    raise typer.Exit(1 if layers.keys() - {"agree"} else 0)
+    raise typer.Exit(1 if layers.keys() - {"agree", "unsupported"} else 0)
 
 
 @app.command("graph-fuzz")
@@ -172,13 +177,13 @@ def _reason(why: str) -> str:
 
 
 @app.command()
-def shrink(seed: int) -> None:
+def shrink(seed: int, target: str = "cpu") -> None:
     """Replay a failing fuzz case, drop the steps that it does not need, and print it as a script."""
-    outcome = run_case(make_case(seed))
+    outcome = run_case(make_case(seed, target), target=target)
     if not outcome.layer:
         print(f"seed {seed} passes")
         return
-    outcome = run_case(shrink_case(outcome.case, outcome.layer))
+    outcome = run_case(shrink_case(outcome.case, outcome.layer, target=target), target=target)
     print(f"# {outcome.layer}: {outcome.detail}\n# {outcome.case}\n{script(outcome)}")
 
 

@@ -1,7 +1,7 @@
 """Differential fuzzing of schedules: random expressions, random primitives, three ways to run each.
 
-The kernel as written and the scheduled kernel run in the interpreter, the scheduled kernel runs natively. All three must
-agree; which of them differs names the layer at fault.
+The kernel as written and the scheduled kernel run in the interpreter, the scheduled kernel runs natively, or as CUDA C on the emulator.
+All three must agree; which of them differs names the layer at fault.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..analysis.check import check
 from ..analysis.regions import blocks_under
 from ..codegen.lowering import lower
 from ..compiler import compile
+from ..errors import UnsupportedError
 from ..ir.equal import structural_equal
 from ..ir.expr import Var
 from ..ir.interp import OutOfBounds, evaluate, poisoned, run
@@ -78,6 +79,7 @@ class Outcome:
         steps: the names of the steps that were applied.
         refused: name and reason of those that were not.
         harmless: of the refused ones that were applied all the same, those that did no harm; None where none was tried.
+        unsupported: why the target has no code for the schedule; "" where it has.
     """
 
     case: Case
@@ -88,15 +90,22 @@ class Outcome:
     refused: list[tuple[str, str]] = field(default_factory=list)
     harmless: list[tuple[str, str]] | None = None
     tried: int = 0
+    unsupported: str = ""
     scheduled: PrimFunc | None = field(default=None, repr=False)
 
 
-def make_case(seed: int) -> Case:
-    """The case of a seed."""
+BINDINGS = ("bind", "bind", "bind", "cache_read", "cache_write", "set_scope", "compute_at")
+"""Steps of which a GPU's schedule has more than others."""
+
+
+def make_case(seed: int, target: str = "cpu") -> Case:
+    """The case of a seed; for a GPU, with threads besides."""
     rng = random.Random(seed * 7919 + 1)
     methods = [rng.choice(METHODS) for _ in range(rng.randint(1, 14))]
     if rng.random() < 0.4:
         methods[0] = rng.choice(tuple(RECIPES))  # many recipes work only before anything else was done
+    if target.startswith("cuda"):
+        methods += rng.choices(BINDINGS, k=rng.randint(1, 6))
     return Case(seed, tuple(Choice(m, tuple(rng.randrange(1 << 16) for _ in range(5))) for m in methods))
 
 
@@ -160,10 +169,11 @@ def agree(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.allclose(x, y, rtol=2e-4, atol=2e-4, equal_nan=True))
 
 
-def run_case(case: Case, native: bool = True, anyway: bool = False) -> Outcome:
+def run_case(case: Case, native: bool = True, anyway: bool = False, target: str = "cpu") -> Outcome:
     """Run a case all ways and compare.
 
     Args:
+        target: what native code is for.
         anyway: try refused steps all the same, to find needless refusals.
     """
     outcome = Outcome(case)
@@ -195,15 +205,19 @@ def run_case(case: Case, native: bool = True, anyway: bool = False) -> Outcome:
             return outcome
         if native and not _foreign(sch.func):
             stage = "native"
-            got = _run_native(sch, inputs, dims)
+            got = _run_native(sch, inputs, dims, target)
             if not all(map(agree, got, want)):
                 return _differs(outcome, "native", got, want)
+    except UnsupportedError as error:
+        if stage != "native":
+            raise
+        outcome.unsupported = f"{error.what}: {error.why}"
     except Exception as error:
         outcome.layer, outcome.detail = stage, f"{type(error).__name__}: {error}"
     return outcome
 
 
-def _run_native(sch: Schedule, inputs: Sequence[np.ndarray], dims: Mapping[Var, int]) -> list[np.ndarray]:
+def _run_native(sch: Schedule, inputs: Sequence[np.ndarray], dims: Mapping[Var, int], target: str) -> list[np.ndarray]:
     """The results of the compiled kernel; what it does not write stays poison.
 
     Raises:
@@ -211,7 +225,7 @@ def _run_native(sch: Schedule, inputs: Sequence[np.ndarray], dims: Mapping[Var, 
     """
     guards = Guards()
     out = guards.around_all(poisoned(sch.func, dims))
-    compile(sch)(*guards.around_all(inputs), out=tuple(out) if len(out) > 1 else out[0])
+    compile(sch, target=target)(*guards.around_all(inputs), out=tuple(out) if len(out) > 1 else out[0])
     if guards.damage():
         raise OutOfBounds(guards.damage())
     return out
@@ -281,13 +295,13 @@ def _differs(outcome: Outcome, layer: str, got: Sequence[Any], want: Sequence[An
     return outcome
 
 
-def shrink(case: Case, layer: str, native: bool = True) -> Case:
+def shrink(case: Case, layer: str, native: bool = True, target: str = "cpu") -> Case:
     """The case without the steps that the failure does not need."""
     choices = list(case.choices)
     i = 0
     while i < len(choices):
         fewer = replace(case, choices=tuple(choices[:i] + choices[i + 1 :]))
-        if run_case(fewer, native).layer == layer:
+        if run_case(fewer, native, target=target).layer == layer:
             choices = list(fewer.choices)
         else:
             i += 1
@@ -308,12 +322,12 @@ def script(outcome: Outcome) -> str:
     )
 
 
-def _outcomes(seeds: Sequence[int], anyway: bool) -> list[Outcome]:
+def _outcomes(seeds: Sequence[int], anyway: bool, target: str) -> list[Outcome]:
     """The outcomes of some seeds, as they travel between processes. Here and not in `__main__`, which those cannot import."""
     results = []
     for seed in seeds:
         with _time_limit(CASE_SECONDS):
-            results.append(run_case(make_case(seed), anyway=anyway))
+            results.append(run_case(make_case(seed, target), anyway=anyway, target=target))
         results[-1].scheduled = None
     return results
 
@@ -337,16 +351,16 @@ def _time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def outcomes(first: int, count: int, jobs: int, anyway: bool = False) -> Iterator[Outcome]:
+def outcomes(first: int, count: int, jobs: int, anyway: bool = False, target: str = "cpu") -> Iterator[Outcome]:
     """The outcomes of consecutive seeds, computed in several processes; a case that kills its process is one of them."""
     chunks = [range(i, min(i + CHUNK, first + count)) for i in range(first, first + count, CHUNK)]
     if jobs <= 1:
         for chunk in chunks:
-            yield from _outcomes(chunk, anyway)
+            yield from _outcomes(chunk, anyway, target)
         return
     while chunks:
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            futures = [pool.submit(_outcomes, chunk, anyway) for chunk in chunks]
+            futures = [pool.submit(_outcomes, chunk, anyway, target) for chunk in chunks]
             try:
                 for future in futures:
                     yield from future.result()
@@ -355,12 +369,12 @@ def outcomes(first: int, count: int, jobs: int, anyway: bool = False) -> Iterato
             except BrokenProcessPool:
                 pass  # found one by one, then the rest goes on in a new pool
         for seed in chunks.pop(0):
-            yield _alone(seed, anyway)
+            yield _alone(seed, anyway, target)
 
 
-def _alone(seed: int, anyway: bool) -> Outcome:
+def _alone(seed: int, anyway: bool, target: str) -> Outcome:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_outcomes, [seed], anyway).result()[0]
+            return pool.submit(_outcomes, [seed], anyway, target).result()[0]
         except BrokenProcessPool:
-            return Outcome(make_case(seed), "native", "the process died")
+            return Outcome(make_case(seed, target), "native", "the process died")

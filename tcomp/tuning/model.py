@@ -36,6 +36,7 @@ from ..tuner.source import TunedSchedules
 from ..tuner.task import Task, kernel_key
 from ..tuner.traces import TraceSpace
 from ..tuner.tuner import Progress, State, Tuner
+from .elsewhere import ratios_elsewhere
 from .layers import LayerState, LayerTuner, only
 from .whole import Executables, compare, in_model
 
@@ -183,8 +184,8 @@ class _Run:
                 state.accepted = None
             return
         found = only(*accepted)
-        self.gain = compare(lambda tuned: self.made(records=found if tuned else ""), arrays, is_decided=_is_decided)
-        if _is_worth(self.gain):
+        self.gain, is_gain = self._compared(lambda tuned: self.made(records=found if tuned else ""), arrays)
+        if is_gain:
             self.layouts = found
             return
         self.notes.append("the model does not gain by layouts of weights")
@@ -245,8 +246,8 @@ class _Run:
             def whole(tuned: bool) -> Executables:
                 return one(True) if tuned else self.made()
 
-            gain = compare(one, arrays, is_decided=_is_decided)
-            if _is_worth(gain):
+            gain, is_gain = self._compared(one, arrays)
+            if is_gain:
                 self.schedules = found
                 self.gain = compare(whole, arrays) if has_layouts else gain
             else:
@@ -255,6 +256,17 @@ class _Run:
         for state in self.tuner.states:
             if state.task.func.name not in self.schedules:
                 state.accepted = None
+
+    def _compared(self, make: Callable[[bool], Executables], arrays: Sequence[np.ndarray]) -> tuple[Interval, bool]:
+        """The ratio of the times of two models, and whether the second one is surely faster, in this process and in new ones."""
+        gain = compare(make, arrays, is_decided=_is_decided)
+        if not _is_worth(gain):
+            return gain, False
+        others = ratios_elsewhere(make(False), make(True), self.target, self.threads)
+        if min(others) < 1:
+            told = ", ".join(f"{r:.3f}" for r in others)
+            self.notes.append(f"a gain of {gain} here does not show in other processes: {told}")
+        return gain, min(others) >= 1
 
     def _saves_enough(self, states: Sequence[LayerState | State], what: str) -> bool:
         """Whether what was accepted can make a difference to the model."""

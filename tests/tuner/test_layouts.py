@@ -21,6 +21,7 @@ from tcomp.tuner.database import Database, Key, Record
 from tcomp.tuner.layouts import Layer, Question, TunedLayout, candidate_of, layers_of
 from tcomp.tuner.measure import Interval
 from tcomp.tuner.source import TunedSchedules
+from tcomp.tuning.elsewhere import PROCESSES, ratios_elsewhere
 from tcomp.tuning.layers import LayerTuner, only
 
 CPU = Target.parse("cpu -num-cores=1")
@@ -147,6 +148,7 @@ def test_a_layout_that_is_faster_is_recorded_and_used(tmp_path: Path, monkeypatc
     width = LANES if usual != LANES else 2 * LANES
     pretend(monkeypatch, 64, width, 1.3)
     monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_, **__: Interval(1.1, 1.2, 1.3))
+    monkeypatch.setattr("tcomp.tuning.model.ratios_elsewhere", lambda *_: [1.1, 1.2])
     file = tmp_path / "tune.db"
     how: dict[str, Any] = {"target": CPU, "num_threads": 1, "executor": Here(), "trials": 1, "budget_s": 20}
     report = tcomp.tune(module, database=file, **how)
@@ -182,6 +184,24 @@ def test_layouts_of_a_model_that_does_not_gain_are_dropped(tmp_path: Path, monke
     assert report.undone and report.layers[0].accepted is None and Database(tmp_path / "t.db").records() == []
 
 
+def test_what_is_faster_in_this_process_alone_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = all_faster(monkeypatch)
+    monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_, **__: Interval(1.1, 1.2, 1.3))
+    monkeypatch.setattr("tcomp.tuning.model.ratios_elsewhere", lambda *_: [1.2, 0.97])
+    report = tcomp.tune(module, target=CPU, num_threads=1, executor=Here(), trials=1, database=tmp_path / "t.db")
+    assert report.undone and Database(tmp_path / "t.db").records() == []
+    assert "does not show in other processes: 1.200, 0.970" in str(report)
+
+
+def test_other_processes_compare_what_they_are_given(rng: np.random.Generator) -> None:
+    g = tcomp.GraphBuilder()
+    x = g.input("x", (64, 128))
+    once = tcomp.compile(g.build(g.tanh(x)), target=CPU)
+    often = tcomp.compile(g.build(g.tanh(g.softmax(g.tanh(g.softmax(g.tanh(x)))))), target=CPU)
+    ratios = ratios_elsewhere([often], [once], CPU, 1)
+    assert len(ratios) == PROCESSES and all(1.2 < r < 50 for r in ratios)
+
+
 def test_throughput_is_measured_by_copies_at_once() -> None:
     g = tcomp.GraphBuilder()
     module = g.build(g.softmax(g.input("x", (64, 96))))
@@ -197,6 +217,7 @@ def test_what_saves_next_to_nothing_is_not_kept(tmp_path: Path, monkeypatch: pyt
     """However the model's time looks by chance."""
     module = all_faster(monkeypatch)
     monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_, **__: Interval(1.1, 1.2, 1.3))
+    monkeypatch.setattr("tcomp.tuning.model.ratios_elsewhere", lambda *_: [1.1, 1.2])
     monkeypatch.setattr("tcomp.tuning.model.LEAST_GAIN", 0.5)  # this saves 23 %
     report = tcomp.tune(module, target=CPU, num_threads=1, executor=Here(), trials=1, database=tmp_path / "t.db")
     assert report.layers[0].accepted is None and Database(tmp_path / "t.db").records() == []

@@ -412,6 +412,7 @@ def test_a_wrong_candidate_is_never_accepted(tmp_path: Path, monkeypatch: pytest
 
     forced(monkeypatch, 2.0)
     monkeypatch.setattr("tcomp.tuning.model.compare", lambda *_, **__: Interval(1.5, 1.6, 1.7))
+    monkeypatch.setattr("tcomp.tuning.model.ratios_elsewhere", lambda *_: [1.5])
     file = tmp_path / "tune.db"
     report = tune(product(), database=file, trials=8, executor=Here(change))
     assert report.tasks[0].best == 2.0 and report.tasks[0].accepted is None and Database(file).records() == []

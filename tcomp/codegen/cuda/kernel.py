@@ -58,7 +58,7 @@ class CudaPrinter(KernelPrinter):
         self.index_type = "int" if fits_int(func.body, dims_env(func.dims)) else "int64_t"
 
     def head(self) -> str:
-        return f"KERNEL({prod(self.threads)})"
+        return f"KERNEL({max(prod(self.threads), 1)})"
 
     # statements
 

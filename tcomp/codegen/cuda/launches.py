@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...errors import UnsupportedError
-from ...ir.expr import Buffer, Expr, Load, Var, const
+from ...ir.expr import Buffer, Call, Expr, Load, Var, const
 from ...ir.node import walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, as_int, equal
 from ...ir.stmt import Allocate, Attrs, For, If, Seq, Stmt, Store, Sync, map_statements, sub_statements, walk_statements
+from ..lowering.cross_threads import ACROSS
 
 AXES = "xyz"
 
@@ -75,6 +76,7 @@ def _launch(body: Stmt, buffers: tuple[Buffer, ...], dims: tuple[Var, ...], name
     block = tuple(as_int(extents.get(f"threadIdx.{a}", const(1)), 0) for a in AXES)
     grid = tuple(extents.get(f"blockIdx.{a}", const(1)) for a in AXES)
     threads = {index: Var(index) for index in extents if index.startswith("threadIdx")}
+    _refuse_beside(body, frozenset(i for i in extents if i not in threads), name)
     guarded, needed = _guarded(body, threads)
     for index in reversed([i for i in threads if i in needed]):
         guarded = For(threads[index], extents[index], guarded, "bound", thread=index)
@@ -102,8 +104,23 @@ def _collect_extents(s: Stmt, extents: dict[str, Expr], name: str, in_loop: bool
         _collect_extents(x, extents, name, inside)
 
 
+def _refuse_beside(s: Stmt, missing: frozenset[str], name: str) -> None:
+    """Refuse what is not in all loops bound to indices of the grid: every block would do it, and blocks do not wait for each other."""
+    if isinstance(s, For):
+        missing = missing - {s.thread}
+    if isinstance(s, Store) and missing:
+        raise UnsupportedError(
+            f"cannot launch kernel {name}",
+            why=f"{s.buffer.name} is written beside the loop bound to {min(missing)}, not inside of it",
+            hint="make it a nest of its own, or bind an inner loop",
+        )
+    for x in sub_statements(s):
+        _refuse_beside(x, missing, name)
+
+
 def _guarded(s: Stmt, threads: Mapping[str, Var]) -> tuple[Stmt, set[str]]:
-    """What not all threads are to run is run by the first: statements that are bound to some indices of a launch, and not to others.
+    """What not all threads are to run is run by the first: statements that are bound to some indices of a launch, and not to others. In
+    exchanges between threads all take part.
 
     Returns:
         The statement, and the indices that its conditions name.
@@ -114,7 +131,7 @@ def _guarded(s: Stmt, threads: Mapping[str, Var]) -> tuple[Stmt, set[str]]:
         if isinstance(x, For) and x.kind == "bound":
             have = have | {x.thread}
         lacking = [i for i in threads if i not in have]
-        if isinstance(x, Store) and lacking and x.buffer.scope != "local":
+        if lacking and _is_for_one(x):
             needed.update(lacking)
             condition = all_of([equal(threads[i], 0) for i in lacking])
             assert condition is not None
@@ -122,6 +139,17 @@ def _guarded(s: Stmt, threads: Mapping[str, Var]) -> tuple[Stmt, set[str]]:
         return map_statements(x, lambda y: visit(y, have))
 
     return visit(s, frozenset()), needed
+
+
+def _is_for_one(s: Stmt) -> bool:
+    """Whether a thread can run a statement alone: it does something, waits for nobody and binds no loop to threads."""
+    parts = list(walk_statements(s))
+    is_shared = any(isinstance(x, Sync) or (isinstance(x, For) and x.kind == "bound") or _exchanges(x) for x in parts)
+    return not is_shared and any(isinstance(x, Store) for x in parts)
+
+
+def _exchanges(s: Stmt) -> bool:
+    return isinstance(s, Store) and isinstance(s.value, Call) and s.value.op in ACROSS.values()
 
 
 def with_body(func: PrimFunc, launch: GridLaunch) -> PrimFunc:

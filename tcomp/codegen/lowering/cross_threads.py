@@ -73,12 +73,13 @@ def _rewrite(func: PrimFunc, b: Block, bound: Sequence[For]) -> PrimFunc:
 
 
 def _reduce_chain(func: PrimFunc, b: Block) -> list[For]:
-    """The loops directly around a block that run over reduce axes alone and hold nothing else, outermost first."""
-    spatial = {v for it in b.spatial for v in free_vars(it.binding)}
+    """The loops directly around a block that run over reduce axes alone, or just once, and hold nothing else, outermost first."""
+    spatial, reducing = ({v for it in iters for v in free_vars(it.binding)} for iters in (b.spatial, b.reduce))
     found: list[For] = []
     inner: Stmt = b
     for s in reversed(loops_around(func, b)):
-        if s.body is not inner or s.var in spatial or s.thread.startswith("blockIdx"):
+        is_fixed = s.var in spatial or s.thread.startswith("blockIdx")
+        if s.body is not inner or is_fixed or (s.var not in reducing and as_int(s.extent) != 1):
             break
         found.insert(0, s)
         inner = s
@@ -95,7 +96,8 @@ def _together(b: Block, store: Store, init: Store, part: Buffer, thread: For, se
     for s in reversed(serial):
         update = with_fields(s, body=update)
     reducing = {v for it in b.reduce for v in free_vars(it.binding)}
-    kept = [c for c in conjuncts(b.where) if not free_vars(c) & reducing]
+    once = {s.var: const(0) for s in serial if s.var not in reducing}
+    kept = [substitute(c, once) for c in conjuncts(b.where) if not free_vars(c) & reducing]
     fresh = {it.var: Var(it.var.name, it.var.dtype) for it in b.spatial}
     iters = tuple(IterVar(fresh[it.var], it.extent, "spatial", it.binding) for it in b.spatial)
     index = tuple(substitute(i, fresh) for i in store.indices)

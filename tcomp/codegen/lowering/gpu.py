@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...analysis.dependence import private_loops
-from ...analysis.regions import accesses, loops_around
+from ...analysis.regions import accesses, blocks_under, loops_around
 from ...errors import UnsupportedError
 from ...ir.arith import dims_env
 from ...ir.expr import Buffer, Expr, Load, Var, const
 from ...ir.node import rewrite, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import as_int
-from ...ir.stmt import Allocate, For, If, Let, Stmt, Store, map_statements, sub_statements
+from ...ir.stmt import Allocate, For, If, Let, Seq, Stmt, Store, map_statements, sub_statements, walk_statements
 from . import simplify_func
 from .blocks import lower_blocks, operands_of_instructions
 from .common import Env, extend
@@ -29,33 +29,65 @@ from .syncs import place_syncs
 from .vectorize import vectorize_loops
 
 
-def place_on_gpu(func: PrimFunc) -> PrimFunc:
-    """Blocks become statements, buffers get their place: registers of a thread, shared memory of a block, or the device's memory.
+def choose_scopes(func: PrimFunc) -> PrimFunc:
+    """Decide where intermediate buffers live: in registers of a thread, shared memory of a block, or the device's memory.
 
-    A buffer of scope "global" that one thread alone sees, or the threads of one block, becomes one of theirs.
+    A buffer of scope "global" that one thread alone sees, or the threads of one block, becomes one of theirs; one of scope "local" that several
+    launches use becomes global.
 
     Raises:
-        UnsupportedError: a buffer of scope "shared" is used by several launches.
+        UnsupportedError: a buffer of scope "shared" is used by several launches; a loop bound to threads stands beside other statements inside of
+            another one.
     """
+    _refuse_beside_threads(func.body, None, func.name)
     private, loops = private_loops(func), func.loops
     scopes: dict[Buffer, Buffer] = {}
-    may_enter: dict[Buffer, set[Var]] = {}
     for b in func.allocs:
-        around = _common_loops(func, b)
-        own = {v for v in private[b] if v in around}
+        own = private[b] & _common_loops(func, b)
         by_thread = any(loops[v].thread.startswith("threadIdx") for v in own)
-        by_block = any(loops[v].thread.startswith("blockIdx") for v in own) or not _has_blocks(func)
+        by_block = any(loops[v].thread.startswith("blockIdx") for v in own) or _is_in_one_block(func, b)
         scope = _scope(b, by_thread, by_block)
-        new = b if scope == b.scope else with_fields(b, scope=scope)
-        scopes[b] = new
-        may_enter[new] = {v for v in private[b] if _may_enter(scope, loops[v].thread)}
-    if any(old is not new for old, new in scopes.items()):
-        func = with_fields(func, body=substitute(func.body, scopes), allocs=tuple(scopes[b] for b in func.allocs))
+        if scope != b.scope:
+            scopes[b] = with_fields(b, scope=scope)
+    if not scopes:
+        return func
+    allocs = tuple(scopes.get(b, b) for b in func.allocs)
+    return with_fields(func, body=substitute(func.body, scopes), allocs=allocs)
+
+
+def place_on_gpu(func: PrimFunc) -> PrimFunc:
+    """Blocks become statements over buffers of their final size. What threads share is allocated outside of their loops."""
+    private, loops = private_loops(func), func.loops
+    may_enter = {b: {v for v in private[b] if _may_enter(b.scope, loops[v].thread)} for b in func.allocs}
     return place_storage(lower_blocks(func), may_enter, operands_of_instructions(func))
 
 
-def _has_blocks(func: PrimFunc) -> bool:
-    return any(s.thread.startswith("blockIdx") for s in func.loops.values())
+def _refuse_beside_threads(s: Stmt, around: For | None, name: str) -> None:
+    """Refuse loops over threads some of which share what is computed beside them: threads wait for each other outside of such loops alone."""
+    if isinstance(s, Seq) and around is not None:
+        inner = next((x for x in walk_statements(s) if isinstance(x, For) and x.thread.startswith("threadIdx")), None)
+        if inner is not None:
+            raise UnsupportedError(
+                f"cannot run kernel {name} by threads",
+                why=f"loop {inner.var.name}, bound to {inner.thread}, has neighbours inside loop {around.var.name}, bound to {around.thread}",
+                hint="make nests of loops over threads, one for each stage",
+            )
+    if isinstance(s, For) and s.thread.startswith("threadIdx"):
+        around = s
+    for x in sub_statements(s):
+        _refuse_beside_threads(x, around, name)
+
+
+def _is_in_one_block(func: PrimFunc, b: Buffer) -> bool:
+    """Whether all users of a buffer are part of a launch of one block: the whole function if no loop is bound to blockIdx, else a statement of its
+    top level."""
+    tops = func.body.stmts if isinstance(func.body, Seq) and _has_blocks(func.body) else (func.body,)
+    using = [x for x in tops if any(a.buffer is b for block in blocks_under(x) for a in accesses(block))]
+    return len(using) == 1 and not _has_blocks(using[0])
+
+
+def _has_blocks(s: Stmt) -> bool:
+    return any(isinstance(x, For) and x.thread.startswith("blockIdx") for x in walk_statements(s))
 
 
 def _common_loops(func: PrimFunc, b: Buffer) -> set[Var]:
@@ -199,6 +231,7 @@ def _uses(s: Stmt, buffer: Buffer, threads: tuple[For, ...], env: Env) -> Iterat
 
 STEPS: Sequence[Callable[[PrimFunc], PrimFunc]] = (
     lower_cross_threads,
+    choose_scopes,
     place_syncs,
     place_on_gpu,
     simplify_func,

@@ -44,7 +44,7 @@ def part_of(index: Expr, threads: Sequence[For], env: Env, names: dict[str, Var]
         return None if free_vars(index) & own.keys() else Part(frozenset(), index, None)
     step = gcd(*of_threads.values())
     low, high = interval(Linear(of_threads).expr(), env)
-    if low != 0 or high is None:
+    if low != 0 or high is None or high < 0:  # below 0 where a loop does not run
         return None
     span = high + step  # of all threads together
     far = Linear({t: c // span for t, c in form.terms.items() if t not in of_threads and c % span == 0}).expr()

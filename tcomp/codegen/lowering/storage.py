@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from ...analysis.regions import Box, box_of, index_span, loop_env
 from ...ir.arith import can_prove, dims_env, simplify
 from ...ir.expr import Buffer, Const, Expr, Load, Max, Var, const
-from ...ir.node import rewrite, walk, with_fields
+from ...ir.node import rewrite, substitute, walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import free_vars
 from ...ir.stmt import Allocate, For, If, Seq, Stmt, Store, map_statements, replace_statements, sub_statements
 from .common import Env
 
 ALIGN = 64
+MOST_BEYOND = 4096
+"""Elements of a tile, at most, by which accesses may go beyond the edge."""
 
 
 def place_storage(func: PrimFunc, may_enter: Mapping[Buffer, set[Var]], fixed: Mapping[Buffer, int]) -> PrimFunc:
@@ -78,10 +80,14 @@ def _place(body: Stmt, buffer: Buffer, env: Env, may_enter: set[Var], fixed: int
     return replace_statements(body, {site: Allocate(compact, inside)})
 
 
-def _within_reason(box: Box, buffer: Buffer, written: list[tuple[Expr, ...]], inner: Env, outer: Env) -> Box:
-    """The box with its symbolic dimensions no larger than the buffer's own, but for what is written past the edge.
+def _within_reason(
+    box: Box, buffer: Buffer, touched: list[tuple[tuple[Expr, ...], bool]], inner: Env, outer: Env
+) -> Box:
+    """The box with its symbolic dimensions no larger than the buffer's own, but for what is surely touched past the edge.
 
-    What is read past the edge is read under a condition that does not hold there.
+    Args:
+        touched: the indices of what is written (True), and of what is read unmasked: a block that fills scratch memory in whole tiles reads such
+            tiles of other scratch memory, too. What lies further beyond the edge than a tile is read under a condition that does not hold there.
     """
     mins, extents = list(box.mins), list(box.extents)
     for d, extent in enumerate(buffer.shape):
@@ -89,17 +95,28 @@ def _within_reason(box: Box, buffer: Buffer, written: list[tuple[Expr, ...]], in
         if isinstance(size, Const) or isinstance(extent, Const) or can_prove(size <= extent, outer):
             continue
         mins[d], extents[d] = const(0), extent
-        for indices in written:
+        for indices, is_write in touched:
             span = index_span(indices[d], inner, outer)
             end = None if span is None else simplify(span[1] + 1, outer)
-            if end is not None and free_vars(end) <= free_vars(extent) and not can_prove(end <= extents[d], outer):
+            if end is None or not free_vars(end) <= free_vars(extent) or can_prove(end <= extents[d], outer):
+                continue
+            if is_write or _is_near(end, extent):
                 extents[d] = Max(extents[d], end)
     return Box(tuple(mins), tuple(extents))
 
 
+def _is_near(end: Expr, extent: Expr) -> bool:
+    """Whether a symbolic extent and where accesses end differ by no more than a tile, as far as some values tell."""
+    for size in (1, 1000, 1_000_003):
+        beyond = simplify(substitute(end - extent, {v: const(size) for v in free_vars(extent)}), {})
+        if not isinstance(beyond, Const) or beyond.value > MOST_BEYOND:
+            return False
+    return True
+
+
 def _compact(site: Stmt, buffer: Buffer, outer: Env, fixed: int | None) -> tuple[Buffer, Stmt]:
     points: list[tuple[Expr, ...]] = []
-    written: list[tuple[Expr, ...]] = []
+    touched: list[tuple[tuple[Expr, ...], bool]] = []
     inner: Env = {}
 
     def collect(s: Stmt) -> None:
@@ -107,13 +124,17 @@ def _compact(site: Stmt, buffer: Buffer, outer: Env, fixed: int | None) -> tuple
             inner.update(loop_env([s]))
         if isinstance(s, Store) and s.buffer is buffer:
             points.append(s.indices)
-            written.append(s.indices)
-        points.extend(x.indices for x in _direct_loads(s) if x.buffer is buffer)
-        for x in sub_statements(s):
-            collect(x)
+            touched.append((s.indices, True))
+        for x in _direct_loads(s):
+            if x.buffer is buffer:
+                points.append(x.indices)
+                if x.mask is None:
+                    touched.append((x.indices, False))
+        for inside in sub_statements(s):
+            collect(inside)
 
     collect(site)
-    box = _within_reason(box_of(points, inner, outer, buffer.shape, may_exceed=True), buffer, written, inner, outer)
+    box = _within_reason(box_of(points, inner, outer, buffer.shape, may_exceed=True), buffer, touched, inner, outer)
     if fixed is not None:
         zeros = [const(0)] * (buffer.ndim - fixed)
         box = Box((*box.mins[:fixed], *zeros), (*box.extents[:fixed], *buffer.shape[fixed:]))

@@ -70,7 +70,7 @@ class _Placer:
                 return s
             inner = "shared" if s.thread.startswith("blockIdx") else scope
             body = self.visit(s.body, inner)
-            if s.kind == "serial":
+            if s.kind != "bound" or s.thread.startswith("vthread"):
                 body = self.again(s, body, inner)
             return s if body is s.body else with_fields(s, body=body)
         if not isinstance(s, Seq):

@@ -20,7 +20,12 @@ from .grid import Grid, GridKernel
 
 HERE = Path(__file__).parent
 _FLAGS = ("-std=gnu11", "-O1", "-fPIC", "-march=native", "-ffp-contract=off", "-fno-strict-aliasing", "-w")
-_WATCHED = ("-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0")
+_WATCHED = (
+    *("-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"),
+    # loads must not move out of branches, where threads would make them that do not
+    *("-fno-tree-loop-im", "-fno-ssa-phiopt", "-fno-if-conversion", "-fno-if-conversion2", "-fno-tree-loop-if-convert"),
+    *("-fno-code-hoisting", "-fno-tree-pre", "-fno-tree-sink", "-fno-move-loop-invariants"),
+)
 ORDERS = {"forward": 0, "backward": 1, "shuffled": 2}
 
 

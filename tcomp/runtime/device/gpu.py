@@ -177,7 +177,7 @@ class GpuLibrary:
         scratch = [self.device.allocate(n) for n in own_sizes]
         for grid in k.launches:
             blocks = [computed(b, dims) for b in grid.blocks]
-            if not all(blocks):
+            if not all(blocks) or not all(grid.threads):
                 continue  # there is nothing to do
             given = [(values[p.index], sizes[p.index]) if p.kind == "given" else (scratch[p.index].address, own_sizes[p.index]) for p in grid.parameters]  # fmt: skip
             self.driver.launch(grid, blocks, [v for v, _ in given], [n for _, n in given])
