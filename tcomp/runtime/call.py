@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -41,10 +43,13 @@ class Runner:
         self._lacking = library.lacking
         self._entry = library.entry(program)
         self.constants = tuple(self._device.upload(c) for c in program.constants)
-        addresses = [self._device.address(c) for c in self.constants]
-        self._const_table = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
         self._frames: deque[_Frame] = deque()
         self.num_threads: int | None = None
+
+    @cached_property
+    def _const_table(self) -> Any:
+        """The addresses of the weights. They are asked for when they are first needed: a program may be made without its device."""
+        return (ctypes.c_void_p * max(len(self.constants), 1))(*map(self._device.address, self.constants))
 
     def run(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Sequence[int]) -> None:
         """Compute the results, which share no memory with the inputs.

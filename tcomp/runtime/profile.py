@@ -45,8 +45,9 @@ def profile_kernels(
     runner.prepare()
     device = runner.library.device
     arena = device.allocate(program.arena_bytes)
+    placed = {id(a): device.argument(a) for a in (*arrays, *results)}
     addresses = {
-        "args": [device.address(a) for a in (*arrays, *results)],
+        "args": [device.address(placed[id(a)]) for a in (*arrays, *results)],
         "consts": [device.address(c) for c in runner.constants],
         "dims": list(dims),
     }

@@ -19,6 +19,9 @@ class Device(Protocol):
     def upload(self, array: np.ndarray) -> Any:
         """Memory that holds an array's bytes: the array itself where kernels can read it and nobody writes to it."""
 
+    def argument(self, array: np.ndarray) -> Any:
+        """Memory that holds an argument's bytes, and that kernels may write to: the array itself where they can."""
+
     def address(self, memory: Any) -> int:
         """Where memory begins."""
 

@@ -46,6 +46,9 @@ class CpuDevice:
     def upload(self, array: np.ndarray) -> np.ndarray:
         return kept(array)
 
+    def argument(self, array: np.ndarray) -> np.ndarray:
+        return array
+
     def address(self, memory: np.ndarray) -> int:
         return int(memory.ctypes.data)
 

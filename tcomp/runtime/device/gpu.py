@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...memory import kept
 from ..arguments import Spec, result_shapes
 from ..extents import computed, evaluate_shape
 from ..program import Launch, Program
@@ -57,16 +58,30 @@ class GpuDriver(Protocol):
 
 
 class _Owned:
-    """Memory of a device, freed with this object."""
+    """Memory of a device, freed with this object. It is asked for when its address is.
 
-    def __init__(self, driver: GpuDriver, nbytes: int) -> None:
-        self._driver = driver
-        self.memory = driver.allocate(nbytes)
-        self.address = driver.address(self.memory)
+    Args:
+        content: what it holds at first.
+    """
+
+    def __init__(self, driver: GpuDriver, nbytes: int, content: np.ndarray | None = None) -> None:
+        self._driver, self._nbytes, self._content = driver, nbytes, content
+        self._memory: Any = None
+        self._lock = Lock()
+
+    @property
+    def address(self) -> int:
+        with self._lock:
+            if self._memory is None:
+                self._memory = self._driver.allocate(self._nbytes)
+                if self._content is not None and self._nbytes:
+                    self._driver.to_device(self._driver.address(self._memory), self._content)
+                self._content = None
+            return self._driver.address(self._memory)
 
     def __del__(self) -> None:
-        if hasattr(self, "memory"):
-            self._driver.free(self.memory)
+        if self._memory is not None:
+            self._driver.free(self._memory)
 
 
 class GpuDevice:
@@ -79,10 +94,10 @@ class GpuDevice:
         return _Owned(self._driver, nbytes)
 
     def upload(self, array: np.ndarray) -> _Owned:
-        owned = _Owned(self._driver, array.nbytes)
-        if array.nbytes:
-            self._driver.to_device(owned.address, np.ascontiguousarray(array))
-        return owned
+        return _Owned(self._driver, array.nbytes, kept(array))
+
+    def argument(self, array: np.ndarray) -> _Owned:
+        return _Owned(self._driver, array.nbytes, np.ascontiguousarray(array))
 
     def address(self, memory: _Owned) -> int:
         return memory.address
@@ -201,7 +216,7 @@ class _Call:
         self._driver = driver
         self._held = []
         for at, a in zip(hosts[:count], arrays):
-            places[at] = device.upload(a)
+            places[at] = device.argument(a)
             self._held.append(places[at])
         for at, a in zip(hosts[count:], arrays[count:]):
             if at not in places or a.nbytes == 0:

@@ -1,0 +1,108 @@
+"""Models and training steps for a GPU, on the emulator; their CUDA C through NVIDIA's compiler, where that is installed."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import frontend as ndl
+import tcomp
+from frontend import init, nn, optim, train
+
+EMULATOR = "cuda -device=emulator"
+
+
+def mlp() -> tuple[nn.Module, np.ndarray]:
+    return nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 5)), np.empty((6, 12))
+
+
+def cnn() -> tuple[nn.Module, np.ndarray]:
+    layers = [nn.Conv(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv(8, 8, 3, stride=2), nn.GlobalAvgPool2d()]
+    return nn.Sequential(*layers, nn.Linear(8, 5)), np.empty((4, 3, 8, 8))
+
+
+class Encoder(nn.Module):
+    """A transformer's layer, and a mean over the sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerLayer(16, 2, 8, 32, dropout=0.0)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: ndl.Tensor) -> ndl.Tensor:
+        return self.head(ndl.summation(self.layer(x), axes=(1,)) / x.shape[1])
+
+
+def transformer() -> tuple[nn.Module, np.ndarray]:
+    return Encoder(), np.empty((3, 7, 16))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 9)
+        self.head = nn.Linear(9, 5)
+
+    def forward(self, x: ndl.Tensor) -> ndl.Tensor:
+        steps, _ = self.lstm(x)
+        return self.head(steps[-1])
+
+
+def lstm() -> tuple[nn.Module, np.ndarray]:
+    return Recurrent(), np.empty((5, 4, 6))
+
+
+MODELS: tuple[Callable[[], tuple[nn.Module, np.ndarray]], ...] = (mlp, cnn, transformer, lstm)
+
+
+def batch(make: Any, rng: np.random.Generator) -> tuple[nn.Module, np.ndarray, np.ndarray]:
+    init.seed(0)
+    model, like = make()
+    x = rng.standard_normal(like.shape).astype("float32")
+    count = like.shape[1] if make is lstm else like.shape[0]
+    return model, x, rng.integers(0, 5, count)
+
+
+@pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
+def test_models(make: Any, rng: np.random.Generator) -> None:
+    model, x, _ = batch(make, rng)
+    model.eval()
+    exe = tcomp.compile(model, [x], target=EMULATOR)
+    want = tcomp.compile(model, [x], target="reference")(x)
+    for order in ("forward", "shuffled"):
+        exe.library.driver.order = order
+        assert np.linalg.norm(exe(x) - want) <= 1e-5 * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
+def test_training_steps(make: Any) -> None:
+    losses = {}
+    for target in ("cpu", EMULATOR):
+        model, x, y = batch(make, np.random.default_rng(5))
+        model.train()
+        step = train.compile_step(model, nn.SoftmaxLoss(), optim.Adam(model.parameters(), 1e-2), (x, y), target, seed=1)
+        losses[target] = [float(step(x, y)) for _ in range(3)]
+    assert losses["cpu"][2] < losses["cpu"][0]
+    np.testing.assert_allclose(losses[EMULATOR], losses["cpu"], rtol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
+def test_the_vendors_compiler_takes_the_kernels(arch: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    for make in MODELS:
+        model, x, _ = batch(make, rng)
+        exe = tcomp.compile(model.eval(), [x], target=f"cuda -arch={arch}")
+        source = tmp_path / f"{make.__name__}.cu"
+        source.write_text(exe.library.source)
+        words = ["nvcc", f"-arch={arch}", "-cubin", "-Xptxas", "-v", "-diag-suppress", "177", "-o", f"{source}.cubin"]
+        done = subprocess.run([*words, str(source)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        kernels = set(re.findall(r"Compiling entry function '(\w+)'", done.stderr))
+        assert len(kernels) == exe.library.source.count("\nKERNEL(")
+        spilled = [s for s in re.findall(r"(\d+) bytes spill stores", done.stderr) if s != "0"]
+        assert not spilled and "error" not in done.stderr
