@@ -106,30 +106,39 @@ class Emulator:
 
 
 def _stub(grid: Grid) -> str:
+    return stub(grid.function, [p.type for p in grid.parameters])
+
+
+def stub(function: str, types: Sequence[str]) -> str:
     """A function that takes an array of 64-bit words, as the emulator calls it."""
-    given = ", ".join(
-        f"({p.type})words[{i}]" if p.is_buffer else f"({p.type})(intptr_t)words[{i}]"
-        for i, p in enumerate(grid.parameters)
-    )
-    return f"UNWATCHED void {grid.function}_call(void **words) {{ {grid.function}({given}); }}"
+    given = ", ".join(f"({t})words[{i}]" if "*" in t else f"({t})(intptr_t)words[{i}]" for i, t in enumerate(types))
+    return f"UNWATCHED void {function}_call(void **words) {{ {function}({given}); }}"
 
 
 def _compiled(text: str) -> ctypes.CDLL:
-    """The library of a text and the emulator."""
+    with tempfile.TemporaryDirectory(prefix="tcomp") as folder:
+        return ctypes.CDLL(str(build_library(text, Path(folder))))
+
+
+def build_library(text: str, folder: Path) -> Path:
+    """The shared library of CUDA C, as C that includes emulator.h, and the emulator.
+
+    Raises:
+        TargetError: there is no C compiler, or it refuses the text.
+    """
     compiler = os.environ.get("CC") or shutil.which("gcc")
     if compiler is None:
         raise TargetError("the emulator needs gcc, which compiles the kernels", hint="apt install gcc")
-    with tempfile.TemporaryDirectory(prefix="tcomp") as folder:
-        source, library = Path(folder) / "kernels.c", Path(folder) / "kernels.so"
-        source.write_text(text)
-        include = f"-I{HERE}"
-        steps = [
-            [compiler, *_FLAGS, *_WATCHED, include, "-c", str(source), "-o", f"{folder}/kernels.o"],
-            [compiler, *_FLAGS, "-O2", include, "-c", str(HERE / "emulator.c"), "-o", f"{folder}/emulator.o"],
-            [compiler, "-shared", "-o", str(library), f"{folder}/kernels.o", f"{folder}/emulator.o", "-lm"],
-        ]
-        for step in steps:
-            done = subprocess.run(step, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise TargetError("the C compiler refuses the kernels", why=done.stderr.strip()[-2000:])
-        return ctypes.CDLL(str(library))
+    source, library = folder / "kernels.c", folder / "kernels.so"
+    source.write_text(text)
+    include = f"-I{HERE}"
+    steps = [
+        [compiler, *_FLAGS, *_WATCHED, include, "-c", str(source), "-o", f"{folder}/kernels.o"],
+        [compiler, *_FLAGS, "-O2", include, "-c", str(HERE / "emulator.c"), "-o", f"{folder}/emulator.o"],
+        [compiler, "-shared", "-o", str(library), f"{folder}/kernels.o", f"{folder}/emulator.o", "-lm"],
+    ]
+    for step in steps:
+        done = subprocess.run(step, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise TargetError("the C compiler refuses the kernels", why=done.stderr.strip()[-2000:])
+    return library
