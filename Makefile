@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
 
-.PHONY: demo test test-all web lint bench clean
+.PHONY: demo test test-all web cuda lint bench clean
 
 $(STAMP): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,10 @@ test-all: $(STAMP)
 web: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e ".[deploy,data]"
 	$(BIN)/python tutorials/web/build.py build/web
+
+# nvcc and pycuda, for the tests of the CUDA target that need them; no GPU
+cuda: $(STAMP)
+	$(BIN)/python tests/cuda/setup_pycuda.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,10 @@ def test_training_steps(make: Any) -> None:
     np.testing.assert_allclose(losses[EMULATOR], losses["cpu"], rtol=1e-5)
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+NVCC = shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(sys.executable).parent))
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
 def test_the_vendors_compiler_takes_the_kernels(arch: str, tmp_path: Path, rng: np.random.Generator) -> None:
     for make in MODELS:
@@ -99,7 +103,17 @@ def test_the_vendors_compiler_takes_the_kernels(arch: str, tmp_path: Path, rng: 
         exe = tcomp.compile(model.eval(), [x], target=f"cuda -arch={arch}")
         source = tmp_path / f"{make.__name__}.cu"
         source.write_text(exe.library.source)
-        words = ["nvcc", f"-arch={arch}", "-cubin", "-Xptxas", "-v", "-diag-suppress", "177", "-o", f"{source}.cubin"]
+        words = [
+            str(NVCC),
+            f"-arch={arch}",
+            "-cubin",
+            "-Xptxas",
+            "-v",
+            "-diag-suppress",
+            "177",
+            "-o",
+            f"{source}.cubin",
+        ]
         done = subprocess.run([*words, str(source)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         kernels = set(re.findall(r"Compiling entry function '(\w+)'", done.stderr))
