@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tcomp
+from tcomp import te
 from tcomp.codegen.llvm.expr import Abilities
 from tcomp.codegen.llvm.kernel import kernel_module
 from tcomp.codegen.llvm.machine import Machine, emit_object
@@ -13,6 +14,7 @@ from tcomp.codegen.lowering import STEPS, lower, partition
 from tcomp.dtype import float32
 from tcomp.ir import Block, Buffer, Cast, IterVar, Load, Var, const
 from tcomp.ir.interp import run
+from tcomp.ir.node import walk
 from tcomp.ir.primfunc import PrimFunc
 from tcomp.ir.stmt import For, If, Let, Store, walk_statements
 from tcomp.ops import GraphBuilder
@@ -169,3 +171,14 @@ def test_a_vector_of_which_one_lane_may_store_runs_by_itself() -> None:
     sch.vectorize(sch.get_loops("B")[1])
     x = np.arange(8, dtype="float32") + 1
     assert np.array_equal(tcomp.compile(sch)(x), x * 4 * np.arange(8))
+
+
+def test_masks_that_are_loaded_are_masked_themselves() -> None:
+    """Of ten elements in a vector of sixteen, six of a condition lie beyond its buffer."""
+    p, a, b = te.placeholder((10,), "bool", "P"), te.placeholder((10,), name="A"), te.placeholder((10,), name="B")
+    func = te.create_prim_func([p, a, b, te.compute((10,), lambda i: te.select(p[i], a[i], b[i]), name="C")], "pick")
+    sch = Schedule(func)
+    (i,) = sch.get_loops("C")
+    sch.vectorize(sch.split(i, [None, 16])[1])
+    loads = [x for x in walk(lower(sch.func).body) if isinstance(x, Load)]
+    assert {x.buffer.name for x in loads} == {"P", "A", "B"} and all(x.mask is not None for x in loads)

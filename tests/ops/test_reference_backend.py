@@ -33,25 +33,33 @@ def test_every_operator_has_a_small_case() -> None:
     assert {case[0] for case in SMALL} == set(OPERATORS)
 
 
-@pytest.mark.parametrize(("op", "shapes", "attrs"), SMALL, ids=[f"{c[0]}-{i}" for i, c in enumerate(SMALL)])
-@pytest.mark.drawn(1 / 3)
-def test_every_operator(op: str, shapes: list, attrs: dict, rng: np.random.Generator) -> None:
+def check_operator(op: str, shapes: list, attrs: dict, rng: np.random.Generator, target: str) -> None:
+    """An operator alone, compiled for a target, against its reference."""
     arrays = [make(s, op, rng) for s in shapes]
     g = tcomp.GraphBuilder()
     results = g.op(op, *(g.input(f"x{i}", x.shape, x.dtype) for i, x in enumerate(arrays)), **attrs)
     module = g.build(*as_tuple(results))
-    judge(tcomp.compile(module, target="reference")(*arrays), evaluate(module, arrays, exact=True), attrs)
+    judge(tcomp.compile(module, target=target)(*arrays), evaluate(module, arrays, exact=True), attrs)
+
+
+def check_graph(seed: int, target: str) -> None:
+    """Many kernels, results and constants in one program."""
+    module, inputs, eps = random_graph(seed)
+    got = tcomp.compile(module, target=target)(*inputs)
+    results = got if isinstance(got, tuple) else (got,)
+    assert not [d for g, w, e in zip(results, evaluate(module, inputs), eps) if (d := differs(g, w, e))]
+
+
+@pytest.mark.parametrize(("op", "shapes", "attrs"), SMALL, ids=[f"{c[0]}-{i}" for i, c in enumerate(SMALL)])
+@pytest.mark.drawn(1 / 3)
+def test_every_operator(op: str, shapes: list, attrs: dict, rng: np.random.Generator) -> None:
+    check_operator(op, shapes, attrs, rng, "reference")
 
 
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.drawn(1 / 2)
 def test_random_graphs(seed: int) -> None:
-    """Many kernels, results and constants in one program."""
-    module, inputs, eps = random_graph(seed)
-    exe = tcomp.compile(module, target="reference")
-    got = exe(*inputs)
-    results = got if isinstance(got, tuple) else (got,)
-    assert not [d for g, w, e in zip(results, evaluate(module, inputs), eps) if (d := differs(g, w, e))]
+    check_graph(seed, "reference")
 
 
 def test_kernels_with_symbolic_extents_and_schedules() -> None:

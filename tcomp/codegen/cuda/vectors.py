@@ -25,27 +25,21 @@ class CudaVectors(Vectors):
         return self._function(f"{self.type(d)}_mul_rounded", d, [(d, "a"), (d, "b")], f"{name}({{a}}, {{b}})")
 
     def load(self, d: DType, how: str, is_masked: bool) -> str:
-        if how or is_masked or d.is_bool or d.lanes & (d.lanes - 1):
+        if not _is_wide(d, how, is_masked):
             return super().load(d, how, is_masked)
-        t, e = self.type(d), element_type(d)
-        name = f"{t}_load"
-        self._texts.setdefault(
-            name,
-            f"INLINE {t} {name}(const {e} *p) {{\n  {t} r;\n  if (IS_ALIGNED(p, {t})) r = *(const {t} *)p;\n"
-            f"  else LANES({d.lanes}, AT(r, i) = p[i]);\n  return r;\n}}",
-        )
-        return name
+        whole, each = "r = *(const {t} *)p", "AT(r, i) = p[i]"
+        return self._moved(d, "load", "{t} {name}(const {e} *p) {{ {t} r;", whole, each, " return r; }}")
 
     def store(self, d: DType, how: str, is_masked: bool) -> str:
-        if how or is_masked or d.is_bool or d.lanes & (d.lanes - 1):
+        if not _is_wide(d, how, is_masked):
             return super().store(d, how, is_masked)
-        t, e = self.type(d), element_type(d)
-        name = f"{t}_store"
-        self._texts.setdefault(
-            name,
-            f"INLINE void {name}({e} *p, {t} v) {{\n  if (IS_ALIGNED(p, {t})) *({t} *)p = v;\n"
-            f"  else LANES({d.lanes}, p[i] = AT(v, i));\n}}",
-        )
+        return self._moved(d, "store", "void {name}({e} *p, {t} v) {{", "*({t} *)p = v", "p[i] = AT(v, i)", " }}")
+
+    def _moved(self, d: DType, verb: str, head: str, whole: str, each: str, end: str) -> str:
+        """A function that moves a vector at once where its address allows that, else element by element."""
+        name = f"{self.type(d)}_{verb}"
+        text = f"INLINE {head} if (IS_ALIGNED(p, {{t}})) {whole}; else LANES({d.lanes}, {each});{end}"
+        self._texts.setdefault(name, text.format(t=self.type(d), e=element_type(d), name=name))
         return name
 
     def across_threads(self, op: str, d: DType, count: int, rows: int) -> str:
@@ -76,3 +70,8 @@ class CudaVectors(Vectors):
             ]
         self._texts[name] = "\n".join([*lines, "  return v;", "}"])
         return name
+
+
+def _is_wide(d: DType, how: str, is_masked: bool) -> bool:
+    """Whether an access may be one of all lanes: neighbours, as many as a power of two."""
+    return not how and not is_masked and not d.is_bool and d.lanes & (d.lanes - 1) == 0
