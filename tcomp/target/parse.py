@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import TargetError
 from ..lazy import lazy_module
 from ..runtime.threads import usable_cores
+from .base import Target
 from .costs import CostModel
 from .cpu import CpuTarget, features_of
 from .families import Family, byte_count, family, listed_name, name_of_host, names
@@ -40,8 +41,14 @@ def cpu_target(text: str, words: Sequence[str]) -> CpuTarget:
     return _make(tuple(sorted(options.items())))
 
 
-def capability(target: CpuTarget) -> tuple[int, int]:
-    """What tells of two CPUs of one architecture which can do more: width of vectors, number of features."""
+def capability(target: Target) -> tuple[int, int]:
+    """What tells of two CPUs of one architecture which can do more: width of vectors, number of features.
+
+    Raises:
+        TargetError: the target is no CPU.
+    """
+    if not isinstance(target, CpuTarget):
+        raise TargetError(f"expected CPUs where there are several targets, got {target}", hint="one target")
     return target.vector_bytes, len(features_of(target.triple, target.cpu, target.features))
 
 

@@ -312,7 +312,9 @@ def _asked(
     if objective not in ("latency", "throughput"):
         raise TcompError(f"objective={objective!r}", hint='"latency" or "throughput"')
     chosen = Target.parse(target)
-    if not isinstance(chosen, CpuTarget) or chosen.missing_here():
+    if not isinstance(chosen, CpuTarget):
+        raise UnsupportedError(f"cannot tune for {chosen}", why="so far CPUs are tuned for")
+    if chosen.missing_here():
         raise UnsupportedError(f"cannot tune for {chosen}", why="this machine cannot run its code")
     if objective == "latency":
         return chosen, num_threads

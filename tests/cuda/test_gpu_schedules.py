@@ -8,7 +8,7 @@ import pytest
 
 import tcomp
 from tcomp import te
-from tcomp.errors import DeviceError, TcompError, UnsupportedError
+from tcomp.errors import DeviceError, TargetError, TcompError, UnsupportedError
 from tcomp.schedule import Schedule
 from tcomp.target import CudaTarget, Target
 from tcomp.target.cuda import archs
@@ -160,6 +160,17 @@ def test_targets() -> None:
         assert isinstance(t, CudaTarget) and t.is_emulated and Target.parse(t.text) == t and arch in str(t)
     assert Target.parse("cuda -arch=sm_90 -sms=114 -l2=40M").l2 == 40 << 20  # type: ignore[attr-defined]
     assert Target.parse("cuda -arch=sm_87").threads == Target.parse("cuda -arch=sm_86").threads  # type: ignore[attr-defined]
+
+
+def test_what_there_is_for_cpus_alone_is_refused() -> None:
+    g = tcomp.GraphBuilder()
+    module = g.build(g.relu(g.input("x", (3, 4))))
+    with pytest.raises(TargetError, match="expected CPUs where there are several"):
+        tcomp.compile(module, target=["cpu", EMULATOR])
+    with pytest.raises(UnsupportedError, match="CPUs are tuned for"):
+        tcomp.tune(module, target=EMULATOR, budget_s=1)
+    with pytest.raises(UnsupportedError, match="cannot export"):
+        tcomp.compile(module, target=EMULATOR).export("model.so")
 
 
 def test_without_a_gpu_a_call_says_what_is_missing() -> None:
