@@ -21,6 +21,8 @@ WARP = 32
 """Threads that run in lockstep, on every NVIDIA GPU so far."""
 BLOCK_THREADS = 1024
 """The most threads of a block, likewise."""
+GRID_YZ = 65535
+"""The most blocks of a grid along y and z."""
 DEFAULT_ARCH = "sm_80"
 """Where neither the text nor a device tells."""
 _OPTION = re.compile(r"-(arch|device|sms|fma-lanes|threads|registers|block-shared|sm-shared|l2|bandwidth)=(\S+)$")

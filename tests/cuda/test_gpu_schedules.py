@@ -24,9 +24,9 @@ def product(n: int = N) -> Schedule:
     return Schedule(te.create_prim_func([a, b, c], "product"))
 
 
-def rows(n: int = 300) -> Schedule:
-    a, k = te.placeholder((5, n), name="A"), te.reduce_axis(n, "k")
-    return Schedule(te.create_prim_func([a, te.compute((5,), lambda i: te.sum(a[i, k], axis=k), name="S")], "rows"))
+def rows(n: int = 300, count: int = 5) -> Schedule:
+    a, k = te.placeholder((count, n), name="A"), te.reduce_axis(n, "k")
+    return Schedule(te.create_prim_func([a, te.compute((count,), lambda i: te.sum(a[i, k], axis=k), name="S")], "rows"))
 
 
 def tiled(sch: Schedule) -> None:
@@ -129,6 +129,11 @@ def too_much_shared(sch: Schedule) -> None:
     sch.bind(sch.get_loops("C")[0], "threadIdx.x")
 
 
+def tall_grid(sch: Schedule) -> None:
+    i, k = sch.get_loops("S")
+    sch.bind(i, "blockIdx.y")
+
+
 def seven_threads(sch: Schedule) -> None:
     _, k = sch.get_loops("S")
     sch.bind(sch.split(k, [None, 7])[1], "threadIdx.x")
@@ -142,6 +147,7 @@ def seven_threads(sch: Schedule) -> None:
         (product, shared_by_launches, "several launches"),
         (lambda: product(128), too_much_shared, "a block has 49152"),
         (rows, seven_threads, "neither part of a warp"),
+        (lambda: rows(3, 1 << 17), tall_grid, "at most 65535 blocks along y"),
     ],
     ids=lambda f: getattr(f, "__name__", ""),
 )
@@ -160,6 +166,13 @@ def test_targets() -> None:
         assert isinstance(t, CudaTarget) and t.is_emulated and Target.parse(t.text) == t and arch in str(t)
     assert Target.parse("cuda -arch=sm_90 -sms=114 -l2=40M").l2 == 40 << 20  # type: ignore[attr-defined]
     assert Target.parse("cuda -arch=sm_87").threads == Target.parse("cuda -arch=sm_86").threads  # type: ignore[attr-defined]
+
+
+def test_default_grids_are_no_longer_than_grids_can_be() -> None:
+    g = tcomp.GraphBuilder()
+    x = g.matmul(g.input("x", (70000, 9, 16)), g.input("w", (70000, 16, 9)))
+    exe = tcomp.compile(g.build(x), target="cuda -arch=sm_80")
+    assert "tiled_product" in exe.explain() and "blockIdx.x" in exe.ir("cuda") and "blockIdx.y" not in exe.ir("cuda")
 
 
 def test_what_there_is_for_cpus_alone_is_refused() -> None:

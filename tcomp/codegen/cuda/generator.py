@@ -14,7 +14,7 @@ from ...ir.primfunc import PrimFunc
 from ...ir.query import as_int
 from ...ir.stmt import Allocate, walk_statements
 from ...runtime.device.grid import Grid, GridKernel, Parameter
-from ...target.cuda import BLOCK_THREADS, CudaTarget
+from ...target.cuda import BLOCK_THREADS, GRID_YZ, CudaTarget
 from ..build import LoweringStep
 from ..c.source import header
 from ..c.types import element_type
@@ -51,6 +51,12 @@ class CudaGenerator:
                 raise UnsupportedError(
                     f"cannot launch kernel {scheduled.name}",
                     why=f"{threads} threads in a block, at most {BLOCK_THREADS}",
+                )
+            if any(as_int(e, 1) > GRID_YZ for e in launch.grid[1:]):
+                raise UnsupportedError(
+                    f"cannot launch kernel {scheduled.name}",
+                    why=f"a grid has at most {GRID_YZ} blocks along y and z, not {' x '.join(str(as_int(e, 0)) for e in launch.grid)}",
+                    hint="fuse the loops, and bind them to blockIdx.x",
                 )
             taken = {
                 s.buffer.name: prod(as_int(e, 0) for e in s.buffer.shape) * s.buffer.dtype.itemsize

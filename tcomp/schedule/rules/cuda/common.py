@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from ....ir.expr import Var
+from ....target.cuda import GRID_YZ
 from ...library import fuse_all, loaded, reduce_loops
 from ...schedule import Schedule
 
@@ -13,12 +15,14 @@ GRID = ("blockIdx.x", "blockIdx.y", "blockIdx.z")
 
 
 def grid_of(sch: Schedule, loops: Sequence[Var]) -> list[Var]:
-    """At most three loops of nested ones, for the three axes of a grid: the last two stay, those before them become one."""
-    if len(loops) <= len(GRID):
-        return list(loops)
-    first = fuse_all(sch, loops[:-2])
-    assert first is not None
-    return [first, *loops[-2:]]
+    """At most three loops of nested ones, for the axes z, y, x of a grid: the last two stay, those before them become one. All become one where
+    y or z might be longer than a grid can be."""
+    extents = [sch.get_extent(v) for v in loops]
+    known = [e if isinstance(e, int) else GRID_YZ + 1 for e in extents]
+    is_short = all(n <= GRID_YZ for n in (prod(known[:-2]), *known[-2:-1]))
+    rest = loops[:-2] if is_short else loops
+    first = fuse_all(sch, rest)
+    return ([] if first is None else [first]) + list(loops[len(rest) :])
 
 
 def spread(sch: Schedule, name: str, threads: int, lanes: int = 1) -> None:
