@@ -42,7 +42,7 @@ class CudaBackend:
     def kernel(self, func: PrimFunc, given: Any = None) -> Kernel:
         generator = CudaGenerator(self.target)
         if given is None:
-            return make_kernel(func, generator, cuda_scheduler(self.target))
+            return make_kernel(func, generator, cuda_scheduler(self.target, generator.check_schedule))
         return make_kernel(func, generator, lambda _: told(given), f"given\n{text(given.schedule.func)}")
 
     def build(

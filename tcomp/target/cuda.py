@@ -23,6 +23,8 @@ BLOCK_THREADS = 1024
 """The most threads of a block, likewise."""
 GRID_YZ = 65535
 """The most blocks of a grid along y and z."""
+STATIC_SHARED = 48 * 1024
+"""Bytes of shared memory that a block gets without asking the driver for more."""
 DEFAULT_ARCH = "sm_80"
 """Where neither the text nor a device tells."""
 _OPTION = re.compile(r"-(arch|device|sms|fma-lanes|threads|registers|block-shared|sm-shared|l2|bandwidth)=(\S+)$")

@@ -192,3 +192,24 @@ def test_without_a_gpu_a_call_says_what_is_missing() -> None:
     assert re.search(r"KERNEL\(256\) k_\w+_relu\(", exe.ir("cuda"))
     with pytest.raises((DeviceError, TcompError), match="GPU"):
         exe(np.ones((3, 4), "float32"))
+
+
+@pytest.mark.parametrize("size", [(4096, 4096, 4096), (3, 5000, 64), (20, 17, 100000)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_default_schedules_fit_the_target(size: tuple[int, int, int], dtype: str) -> None:
+    m, n, k = size
+    for arch in ("sm_70", "sm_90"):
+        g = tcomp.GraphBuilder()
+        exe = tcomp.compile(
+            g.build(g.matmul(g.input("x", (m, k), dtype), g.input("w", (k, n), dtype))), target=f"cuda -arch={arch}"
+        )
+        assert "does not fit" not in exe.explain()
+
+
+def test_a_default_schedule_that_does_not_fit_gives_way_to_another() -> None:
+    """A norm whose rows are longer than shared memory."""
+    g = tcomp.GraphBuilder()
+    exe = tcomp.compile(g.build(g.softmax(g.input("x", (2, 50_000)))), target=EMULATOR)
+    assert "row_reduction does not fit" in exe.explain() and "a block has 49152" in exe.explain()
+    x = np.random.default_rng(0).standard_normal((2, 50_000)).astype("float32")
+    assert np.abs(exe(x).sum(1) - 1).max() < 1e-4

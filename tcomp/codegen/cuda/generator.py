@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ...ir.primfunc import PrimFunc
 from ...ir.query import as_int
 from ...ir.stmt import Allocate, walk_statements
 from ...runtime.device.grid import Grid, GridKernel, Parameter
-from ...target.cuda import BLOCK_THREADS, GRID_YZ, CudaTarget
+from ...target.cuda import BLOCK_THREADS, GRID_YZ, STATIC_SHARED, CudaTarget
 from ..build import LoweringStep
 from ..c.source import header
 from ..c.types import element_type
@@ -23,9 +24,6 @@ from ..lowering.gpu import STEPS
 from .kernel import CudaPrinter
 from .launches import GridLaunch, launches_of, with_body
 from .vectors import CudaVectors
-
-STATIC_SHARED = 48 * 1024
-"""Bytes of shared memory that a block gets without asking the driver for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,10 @@ class CudaGenerator:
                     why=f"a block has {limit}; {told}",
                     hint="smaller tiles",
                 )
+
+    def check_schedule(self, scheduled: PrimFunc) -> None:
+        """Refuse a schedule whose launches the target cannot run; raises as `check`."""
+        self.check(scheduled, reduce(lambda func, step: step(func), self.steps, scheduled))
 
     def text(self, lowered: PrimFunc, symbol: str) -> str:
         """A lowered kernel as a `GridKernel`."""

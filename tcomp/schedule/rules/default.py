@@ -66,14 +66,19 @@ def default_schedule(func: PrimFunc, target: Target) -> Found:
     Should a rule meet a step that is refused, the next one that applies is tried, and at last the plain loops stay: slow,
     and the name says so.
     """
+    return next(default_schedules(func, target))
+
+
+def default_schedules(func: PrimFunc, target: Target) -> Iterator[Found]:
+    """The schedules by all rules that apply, in order of preference, the plain loops last; see `default_schedule`."""
     refused = ""
     for rule, _, plan in choices(func, target):
         try:
-            return Found(follow(func, rule, plan), rule.NAME + refused, plan)
+            yield Found(follow(func, rule, plan), rule.NAME + refused, plan)
         except ScheduleError as error:
             refused = f" ({rule.NAME} refused: {error.what})"
     is_empty = any(domain_size(b) == 0 for b in func.blocks.values())
-    return Found(Schedule(func), "nothing to do" if is_empty else "plain loops" + refused, None)
+    yield Found(Schedule(func), "nothing to do" if is_empty else "plain loops" + refused, None)
 
 
 def _inlined(func: PrimFunc) -> PrimFunc:

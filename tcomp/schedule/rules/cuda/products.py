@@ -18,7 +18,7 @@ from ....ir.primfunc import PrimFunc
 from ....ir.query import as_int, free_vars
 from ....ir.stmt import Block, Store
 from ....target import CudaTarget
-from ....target.cuda import WARP
+from ....target.cuda import STATIC_SHARED, WARP
 from ...library import fuse_all, inline_elementwise, is_output, loaded
 from ...primitives import BlockRef
 from ...schedule import Schedule
@@ -28,6 +28,8 @@ from .common import GRID, grid_of, spread
 NAME = "tiled_product"
 ACCESS_BYTES = 16
 """Of the widest access to memory."""
+PADDING = 4
+"""Elements by which rows of a slice are longer, so that they begin in banks of their own."""
 L2_BYTES = 40
 """That an SM gets from the L2 cache in a cycle, about, where all read."""
 WARPS = 8
@@ -146,7 +148,7 @@ def cost(p: Problem, plan: ProductPlan, target: CudaTarget) -> float:
     """Cycles of one step of the reduction in all tiles: multiply-adds and loads from shared memory of an SM, and what the L2 cache gives it
     meanwhile. An SM that has few warps to choose from waits; infinite where a tile takes more than its share of shared memory."""
     rows, columns = plan.row_threads * plan.rows, plan.column_threads * plan.columns
-    if (rows + columns) * plan.depth * p.itemsize > target.block_shared // 2:
+    if (rows + columns) * (plan.depth + PADDING) * p.itemsize > min(target.block_shared // 2, STATIC_SHARED):
         return float("inf")
     others = p.batch * prod(p.columns[:-1])
     along = p.rows[-1] if p.rows[-1] >= SMALLEST else prod(p.rows)
@@ -293,5 +295,5 @@ def _bring(
         sch.vectorize(parts[-1])
     axes = len(sch.func.blocks[copy].spatial)
     if is_rows and axes > 1:  # rows begin in banks of their own
-        sch.storage_align(copy, 0, axes - 2, 8, 4)
+        sch.storage_align(copy, 0, axes - 2, 2 * PADDING, PADDING)
     return copy
