@@ -117,6 +117,13 @@ def two_owners(sch: Schedule) -> None:
     sch.bind(sch.get_loops(write)[1], "threadIdx.x")
 
 
+def other_runs(sch: Schedule) -> None:
+    """Sixteen threads: of one nest each has four neighbours, of the other every sixteenth row."""
+    write = sch.cache_write("C", 0, "local")
+    sch.bind(sch.split(sch.get_loops("C")[0], [16, 4])[0], "threadIdx.x")
+    sch.bind(sch.split(sch.get_loops(write)[0], [4, 16])[1], "threadIdx.x")
+
+
 def shared_by_launches(sch: Schedule) -> None:
     write = sch.cache_write("C", 0, "shared")
     for name in ("C", write):
@@ -144,6 +151,7 @@ def seven_threads(sch: Schedule) -> None:
     [
         (product, late_block, "stands inside a loop that is not bound"),
         (product, two_owners, "do not agree which thread has which element"),
+        (product, other_runs, "do not agree which thread has which element"),
         (product, shared_by_launches, "several launches"),
         (lambda: product(128), too_much_shared, "a block has 49152"),
         (rows, seven_threads, "neither part of a warp"),
