@@ -221,3 +221,11 @@ def test_a_default_schedule_that_does_not_fit_gives_way_to_another() -> None:
     assert "row_reduction does not fit" in exe.explain() and "a block has 49152" in exe.explain()
     x = np.random.default_rng(0).standard_normal((2, 50_000)).astype("float32")
     assert np.abs(exe(x).sum(1) - 1).max() < 1e-4
+
+
+def test_what_threads_exchange_counts_as_shared_memory() -> None:
+    """A row that fills shared memory to the last byte leaves no room for the warps' sums."""
+    g = tcomp.GraphBuilder()
+    exe = tcomp.compile(g.build(g.softmax(g.input("x", (2, 12_032)))), target="cuda -arch=sm_80")
+    other = tcomp.compile(g.build(g.softmax(g.input("y", (2, 12_288)))), target="cuda -arch=sm_80")
+    assert "does not fit" not in exe.explain() and "exchanges 128" in other.explain()

@@ -15,14 +15,14 @@ from ...ir.primfunc import PrimFunc
 from ...ir.query import as_int
 from ...ir.stmt import Allocate, walk_statements
 from ...runtime.device.grid import Grid, GridKernel, Parameter
-from ...target.cuda import BLOCK_THREADS, GRID_YZ, STATIC_SHARED, CudaTarget
+from ...target.cuda import BLOCK_THREADS, GRID_YZ, STATIC_SHARED, WARP, CudaTarget
 from ..build import LoweringStep
 from ..c.source import header
 from ..c.types import element_type
 from ..extents import code_of
 from ..lowering.gpu import STEPS
 from .kernel import CudaPrinter
-from .launches import GridLaunch, launches_of, with_body
+from .launches import GridLaunch, exchanges_values, launches_of, with_body
 from .vectors import CudaVectors
 
 
@@ -61,6 +61,9 @@ class CudaGenerator:
                 for s in walk_statements(launch.body)
                 if isinstance(s, Allocate) and s.buffer.scope == "shared"
             }
+            exchanges = {s.value.op for s in walk_statements(launch.body) if exchanges_values(s)}
+            if threads > WARP and exchanges:  # a value of each warp, for each kind of exchange
+                taken["exchanges"] = len(exchanges) * -(-threads // WARP) * 8
             if sum(taken.values()) > limit:
                 told = ", ".join(f"{name} {nbytes}" for name, nbytes in taken.items())
                 raise UnsupportedError(

@@ -144,11 +144,14 @@ def _guarded(s: Stmt, threads: Mapping[str, Var]) -> tuple[Stmt, set[str]]:
 def _is_for_one(s: Stmt) -> bool:
     """Whether a thread can run a statement alone: it does something, waits for nobody and binds no loop to threads."""
     parts = list(walk_statements(s))
-    is_shared = any(isinstance(x, Sync) or (isinstance(x, For) and x.kind == "bound") or _exchanges(x) for x in parts)
+    is_shared = any(
+        isinstance(x, Sync) or (isinstance(x, For) and x.kind == "bound") or exchanges_values(x) for x in parts
+    )
     return not is_shared and any(isinstance(x, Store) for x in parts)
 
 
-def _exchanges(s: Stmt) -> bool:
+def exchanges_values(s: Stmt) -> bool:
+    """Whether all threads take part in a statement, to combine what each has."""
     return isinstance(s, Store) and isinstance(s.value, Call) and s.value.op in ACROSS.values()
 
 

@@ -182,8 +182,12 @@ class GpuLibrary:
             self._is_loaded = True
 
     def _ensure_loaded(self) -> None:
-        if not self._is_loaded:
-            self.load(self.source)
+        if self._is_loaded:
+            return
+        with self._lock:
+            if not self._is_loaded:  # another thread may have been first
+                self.driver.load(self.source, self._kernels.values())
+                self._is_loaded = True
 
     def _run(self, k: GridKernel, values: Sequence[int]) -> None:
         dims = values[len(k.buffers) :]

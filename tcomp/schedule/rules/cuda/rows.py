@@ -37,8 +37,7 @@ def applies(func: PrimFunc, target: CudaTarget) -> bool:
 
 def _is_row(sch: Schedule, name: str) -> bool:
     loops = reduce_loops(sch, name)
-    store_width = sch.func.blocks[name]
-    extents = [as_int(it.extent) for it in store_width.reduce]
+    extents = [as_int(it.extent) for it in sch.func.blocks[name].reduce]
     if not loops or loops != sch.get_loops(name)[-len(loops) :] or None in extents:
         return False
     steps = steps_along(sch, name, loops[-1])
