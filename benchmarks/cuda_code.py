@@ -1,6 +1,9 @@
-"""What NVIDIA's compiler makes of a model's kernels, without a GPU: registers, spills, shared memory, how many threads an SM holds.
+"""What NVIDIA's compiler makes of a model's kernels, without a GPU: registers, spills, shared memory, how many threads an SM holds; and how the
+kernels touch memory.
 
-python -m benchmarks.cuda_code --models resnet50,minilm_128 --arch sm_80     # needs nvcc, and the models of benchmarks.zoo
+python -m benchmarks.cuda_code --models resnet50,minilm_128,train_mlp --arch sm_80     # needs nvcc, and the models of benchmarks.zoo
+
+`train_` and a name of benchmarks.train is a whole training step. Accesses are told from the kernels' loops (tcomp/codegen/cuda/accesses.py).
 """
 
 from __future__ import annotations
@@ -12,16 +15,23 @@ import tempfile
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
 import tcomp
+from frontend import nn
+from frontend.train import compile_step
+from tcomp.codegen.cuda.accesses import Accesses, accesses_of
+from tcomp.codegen.cuda.launches import launches_of
 from tcomp.runtime.device.grid import GridKernel
 from tcomp.target import CudaTarget, Target
 
 from . import zoo
+from .train import TASKS
 
 OUT = Path(__file__).parent / "out"
 REGISTER_GRAIN = 256
@@ -34,6 +44,7 @@ class Code:
 
     Attributes:
         threads: of a block. spilled: bytes. shared: bytes of a block. occupancy: threads that an SM holds, of those that it could.
+        accesses: of memory.
     """
 
     kernel: str
@@ -43,6 +54,7 @@ class Code:
     spilled: int
     shared: int
     occupancy: float
+    accesses: Accesses
 
 
 def occupancy(target: CudaTarget, threads: int, registers: int, shared: int) -> float:
@@ -70,44 +82,84 @@ def compiled(source: str, arch: str) -> str:
     return done.stderr
 
 
+def executable(model: str, target: CudaTarget) -> Any:
+    """A model of the zoo, or a training step, compiled."""
+    if not model.startswith("train_"):
+        file, inputs = zoo.exported(model, 1)
+        return tcomp.compile(str(file), inputs, target=target)
+    task = TASKS[model.removeprefix("train_")]
+    module = task.model()
+    module.train()
+    batch = task.batch(np.random.default_rng(0))
+    return compile_step(module, nn.SoftmaxLoss(), task.optimizer(module.parameters()), batch, str(target)).executable
+
+
 def codes(model: str, arch: str) -> list[Code]:
     """The launches of a model."""
     target = Target.parse(f"cuda -arch={arch}")
     assert isinstance(target, CudaTarget)
-    file, inputs = zoo.exported(model, 1)
-    exe = tcomp.compile(str(file), inputs, target=target)
+    exe = executable(model, target)
     told = compiled(exe.library.source, arch)
-    grids = {g.function: g for o in exe.library.objects for g in GridKernel.from_json(o).launches}
-    rules = {k.symbol: (name, k.made.rule) for name, k in exe.stages.kernels.items()}
+    made = {k.symbol: k for k in map(GridKernel.from_json, exe.library.objects)}
+    launches = {
+        grid.function: (name, k.made.rule, grid, accesses_of(launch))
+        for name, k in exe.stages.kernels.items()
+        for grid, launch in zip(made[k.symbol].launches, launches_of(k.lowered).launches)
+    }
     found = []
     pattern = r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?"
     for function, spilled, registers, shared in re.findall(pattern, told, re.S):
-        grid = grids[function]
-        name, rule = next(v for symbol, v in rules.items() if function.startswith(symbol))
+        name, rule, grid, accesses = launches[function]
         numbers = prod(grid.threads), int(registers), int(shared or 0)
-        found.append(Code(name, rule, numbers[0], numbers[1], int(spilled), numbers[2], occupancy(target, *numbers)))
+        busy = occupancy(target, *numbers)
+        found.append(Code(name, rule, numbers[0], numbers[1], int(spilled), numbers[2], busy, accesses))
     return found
 
 
-def main(models: str = "resnet50,mobilenet_v2,minilm_128,bert_base_128,gpt2_prefill_128", arch: str = "sm_80") -> None:
+def share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f}" if whole else ""
+
+
+MODELS = "resnet50,mobilenet_v2,minilm_128,bert_base_128,gpt2_prefill_128,train_mlp,train_resnet9,train_lstm,train_transformer"
+
+
+def main(models: str = MODELS, arch: str = "sm_80") -> None:
     """A table of each model's launches, and a line that sums them up."""
     console, rows = Console(width=150), {}
     for model in models.split(","):
         found = codes(model, arch)
         rows[model] = [asdict(c) for c in found]
-        table = Table(
-            "kernel", "rule", "threads", "registers", "spilled", "shared", "occupancy", title=f"{model}, {arch}"
+        columns = (
+            "kernel",
+            "rule",
+            "threads",
+            "registers",
+            "spilled",
+            "shared",
+            "occupancy",
+            "wide %",
+            "sectors %",
+            "bank cycles",
         )
+        table = Table(*columns, title=f"{model}, {arch}")
         for c in found:
-            table.add_row(
-                c.kernel, c.rule, *map(str, (c.threads, c.registers, c.spilled, c.shared)), f"{c.occupancy:.2f}"
+            a = c.accesses
+            cells = (
+                c.threads,
+                c.registers,
+                c.spilled,
+                c.shared,
+                f"{c.occupancy:.2f}",
+                share(a.wide_bytes, a.global_bytes),
             )
+            banks = f"{a.wavefronts / a.least:.2f}" if a.least else ""
+            table.add_row(c.kernel, c.rule, *map(str, cells), share(a.global_bytes, a.sector_bytes), banks)
         console.print(table)
-        most = max(c.registers for c in found)
-        least = min(c.occupancy for c in found)
-        print(
-            f"{model}: {len(found)} launches, {sum(c.spilled > 0 for c in found)} spill, at most {most} registers, least occupancy {least:.2f}"
-        )
+        most, least = max(c.registers for c in found), min(c.occupancy for c in found)
+        spills = sum(c.spilled > 0 for c in found)
+        print(f"{model}: {len(found)} launches, {spills} spill, at most {most} registers, least occupancy {least:.2f}")
+        for rule in dict.fromkeys(c.rule for c in found):
+            print(f"  {rule}: {sum((c.accesses for c in found if c.rule == rule), Accesses())}")
     OUT.mkdir(exist_ok=True)
     (OUT / f"cuda_code_{arch}.json").write_text(json.dumps(rows, indent=1))
 

@@ -37,6 +37,7 @@ from rich.table import Table
 import tcomp
 from tcomp.cli.sides import Side, race
 from tcomp.ir.graph import ConstRef, OpCall
+from tcomp.memory import aligned_empty
 
 from .shapes import make
 from .tune import OUT, target_of
@@ -135,6 +136,7 @@ def serve(library: str, name: str, threads: int, where: str) -> tuple[Callable[[
         where: the folder of MetaSchedule's kernel and of our records.
     """
     module, inputs = made(name)
+    inputs = [aligned(x) for x in inputs]  # as TVM's own arrays are; those of NumPy may begin anywhere
     if library == "tcomp":
         exe = tcomp.compile(module, target=target_of(threads), num_threads=threads, database=f"{where}/tune.db")
         return lambda: exe(*inputs), {}
@@ -153,8 +155,18 @@ def serve(library: str, name: str, threads: int, where: str) -> tuple[Callable[[
     return run, {}
 
 
+def aligned(x: np.ndarray) -> np.ndarray:
+    """The same numbers at the beginning of a cache line."""
+    found = aligned_empty(x.nbytes).view(x.dtype).reshape(x.shape)
+    found[...] = x
+    return found
+
+
 def searched(name: str, threads: int, budgets: Sequence[float], folder: Path) -> None:
-    """One run of MetaSchedule, and what stood in its database after each budget, as a library in a folder of its own."""
+    """One run of MetaSchedule, and what stood in its database after each budget, in a folder of its own; nothing where that is there."""
+    if all((folder / f"{b:g}").is_dir() for b in budgets):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
     work = folder / "search"
     work.mkdir(parents=True)
     path = folder / "search.log"
@@ -173,28 +185,29 @@ def searched(name: str, threads: int, budgets: Sequence[float], folder: Path) ->
     log.close()
 
 
-def compared(name: str, threads: int, budgets: Sequence[float], seconds: float) -> list[dict[str, Any]]:
+def compared(name: str, threads: int, budgets: Sequence[float], seconds: float, work: Path) -> list[dict[str, Any]]:
     """Tune a case both ways with each budget and race what was found."""
     found = []
     module, inputs = made(name)
     exact = tcomp.evaluate(module, inputs, exact=True)[0]
-    with tempfile.TemporaryDirectory() as temporary:
-        searched(name, threads, budgets, Path(temporary))
-        for budget in budgets:
-            where = f"{temporary}/{budget:g}"
-            ours = subprocess.run([sys.executable, "-c", TUNE, name, str(threads), f"{where}/tune.db", str(budget)], capture_output=True, text=True, check=True)  # fmt: skip
-            done = subprocess.run([sys.executable, "-c", EXPORT, name, str(threads), where], capture_output=True, text=True)  # fmt: skip
-            sides = [Side("tcomp"), *([Side("tvm")] if done.returncode == 0 else [])]
-            raced = race(sides, ("benchmarks.metaschedule", "serve", (name, threads, where)), seconds)
-            for side in sides:
-                side.close()
-            median = {n: statistics.median(r["seconds"]) for n, r in raced.items()}
-            error = {n: float(np.linalg.norm(r["result"] - exact) / np.linalg.norm(exact)) for n, r in raced.items()}
-            records = Path(where, "database_tuning_record.json")
-            found.append(
-                {"name": name, "budget_s": budget, "seconds": median, "errors": error, "ratio": median.get("tvm", math.inf) / median["tcomp"],
-                 "their_trials": len(records.read_text().splitlines()) if records.exists() else 0, "report": ours.stdout}
-            )  # fmt: skip
+    folder = work / name
+    searched(name, threads, budgets, folder)
+    for budget in budgets:
+        where = folder / f"{budget:g}"
+        (where / "tune.db").unlink(missing_ok=True)
+        ours = subprocess.run([sys.executable, "-c", TUNE, name, str(threads), f"{where}/tune.db", str(budget)], capture_output=True, text=True, check=True)  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", EXPORT, name, str(threads), str(where)], capture_output=True)
+        sides = [Side("tcomp"), *([Side("tvm")] if done.returncode == 0 else [])]
+        raced = race(sides, ("benchmarks.metaschedule", "serve", (name, threads, str(where))), seconds)
+        for side in sides:
+            side.close()
+        median = {n: statistics.median(r["seconds"]) for n, r in raced.items()}
+        error = {n: float(np.linalg.norm(r["result"] - exact) / np.linalg.norm(exact)) for n, r in raced.items()}
+        records = where / "database_tuning_record.json"
+        found.append(
+            {"name": name, "budget_s": budget, "seconds": median, "errors": error, "ratio": median.get("tvm", math.inf) / median["tcomp"],
+             "their_trials": len(records.read_text().splitlines()) if records.exists() else 0, "report": ours.stdout}
+        )  # fmt: skip
     return found
 
 
@@ -203,22 +216,24 @@ def main(
     cases: Annotated[str, typer.Option(help="names of benchmarks.shapes: products and convolutions")] = CASES,
     threads: int = 1,
     seconds: Annotated[float, typer.Option(help="time for each side of a race, about")] = 2.0,
+    work: Annotated[str, typer.Option(help="a folder that keeps MetaSchedule's searches; they serve again")] = "",
 ) -> None:
     """Tune by both; print a table of ratios; write it as JSON to benchmarks/out."""
     budgets = [float(b) for b in budget.split(",")]
     table = Table("case", "budget s", "tcomp ms", "MetaSchedule ms", "ratio", "their trials", "errors", title=f"{target_of(threads)}")  # fmt: skip
     rows: list[dict[str, Any]] = []
     OUT.mkdir(exist_ok=True)
-    for name in cases.split(","):
-        for r in compared(name, threads, budgets, seconds):
-            rows.append(r)
-            times = (f"{1e3 * r['seconds'].get(n, math.inf):.4f}" for n in ("tcomp", "tvm"))
-            errors = ", ".join(f"{e:.0e}" for e in r["errors"].values())
-            cells = (name, f"{r['budget_s']:g}", *times, f"{r['ratio']:.2f}", str(r["their_trials"]), errors)
-            table.add_row(*cells)
-            print(*cells, flush=True)
-            told = {"cpu": str(tcomp.Target.parse("cpu")), "threads": threads, "rows": rows}
-            (OUT / "metaschedule.json").write_text(json.dumps(told, indent=1))
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in cases.split(","):
+            for r in compared(name, threads, budgets, seconds, Path(work or temporary).absolute()):
+                rows.append(r)
+                times = (f"{1e3 * r['seconds'].get(n, math.inf):.4f}" for n in ("tcomp", "tvm"))
+                errors = ", ".join(f"{e:.0e}" for e in r["errors"].values())
+                cells = (name, f"{r['budget_s']:g}", *times, f"{r['ratio']:.2f}", str(r["their_trials"]), errors)
+                table.add_row(*cells)
+                print(*cells, flush=True)
+                told = {"cpu": str(tcomp.Target.parse("cpu")), "threads": threads, "rows": rows}
+                (OUT / "metaschedule.json").write_text(json.dumps(told, indent=1))
     Console(width=140).print(table)
 
 

@@ -142,6 +142,7 @@ LOCAL_IMPORTS = {
     "onnxruntime",
     "openvino",
     "torchvision",
+    "tvm",
     "timm",
     "transformers",
 }

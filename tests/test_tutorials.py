@@ -64,6 +64,7 @@ def test_tutorial_runs(path: Path, tmp_path: Path) -> None:
         "12": ["agrees: True", "changes blocks.0.body.1.running_mean"],
         "13": ["C reads: ", "bare Python reads: ", "the C source reads: ", "recognised"],
         "14": ["accepted", "agrees: True", " ms -> "],
+        "15": ["it carries a reduction", "16 bytes at once: 100 %", "rule: tiled_product"],
     }[path.stem[:2]]:
         assert word in done.stdout
     pictures = ("03", "05", "06", "07", "08", "09", "10", "12", "14", *(["11"] if HAS_MODELS else []))

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..codegen.build import Kernel, LoweringStep, build_all, make_kernel
+from ..codegen.cuda.accesses import accesses_of
 from ..codegen.cuda.generator import CudaGenerator, prelude, source_of
+from ..codegen.cuda.launches import launches_of
 from ..ir.printer import text
+from ..ir.query import as_int
 from ..runtime.device.cuda import CudaDriver
 from ..runtime.device.emulator import Emulator
 from ..runtime.device.gpu import GpuLibrary
 from ..target import CudaTarget
-from .layouts import PlainLayout
+from .layouts import GpuLayout
 from .scheduling import cuda_scheduler, told
 
 if TYPE_CHECKING:
@@ -36,8 +39,8 @@ class CudaBackend:
     def views(self) -> Mapping[str, Callable[[Kernel], str]]:
         return {"cuda": lambda k: source_of(k.text), "explain": self.explain}
 
-    def layout(self, winograd: bool) -> PlainLayout:
-        return PlainLayout()
+    def layout(self, winograd: bool) -> GpuLayout:
+        return GpuLayout()
 
     def kernel(self, func: PrimFunc, given: Any = None) -> Kernel:
         generator = CudaGenerator(self.target)
@@ -58,6 +61,11 @@ class CudaBackend:
         return GpuLibrary(driver, prelude(), objects)
 
     def explain(self, k: Kernel) -> str:
-        """Which schedule a kernel got."""
+        """Which schedule a kernel got, and how its launches touch memory."""
         lines = [f"kernel {k.func.name} for {self.target}", f"rule: {k.made.rule}"]
-        return "\n".join([*lines, *(f"    {line}" for line in k.made.plan.splitlines())])
+        lines += (f"    {line}" for line in k.made.plan.splitlines())
+        for launch in launches_of(k.lowered).launches:
+            blocks = " x ".join("?" if as_int(e) is None else str(as_int(e)) for e in launch.grid)
+            threads = " x ".join(map(str, launch.block))
+            lines += [f"launch: {blocks} blocks of {threads} threads", f"    {accesses_of(launch)}"]
+        return "\n".join(lines)

@@ -22,6 +22,7 @@ from ..ops.reference import evaluate
 from ..runtime.executable import Executable
 from . import models
 from .bench import relative_error
+from .races import check_races
 
 BUDGETS = {"matmul": 2e-6, "linear": 2e-6, "conv2d": 5e-6, "conv1d": 2e-6, "conv3d": 2e-6, "attention": 5e-6, "softmax": 1e-6,
            "layer_norm": 1e-6, "cumulative": 2e-6, "scan": 1e-5}  # fmt: skip
@@ -57,11 +58,16 @@ def check_model(
     shapes: models.Shapes = "",
     target: models.Target = "cpu",
     limit: Annotated[float, typer.Option(help="relative error that a result may have")] = 1e-4,
+    race: Annotated[
+        bool, typer.Option(help="of a GPU's kernels: watch on the CPU what their threads touch, instead")
+    ] = False,
     seed: models.Seed = 0,
     as_json: models.AsJson = False,
 ) -> None:
     """Compare each tensor with the reference evaluation in float64, and the results with onnxruntime's where that is installed."""
     loaded = models.load_model(model, dims, shapes, input or [], seed)
+    if race:
+        return check_races(loaded, target, as_json)
     exe = models.compiled(loaded, target, 0, quiet=as_json)
     got = exe(*loaded.arguments)
     results = got if isinstance(got, tuple) else (got,)

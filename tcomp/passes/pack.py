@@ -23,6 +23,7 @@ class LayoutPolicy(Protocol):
 
     Attributes:
         turned_bytes: size of a transposed matrix up to which a product may read its rows as columns.
+        reads_turned: whether products that pack nothing read transposed operands where they lie.
         resident_bytes: what L2 keeps while a kernel passes over it again and again.
         near_bytes: what operands and result of a layer may take to count as near; 0 where that makes no difference.
         max_split_groups: groups of a convolution up to which each may become a kernel of its own.
@@ -30,6 +31,9 @@ class LayoutPolicy(Protocol):
 
     @property
     def turned_bytes(self) -> int: ...
+
+    @property
+    def reads_turned(self) -> bool: ...
 
     @property
     def resident_bytes(self) -> int: ...
@@ -42,6 +46,9 @@ class LayoutPolicy(Protocol):
 
     def panel(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:
         """Columns of a panel of a constant weight; 0 to leave it as it is."""
+
+    def is_turned(self, weight: Sequence[int], dtype: DType) -> bool:
+        """Whether a constant weight (rows, columns) that stays as it is, is kept transposed."""
 
     def panel_inside(self, extents: Sequence[int], weight: Sequence[int], dtype: DType) -> int:
         """Columns of the panels into which a kernel packs an operand that varies; 0 to read it where it lies."""
@@ -108,6 +115,9 @@ class PackWeights:
         x, w = call.args
         if w.type.ndim != 2:
             return None
+        left, right = call.attrs["transposed"]
+        if not right and self.layout.is_turned(w.type.extents, w.type.dtype):
+            return g.again(call, x, g.op("transpose", w, axes=(1, 0)), transposed=(left, True))
         return self.panels(g, "packed_matmul", x, w, w, type_, {"out_dtype": call.attrs["out_dtype"]})
 
     def pack_conv(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
@@ -176,15 +186,18 @@ class PackWeights:
         if call.op != "matmul" or call.attrs["panel"] or x.type.ndim != 2 or w.type.ndim != 2:
             return None
         width = self.layout.panel_inside(extents(g, type_)[1:], extents(g, w.type)[1:], w.type.dtype)
-        if not width or not w.type.is_static:
+        if not w.type.is_static or not (width or self.layout.reads_turned):
             return None
         nbytes = extents(g, x.type)[0] * x.type.dtype.itemsize
         sources = [
             g.definition(x, "transpose") if nbytes <= self.layout.turned_bytes else None,
             g.definition(w, "transpose"),
         ]
+        if not width and not any(sources):
+            return None
         args = [a if s is None else s.args[0] for a, s in zip((x, w), sources)]
-        return g.again(call, *args, panel=width, transposed=tuple(s is not None for s in sources))
+        turned = tuple(before != (s is not None) for before, s in zip(call.attrs["transposed"], sources))
+        return g.again(call, *args, panel=width, transposed=turned)
 
     def pack_keys(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:
         queries, keys = (a.type for a in call.args[:2])

@@ -421,3 +421,17 @@ def steps_along(sch: Schedule, block: BlockRef | str, loop: Var) -> dict[Buffer,
         step = form.terms.get(loop, 0) if plain else None
         found[buffer] = step if found.get(buffer, step) == step else None
     return found
+
+
+def transposed_loop(sch: Schedule, block: BlockRef | str) -> Var | None:
+    """The loop along which an operand's elements are neighbours, where that is not the innermost one."""
+    *others, last = sch.get_loops(block)
+    along = steps_along(sch, block, last)
+    for loop in reversed(others):
+        steps = steps_along(sch, block, loop)
+        extents = sch.get_extent(loop), sch.get_extent(last)
+        if any(steps[b] == 1 and along[b] not in (0, 1) for b in steps) and all(
+            isinstance(e, int) and e >= 4 for e in extents
+        ):
+            return loop
+    return None

@@ -107,7 +107,7 @@ class Steps:
 
     def pragma(self, loop: Var, name: str, value: int) -> None:
         """Tell the code generator about a loop: "auto_unroll_max_step" (statements), "prefetch" (iterations ahead),
-        "prefetch_next" (runs that read the same)."""
+        "prefetch_next" (runs that read the same), "double_buffer" (of a GPU's shared memory)."""
         self._run("pragma", self._loop(loop), name, value)
 
     # placement

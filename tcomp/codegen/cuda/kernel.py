@@ -33,6 +33,7 @@ from ..c.expr import Code
 from ..c.kernel import WORDS, KernelPrinter
 from ..c.types import element_type
 from ..lowering.common import Env, extend
+from .accesses import run_bytes
 from .vectors import CudaVectors
 
 _RESERVED = re.compile(
@@ -130,7 +131,9 @@ class CudaPrinter(KernelPrinter):
 
     def place(self, buffer: Buffer, index: Expr) -> tuple[str, Expr, list[Expr]]:
         how, first, more = super().place(buffer, index)
-        if not how and buffer.scope == "local":  # registers have no addresses: element by element
+        size = buffer.dtype.itemsize
+        is_apart = buffer.scope == "shared" and run_bytes(index, size) == size  # else each thread would ask its address
+        if not how and (buffer.scope == "local" or is_apart):  # registers have no addresses: element by element
             return "every", first, [const(1)]
         return how, first, more
 

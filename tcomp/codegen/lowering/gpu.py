@@ -23,6 +23,7 @@ from .flatten import flatten_buffers
 from .intrinsics import place_intrinsics
 from .open_tiles import split_open_tiles
 from .owners import part_of
+from .pipeline import pipeline_copies
 from .pragmas import apply_pragmas
 from .storage import place_storage
 from .syncs import place_syncs
@@ -234,6 +235,7 @@ STEPS: Sequence[Callable[[PrimFunc], PrimFunc]] = (
     choose_scopes,
     place_syncs,
     place_on_gpu,
+    pipeline_copies,
     simplify_func,
     distribute_registers,
     split_open_tiles,

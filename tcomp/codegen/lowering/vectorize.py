@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from math import gcd
+
+from ...dtype import int64
 from ...errors import InternalError
-from ...ir.arith import dims_env, interval, linear
-from ...ir.expr import BinaryExpr, Broadcast, Call, Cast, Const, Expr, Load, Not, Ramp, Select, Var, const
+from ...ir.arith import dims_env, interval, linear, simplify
+from ...ir.expr import (
+    LE,
+    LT,
+    BinaryExpr,
+    Broadcast,
+    Call,
+    Cast,
+    CompareExpr,
+    Const,
+    Expr,
+    Load,
+    Not,
+    Ramp,
+    Select,
+    Var,
+    const,
+)
 from ...ir.node import rewrite, substitute, with_fields
 from ...ir.primfunc import PrimFunc
-from ...ir.query import free_vars
+from ...ir.query import all_of, conjuncts, free_vars
 from ...ir.stmt import Allocate, For, If, Let, Prefetch, Seq, Stmt, Store, Sync, map_statements, seq
 from .common import Env, extend
 
@@ -51,8 +70,27 @@ class _Vectorizer:
 
     def wide(self, e: Expr, mask: Expr | None) -> Expr:
         """The expression in all lanes."""
-        v = self.expr(e, mask)
+        return self.widened(self.expr(e, mask))
+
+    def widened(self, v: Expr) -> Expr:
         return v if v.dtype.lanes == self.lanes else Broadcast(v, self.lanes)
+
+    def is_alike(self, e: CompareExpr) -> bool:
+        """Whether a comparison of integers comes out alike in all lanes, though its sides differ: where it is of x + lane with 0, x a multiple of
+        the number of lanes, as at the end of rows of which the vectors are whole parts."""
+        if e.a.dtype != int64 or not isinstance(e, (LT, LE)):
+            return False
+        form = linear(e.a - e.b, self.env)
+        step = form.terms.get(self.var, 0)
+        rest = form.without(self.var)
+        if not step or any(self.varies(t) for t in rest.terms):
+            return False
+        ends = (0, step * (self.lanes - 1))
+        grain = gcd(*rest.terms.values())
+        # values below 0 (or up to 0) lie on one side of a multiple of the grain, and all lanes between two of them
+        first = (rest.constant + min(ends) - isinstance(e, LE)) // grain if grain else 0
+        last = (rest.constant + max(ends) - isinstance(e, LE)) // grain if grain else 0
+        return bool(grain) and first == last
 
     def expr(self, e: Expr, mask: Expr | None) -> Expr:
         """The expression: a vector where it varies between lanes, else the scalar itself."""
@@ -64,15 +102,20 @@ class _Vectorizer:
             rest = form.without(self.var).expr()
             if stride and not self.varies(rest):
                 return Ramp(rest, const(stride), self.lanes)
+        if isinstance(e, CompareExpr) and self.is_alike(e):
+            return self.expr(simplify(substitute(e, {self.var: const(0)}), self.env), mask)
         match e:
             case Var():
                 return self.vectors[e]
             case Load():
                 return self.load(e, mask)
             case BinaryExpr():
-                return type(e)(self.wide(e.a, mask), self.wide(e.b, mask))
+                a, b = self.expr(e.a, mask), self.expr(e.b, mask)
+                if a.dtype.lanes == b.dtype.lanes == 1:  # conditions that are alike in all lanes
+                    return type(e)(a, b)
+                return type(e)(self.widened(a), self.widened(b))
             case Not():
-                return Not(self.wide(e.a, mask))
+                return Not(self.expr(e.a, mask))
             case Select():
                 return Select(self.wide(e.cond, mask), self.wide(e.then, mask), self.wide(e.orelse, mask))
             case Cast():
@@ -142,6 +185,12 @@ class _Vectorizer:
         if not self.varies(s.cond):
             then = self.stmt(s.then, mask)
             return with_fields(s, then=then, orelse=None if s.orelse is None else self.stmt(s.orelse, mask))
+        found = [(c, self.expr(c, mask)) for c in conjuncts(s.cond)]
+        alike = all_of([v for _, v in found if v.dtype.lanes == 1])
+        if alike is not None and (s.orelse is None or all(v.dtype.lanes == 1 for _, v in found)):
+            others = all_of([c for c, v in found if v.dtype.lanes > 1])
+            then = self.stmt(s.then if others is None else If(others, s.then), mask)
+            return If(alike, then, None if s.orelse is None else self.stmt(s.orelse, mask))
         cond = self.wide(s.cond, mask)
         then = self.stmt(s.then, cond if mask is None else mask & cond)
         if s.orelse is None:

@@ -26,7 +26,7 @@ CALL_COST = 16
 MAX_THREADS = 1024
 PLAIN = ("serial", "unrolled")
 THREADS = tuple(f"{kind}.{axis}" for kind in ("blockIdx", "threadIdx", "vthread") for axis in "xyz")
-PRAGMAS = ("auto_unroll_max_step", "prefetch", "prefetch_next")
+PRAGMAS = ("auto_unroll_max_step", "double_buffer", "prefetch", "prefetch_next")
 
 
 def _reduction_of(s: For) -> tuple[Any, str] | None:
@@ -307,7 +307,8 @@ def apply_pragma(func: PrimFunc, loop: Var, name: str, value: int) -> tuple[Prim
     auto_unroll_max_step=n: loops inside it whose copies come to at most n statements are unrolled. prefetch=d: what an
     iteration loads is asked for d iterations ahead: all lines of what moves by a cache line or more in an iteration; where nothing
     does, the first element of each operand. prefetch_next=n: where n runs of the loop, which the variable f of a loop around it counts,
-    read the same, at a place that f // n decides, each run brings a share of what the n runs after them will read into L2.
+    read the same, at a place that f // n decides, each run brings a share of what the n runs after them will read into L2. double_buffer=1,
+    for a GPU: what an iteration brings to shared memory is loaded while the one before it computes.
 
     >>> sch = add(10)
     >>> (i,) = sch.get_loops("B")

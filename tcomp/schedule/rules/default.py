@@ -13,15 +13,17 @@ from ..library import domain_size, inline_elementwise
 from ..schedule import Schedule
 from ..source import Found
 from .cpu import attention, elementwise, rows, scatter, streams, tiled_reduction, windows, winograd
-from .cuda import plain, products
+from .cuda import attention as cuda_attention
+from .cuda import plain, products, transposes
 from .cuda import rows as cuda_rows
 from .plan import Rule
 
-WHOLE: tuple[Rule, ...] = (winograd, attention)
+WHOLE: tuple[Rule, ...] = (winograd, attention, cuda_attention)
 """Rules for certain operators, which know their stages by name."""
 RULES: tuple[Rule, ...] = (scatter, elementwise, streams, windows, tiled_reduction, rows)
 """Rules for kernels of any kind, elementwise stages inlined, in order of preference."""
-CUDA_RULES: tuple[Rule, ...] = (products, cuda_rows, plain)
+CPU_RULES: tuple[Rule, ...] = (winograd, attention, *RULES)
+CUDA_RULES: tuple[Rule, ...] = (cuda_attention, products, cuda_rows, transposes, plain)
 """Those of GPUs."""
 
 
@@ -39,7 +41,7 @@ def choices(func: PrimFunc, target: Target) -> Iterator[Choice]:
         return
     inlined = None
     whole = at_largest(func)
-    for rule in CUDA_RULES if isinstance(target, CudaTarget) else (*WHOLE, *RULES):
+    for rule in CUDA_RULES if isinstance(target, CudaTarget) else CPU_RULES:
         if rule not in WHOLE and inlined is None:
             inlined = _inlined(whole)
         seen = whole if inlined is None else inlined

@@ -21,7 +21,8 @@ from ...library import (
 )
 from ...schedule import Schedule
 from ..plan import decision, yes_or_no
-from .common import Work, by_role, has_role, inline_into_output
+from ..roles import by_role, has_role, inline_into_output
+from .common import Work
 from .rows import Run, accumulators, factor
 from .tiles import Tile, choose_tile, rows_within
 

@@ -48,17 +48,6 @@ class Work:
         return target.num_cores > 1 and self.seconds(target) >= target.costs.parallel_seconds
 
 
-def has_role(func: PrimFunc, role: str) -> bool:
-    """Whether a stage of the kernel has a role (see `te.compute`)."""
-    return any(b.annotations.get("role") == role for b in func.blocks.values())
-
-
-def by_role(kernel: PrimFunc | Schedule, role: str) -> str:
-    """The name of the block that has a role."""
-    func = kernel.func if isinstance(kernel, Schedule) else kernel
-    return next(b.name for b in func.blocks.values() if b.annotations.get("role") == role)
-
-
 def nbytes(b: Buffer) -> int:
     """Bytes of a buffer; unknown extents count as large."""
     extents = [as_int(e, 1 << 10) for e in b.shape]
@@ -87,15 +76,3 @@ def keep_local(sch: Schedule, reduction: str) -> str:
         return sch.cache_write(reduction, 0, "local").name
     sch.set_scope(reduction, 0, "local")
     return consumers(sch.func, writes(sch.func.blocks[reduction])[0])[0].name
-
-
-def inline_into_output(sch: Schedule, name: str) -> str:
-    """Inline a block into the elementwise ones that follow it, up to the output; the block that writes that."""
-    pending, last = [name], name
-    while pending:
-        last = pending.pop(0)
-        if not is_output(sch.func, sch.func.blocks[last]):
-            following = [c.name for b in writes(sch.func.blocks[last]) for c in consumers(sch.func, b)]
-            sch.compute_inline(last)
-            pending += [n for n in following if n not in pending]
-    return last

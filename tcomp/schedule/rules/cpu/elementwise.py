@@ -9,7 +9,7 @@ from ....ir.expr import LT, Const, Load, Select, Var
 from ....ir.node import walk
 from ....ir.primfunc import PrimFunc
 from ....target import CpuTarget
-from ...library import fuse_all, inline_elementwise, loaded, steps_along
+from ...library import fuse_all, inline_elementwise, loaded, transposed_loop
 from ...schedule import Schedule
 from ..plan import decision, yes_or_no
 from .common import Work, final_blocks, reductions, widest_itemsize
@@ -90,7 +90,7 @@ def _nests(sch: Schedule, plan: ElementwisePlan) -> list[list[str]]:
     last = final_blocks(sch.func)
     apart = [[b] for b in sch.func.blocks if b not in last] + [[b] for b in last]
     names = list(sch.func.blocks)
-    if not plan.merge or len(names) < 2 or any(_transposed(sch, b) is not None for b in names if sch.get_loops(b)):
+    if not plan.merge or len(names) < 2 or any(transposed_loop(sch, b) is not None for b in names if sch.get_loops(b)):
         return apart
     nests = [sch.get_loops(b) for b in names]
     if not nests[0] or any(len(loops) != len(nests[0]) for loops in nests):
@@ -117,7 +117,7 @@ def _schedule(sch: Schedule, names: list[str], plan: ElementwisePlan) -> Var | N
         whole = fuse_all(sch, loops)
         assert whole is not None
         return _vectors(sch, whole, plan)
-    other = _transposed(sch, name) if len(names) == 1 else None
+    other = transposed_loop(sch, name) if len(names) == 1 else None
     if other is not None:
         return _tile_transpose(sch, loops, other, plan)
     extent = sch.get_extent(loops[-1])
@@ -169,20 +169,6 @@ def _vectors(sch: Schedule, loop: Var, plan: ElementwisePlan) -> Var:
         sch.unroll(vector)
     sch.vectorize(inner)
     return outer
-
-
-def _transposed(sch: Schedule, name: str) -> Var | None:
-    """The loop along which an operand is contiguous, where that is not the innermost one."""
-    *others, last = sch.get_loops(name)
-    along = steps_along(sch, name, last)
-    for loop in reversed(others):
-        steps = steps_along(sch, name, loop)
-        extents = sch.get_extent(loop), sch.get_extent(last)
-        if any(steps[b] == 1 and along[b] not in (0, 1) for b in steps) and all(
-            isinstance(e, int) and e >= 4 for e in extents
-        ):
-            return loop
-    return None
 
 
 def _tile_transpose(sch: Schedule, loops: list[Var], other: Var, plan: ElementwisePlan) -> Var | None:

@@ -40,6 +40,11 @@ class CpuLayout:
         return int(self.target.costs.near_caches * self.target.l2_bytes_per_core * self.target.num_cores)
 
     @property
+    def reads_turned(self) -> bool:
+        """Products that pack nothing are small, or have few rows: they read their operands a row at a time."""
+        return False
+
+    @property
     def turned_bytes(self) -> int:
         """Bytes of a transposed matrix up to which a product reads its rows as columns: they then stay in L1."""
         return int(self.target.costs.turned_bytes)
@@ -55,6 +60,9 @@ class CpuLayout:
             return 0
         plan = tiled_reduction.plan(open_problem(extents, weight, dtype), self.target)
         return plan.vectors * plan.lanes
+
+    def is_turned(self, weight: Sequence[int], dtype: DType) -> bool:
+        return False
 
     def panel_inside(self, extents: Extents, weight: Extents, dtype: DType) -> int:
         """Columns of the panels into which a kernel packs an operand that varies; 0 where that does not pay.

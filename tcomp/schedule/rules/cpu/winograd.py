@@ -16,7 +16,8 @@ from ....target import CpuTarget
 from ...library import accumulate_tile, fuse_all, tile_write_back, unroll_and_vectorize
 from ...schedule import Schedule
 from ..plan import decision, yes_or_no
-from .common import Work, by_role, has_role, inline_into_output
+from ..roles import by_role, has_role, inline_into_output
+from .common import Work
 from .tiles import Tile, choose_tile, rows_within, tile_cycles
 
 NAME = "winograd"

@@ -11,23 +11,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
-from ....analysis.regions import consumers, producers, writes
+from ....analysis.regions import producers
 from ....errors import ScheduleError
 from ....ir.expr import Add, Buffer, Mul, Var
+from ....ir.index_map import IndexMap
 from ....ir.primfunc import PrimFunc
 from ....ir.query import as_int, free_vars
 from ....ir.stmt import Block, Store
 from ....target import CudaTarget
 from ....target.cuda import STATIC_SHARED, WARP
-from ...library import fuse_all, inline_elementwise, is_output, loaded
+from ...library import fuse_all, inline_elementwise, loaded
 from ...primitives import BlockRef
 from ...schedule import Schedule
 from ..plan import decision
-from .common import GRID, grid_of, spread
+from .common import GRID, WIDEST, grid_of, inline_cheap, spread, write_back
 
 NAME = "tiled_product"
-ACCESS_BYTES = 16
-"""Of the widest access to memory."""
 PADDING = 4
 """Elements by which rows of a slice are longer, so that they begin in banks of their own."""
 L2_BYTES = 40
@@ -128,6 +127,7 @@ class ProductPlan:
     depth: int = decision("steps of the reduction in shared memory at once", lambda p, t: (4, 8, 16, 32))
     lanes: int = decision("neighbours that a thread brings to shared memory at once", lambda p, t: (1, 2, 4))
     threads: int = decision("threads of a block in the stages besides products", lambda p, t: (64, 128, 256, 512))
+    buffers: int = decision("slices in shared memory: 2 to load one while the other is in use", lambda p, t: (1, 2))
 
 
 THREADS = ((16, 16), (8, 16), (8, 32), (4, 16), (4, 32), (8, 8))
@@ -137,10 +137,13 @@ OWN = (1, 2, 4, 8)
 
 
 def plan(p: Problem, target: CudaTarget) -> ProductPlan:
-    """The tile that takes the least time by `cost`: large ones read less, of small ones there are enough for all SMs."""
-    lanes = max(ACCESS_BYTES // p.itemsize, 1)
+    """The tile that takes the least time by `cost`: large ones read less, of small ones there are enough for all SMs. A thread writes its columns
+    at once, as many as an access holds where rows consist of so many."""
+    lanes = max(WIDEST // p.itemsize, 1)
     depth = 16 if p.depth >= 16 else 8 if p.depth >= 8 else 4
-    found = [ProductPlan(*threads, r, c, depth, lanes, 256) for threads in THREADS for r in OWN for c in OWN]
+    buffers = 2 if p.depth > depth else 1
+    near = [c for c in OWN if c >= min(lanes, 4)] if p.columns[-1] % 4 == 0 and p.columns[-1] >= WARP else OWN
+    found = [ProductPlan(*threads, r, c, depth, lanes, 256, buffers) for threads in THREADS for r in OWN for c in near]
     return min(found, key=lambda plan: cost(p, plan, target))
 
 
@@ -148,7 +151,8 @@ def cost(p: Problem, plan: ProductPlan, target: CudaTarget) -> float:
     """Cycles of one step of the reduction in all tiles: multiply-adds and loads from shared memory of an SM, and what the L2 cache gives it
     meanwhile. An SM that has few warps to choose from waits; infinite where a tile takes more than its share of shared memory."""
     rows, columns = plan.row_threads * plan.rows, plan.column_threads * plan.columns
-    if (rows + columns) * (plan.depth + PADDING) * p.itemsize > min(target.block_shared // 2, STATIC_SHARED):
+    slices = plan.buffers * (rows + columns) * (plan.depth + PADDING) * p.itemsize
+    if slices > min(target.block_shared // 2, STATIC_SHARED):
         return float("inf")
     others = p.batch * prod(p.columns[:-1])
     along = p.rows[-1] if p.rows[-1] >= SMALLEST else prod(p.rows)
@@ -165,25 +169,33 @@ def cost(p: Problem, plan: ProductPlan, target: CudaTarget) -> float:
 def apply(sch: Schedule, plan: ProductPlan) -> None:
     """Each product a launch of its own, with what follows element by element; the other stages spread over threads."""
     inline_elementwise(sch)
+    products = _products(sch.func)
+    others = [b for b in sch.func.blocks if b not in products]  # whose operands' copies take such things along
+    inline_cheap(sch, others)
     done: set[str] = set()
-    for name in _products(sch.func):
-        done |= _tile(sch, name, plan)
-    for name in [b for b in sch.func.blocks if b not in done]:
-        spread(sch, name, plan.threads)
+    for name in products:
+        done |= tile(sch, name, plan)
+    for name in list(sch.func.blocks):
+        if name not in done:
+            done |= spread(sch, name, plan.threads, plan.lanes)
 
 
-def _tile(sch: Schedule, name: str, plan: ProductPlan) -> set[str]:
-    """Tile a product; the names of the blocks of its launch."""
+def tile(sch: Schedule, name: str, plan: ProductPlan, around: Sequence[Var] = ()) -> set[str]:
+    """Tile a product; the names of the blocks of its launch.
+
+    Args:
+        around: loops over blocks of threads that hold it already, and in which its tiles follow each other; none to make each tile a block.
+    """
     product = sch.func.blocks[name]
     roles = _roles(product)
     assert roles is not None
-    tiles = _tiles({it.var: as_int(it.extent, 1 << 10) for it in product.spatial}, roles, plan)
-    write = _write_back(sch, name)
-    outer, inner = _split_into(sch, sch.get_loops(write), tiles)
+    write = write_back(sch, name)
+    extents = [as_int(sch.get_extent(v), 1 << 10) for v in sch.get_loops(write)[len(around) :]]
+    tiles = _tiles(dict(zip((it.var for it in product.spatial[-len(extents) :]), extents)), roles, plan)
+    outer, inner = _split_into(sch, sch.get_loops(write)[len(around) :], tiles)
     sch.reorder(*outer, *inner)
-    blocks = grid_of(sch, outer)
-    site = blocks[-1]
-    sch.compute_at(name, site)
+    blocks = [*around, *outer] if around else grid_of(sch, outer)
+    sch.compute_at(name, blocks[-1])
     own = _split_tile(sch, name, blocks, tiles)
     block = sch.func.blocks[name]
     reduce = [v for it in block.reduce for v in sch.get_loops(name) if v in free_vars(it.binding)]
@@ -195,28 +207,28 @@ def _tile(sch: Schedule, name: str, plan: ProductPlan) -> set[str]:
     for loops in (own, inner):
         for v, index in loops.items():
             sch.bind(v, index) if index else sch.unroll(v)
+    for nest, loops in ((write, inner), (name, own)):
+        _together(sch, nest, [v for v, index in loops.items() if not index])
     init = sch.decompose_reduction(name, slices[0])
     counts = {index: extent for index in INDICES for tile in tiles for extent, i in tile if i == index}
-    copies = [_bring(sch, name, b, steps, plan, counts, is_rows) for b, is_rows in zip(roles.operands, (True, False))]
-    for v, index in zip(reversed(blocks), GRID):
+    copies = [
+        _bring(sch, name, b, steps, plan, counts, is_rows)
+        for b, is_rows in zip(roles.operands, (True, False))
+        if not around or b in sch.func.params
+    ]
+    if plan.buffers > 1:
+        sch.pragma(steps, "double_buffer", 1)
+    for v, index in zip(reversed(blocks), GRID) if not around else ():
         sch.bind(v, index)
     return {name, write, init.name, *copies}
 
 
-def _write_back(sch: Schedule, name: str) -> str:
-    """Keep a product's result in registers; the block that writes it back, with what follows element by element if that has the same
-    axes."""
-    block = sch.func.blocks[name]
-    if not is_output(sch.func, block):
-        users = consumers(sch.func, writes(block)[0])
-        if len(users) == 1 and not users[0].is_reduction:
-            extents = [[it.extent for it in b.spatial] for b in (block, users[0])]
-            own = tuple(it.var for it in users[0].spatial)
-            reads = [i for buffer, i in loaded(users[0]) if buffer is writes(block)[0]]
-            if extents[0] == extents[1] and all(i == own for i in reads):
-                sch.set_scope(name, 0, "local")
-                return users[0].name
-    return sch.cache_write(name, 0, "local").name
+def _together(sch: Schedule, name: str, registers: Sequence[Var]) -> None:
+    """Neighbours among the columns of a thread are loaded, computed and written at once."""
+    last = sch.func.blocks[name].spatial[-1]
+    near = [v for v in registers if v in free_vars(last.binding)]
+    if near and sch.get_extent(near[-1]) != 1 and sch.get_loops(name)[-1] is near[-1]:
+        sch.vectorize(near[-1])
 
 
 INDICES = ("threadIdx.z", "threadIdx.y", "threadIdx.x")
@@ -228,6 +240,8 @@ def _tiles(extents: Mapping[Var, int], roles: _Roles, plan: ProductPlan) -> list
     """How each axis of the result is split inside of a tile. Where rows are short, as those of small images, the axis before them gives
     threads, too."""
     row, column = roles.rows[-1], roles.columns[-1]
+    if row not in extents or column not in extents:
+        raise ScheduleError("cannot tile a product", why="its rows or columns have no loop")
     groups, near = (plan.columns // 4, 4) if plan.columns > 4 else (1, plan.columns)
     along = plan.row_threads
     while along > 1 and (along // 2) * plan.rows >= extents[row]:
@@ -257,7 +271,7 @@ def _split_into(sch: Schedule, loops: Sequence[Var], tiles: Sequence[Tile]) -> t
 def _split_tile(sch: Schedule, name: str, blocks: Sequence[Var], tiles: Sequence[Tile]) -> dict[Var, str]:
     """Split the loops of a product inside of a tile in the same way."""
     own: list[tuple[Var, str]] = []
-    for it, tile in zip(sch.func.blocks[name].spatial, tiles):
+    for it, tile in zip(sch.func.blocks[name].spatial[-len(tiles) :], tiles):
         loop = next((v for v in sch.get_loops(name) if v not in blocks and v in free_vars(it.binding)), None)
         if tile and loop is None:
             raise ScheduleError(f"block {name} has no loop to split along {it.var.name}")
@@ -276,6 +290,7 @@ def _bring(
 ) -> str:
     """Copy the part of an operand that a step of the reduction reads to shared memory, by all threads."""
     made = [b.name for b in producers(sch.func, buffer) if not b.is_reduction]
+    is_turned = not is_rows and _is_turned(sch.func.blocks[name], buffer)
     copy = sch.cache_read(name, buffer, "shared").name
     sch.compute_at(copy, steps)
     for b in made:  # such as the border around an image
@@ -284,7 +299,8 @@ def _bring(
     loops = sch.get_loops(copy)
     inner = loops[loops.index(steps) + 1 :]
     last = sch.get_extent(inner[-1]) if inner else 0
-    lanes = plan.lanes if isinstance(last, int) and last % plan.lanes == 0 else 1
+    row = as_int(buffer.shape[-1], 1)  # of which runs begin at multiples only if it is a multiple, too
+    lanes = plan.lanes if isinstance(last, int) and last % plan.lanes == 0 and row % plan.lanes == 0 else 1
     whole = fuse_all(sch, inner)
     if whole is None:
         raise ScheduleError(f"block {copy} has nothing to bring")
@@ -294,6 +310,17 @@ def _bring(
     if lanes > 1:
         sch.vectorize(parts[-1])
     axes = len(sch.func.blocks[copy].spatial)
-    if is_rows and axes > 1:  # rows begin in banks of their own
+    if is_turned:  # threads side by side read what lies side by side
+        params = tuple(Var(f"i{d}") for d in range(axes))
+        sch.transform_layout(copy, 0, IndexMap(params, (*params[:-2], params[-1], params[-2])))
+    if (is_rows or is_turned) and axes > 1:  # rows begin in banks of their own
         sch.storage_align(copy, 0, axes - 2, 2 * PADDING, PADDING)
     return copy
+
+
+def _is_turned(block: Block, buffer: Buffer) -> bool:
+    """Whether the reduction walks along an operand's neighbours, and the columns across them."""
+    (indices,) = {i for b, i in loaded(block) if b is buffer}
+    kinds = {it.var: it.kind for it in block.iters}
+    ends = [x for x in indices[-2:] if isinstance(x, Var)]
+    return [kinds.get(v) for v in ends] == ["spatial", "reduce"]
