@@ -25,8 +25,8 @@ CONFIRMED = 3
 """The best so many are confirmed."""
 MARGIN = 1.01
 """A plan is accepted if the interval of its ratio lies above this."""
-PATIENCE = 240
-"""Trials without anything better, after which a kernel is left."""
+ROUNDS = 4
+"""Times that the next best so many are confirmed, where none of those before them gained everywhere."""
 SEARCH_SHARE = 0.75
 """Of the budget; the rest is for confirming."""
 
@@ -61,7 +61,7 @@ class State:
     @property
     def promise(self) -> float:
         """What another batch may bring, to compare tasks by: the share of time, less where nothing was found for long."""
-        is_over = self.failed or self.search.is_done or self.search.stale > PATIENCE
+        is_over = self.failed or self.search.is_done
         return 0.0 if is_over else self.share / (1 + self.search.stale / (3 * BATCH))
 
     def report(self) -> TaskReport:
@@ -120,8 +120,10 @@ class Tuner:
                 progress(self.states, spent)
         found = []
         for state in sorted(self.states, key=lambda s: s.share * (1 - 1 / max(s.best, 1.0)), reverse=True):
-            if state.best > MARGIN and time.perf_counter() - start < budget_s:
-                record = self.confirm(state)
+            for number in range(ROUNDS):
+                if state.best <= MARGIN or state.accepted is not None or time.perf_counter() - start >= budget_s:
+                    break
+                record = self.confirm(state, number)
                 if record is not None:
                     found.append(record)
             if progress is not None:
@@ -197,14 +199,19 @@ class Tuner:
                 reason = str(error)
         return Trial(built.candidate, built.program, ratio, reason)
 
-    def confirm(self, state: State) -> Record | None:
-        """Measure the best candidates again, with care, check that they are right, and accept the one with the highest lower bound."""
+    def confirm(self, state: State, number: int = 0) -> Record | None:
+        """Measure the best candidates again, with care, check that they are right, and accept the one with the highest lower bound.
+
+        Args:
+            number: of those so many times behind the best.
+        """
         start = time.perf_counter()
         if state.measurer is None:
             self._begin(state)
         if state.measurer is None:
             return None
-        chosen = [t.candidate for t in state.search.best(CONFIRMED) if (t.ratio or 0.0) > MARGIN]
+        best = state.search.best((number + 1) * CONFIRMED)[number * CONFIRMED :]
+        chosen = [t.candidate for t in best if (t.ratio or 0.0) > MARGIN]
         found: list[tuple[Confirmed, Built]] = []
         for built in self._build(state, chosen, again=True):
             if built.code:
@@ -214,8 +221,8 @@ class Tuner:
         state.seconds += time.perf_counter() - start
         if not found:
             return None
-        best, built = max(found, key=lambda f: f[0].ratio.low)
+        seen, built = max(found, key=lambda f: f[0].ratio.low)
         conditions = {**self._conditions, "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0}
         trace = state.task.space.schedule(built.candidate).trace.as_json()
-        state.accepted = Record(state.key, state.task.func.name, built.candidate, best.ratio, best.seconds, conditions, trace)  # fmt: skip
+        state.accepted = Record(state.key, state.task.func.name, built.candidate, seen.ratio, seen.seconds, conditions, trace)  # fmt: skip
         return state.accepted

@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from ...dtype import DType, float32, float64, int32
+from ...dtype import DType, float32, float64, int32, int64
 from ...errors import InternalError
 from ...ir.expr import (
     Add,
@@ -150,6 +150,8 @@ class ExprEmitter(NarrowFloats):
 
     def arithmetic(self, e: BinaryExpr) -> ir.Value:
         d = e.dtype
+        if d == int64:  # indices, which the copies of unrolled loops share
+            return self.once(("expr", id(e)), lambda: self.binary(e, self.value(e.a), self.value(e.b), d))
         if isinstance(e, (Add, Sub)) and d.is_float and not is_narrow(d):
             fused = self.multiply_add(e, d)
             if fused is not None:
@@ -184,7 +186,7 @@ class ExprEmitter(NarrowFloats):
         if d.is_float:
             return getattr(self.builder, _FLOAT[e.symbol])(a, b)
         if isinstance(e, (FloorDiv, FloorMod)):
-            return self.floor_divide(e, a, b, d)
+            return self.once((e.symbol, key_of(a), key_of(b), d), lambda: self.floor_divide(e, a, b, d))
         if d.is_bool:  # sums and products of bools are or and and
             return self.builder.and_(a, b) if e.symbol == "*" else self.builder.or_(a, b)
         flags = ("nsw",) if d.kind == "int" and d.bits == 64 else ()

@@ -49,6 +49,7 @@ def kernel_module(func: PrimFunc, symbol: str, cpu: Abilities) -> str:
             emitter.variables[p] = arg
     emitter.stmt(func.body)
     emitter.builder.ret_void()
+    emitter.leave()
     width = f'"prefer-vector-width"="{cpu.vector_bits}" "min-legal-vector-width"="{cpu.vector_bits}"'
     return str(module).replace(" nounwind\n", f" nounwind {width}\n")
 
@@ -159,6 +160,7 @@ class _KernelEmitter(ExprEmitter):
             slot = at_entry.alloca(ir.ArrayType(memory_type(b.dtype), max(size.value, 1)), name=plain_name(b.name))
             slot.align = align
             self.buffers[b] = opaque(at_entry, slot)
+            self.own.add(b)
             self.stmt(s.body)
             return
         nbytes = self.builder.mul(self.scalar(size), ir.Constant(I64, b.dtype.itemsize))
@@ -230,6 +232,7 @@ class _KernelEmitter(ExprEmitter):
         with inner.counting(s.var, first, last):
             inner.stmt(s.body)
         inner.builder.ret_void()
+        inner.leave()
 
 
 def _captures(s: For) -> tuple[list[Var], list[Buffer]]:

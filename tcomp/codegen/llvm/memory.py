@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
 
 from ...dtype import DType
-from ...ir.expr import Buffer, Const, Expr, Load, Ramp, Var
+from ...ir.expr import Add, Buffer, Const, Expr, Load, Ramp, Sub, Var
 from ...ir.stmt import Prefetch, Store
 from .types import I1, I8, I32, I64, PTR, key_of, literal, mangled, memory_type, opaque, undefined
 
@@ -18,6 +19,14 @@ def is_contiguous(index: Expr) -> bool:
     return isinstance(index, Ramp) and isinstance(index.stride, Const) and index.stride.value == 1
 
 
+@dataclass
+class _Kept:
+    """The value at a place, and the instruction that stored it in this block, if one did."""
+
+    value: ir.Value | None = None
+    store: ir.Instruction | None = None
+
+
 class MemoryEmitter:
     """State of one LLVM function being written, and its memory accesses.
 
@@ -25,6 +34,7 @@ class MemoryEmitter:
         variables: LLVM values of IR variables; buffers: base pointers.
         memo: values of expressions already emitted in the current statement, by identity.
         read_only: buffers that the function does not write, nor any that may overlap them.
+        own: buffers on the stack of the function, which nobody else sees.
     """
 
     def __init__(self, module: ir.Module, builder: ir.IRBuilder) -> None:
@@ -34,8 +44,11 @@ class MemoryEmitter:
         self.buffers: dict[Buffer, ir.Value] = {}
         self.memo: dict[int, tuple[Expr, ir.Value]] = {}
         self.read_only: frozenset[Buffer] = frozenset()
+        self.own: set[Buffer] = set()
         self._block: ir.Block | None = None
         self._known: dict[tuple[Any, ...], ir.Value] = {}
+        self._kept: dict[Buffer, tuple[tuple[DType, int], dict[int, _Kept]]] = {}
+        self._useless: set[ir.Instruction] = set()
 
     def once(self, key: tuple[Any, ...], make: Callable[[], ir.Value]) -> ir.Value:
         """A value that depends on nothing but its key; one of the same key that was made in this block serves again.
@@ -43,12 +56,38 @@ class MemoryEmitter:
         Unrolled loops ask for the same indices and elements over and over. LLVM would find that out, but printing and reading what it then
         removes takes most of the time to build such a kernel.
         """
-        if self._block is not self.builder.block:
-            self._block, self._known = self.builder.block, {}
+        self._enter()
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = make()
         return found
+
+    def _enter(self) -> None:
+        """Forget what was known in another block."""
+        if self._block is not self.builder.block:
+            self.leave()
+            self._block, self._known, self._kept = self.builder.block, {}, {}
+
+    def leave(self) -> None:
+        """Take the stores out of the last block that others behind them have made useless."""
+        if self._block is not None and self._useless:
+            self._block.instructions[:] = [i for i in self._block.instructions if i not in self._useless]
+            self._useless = set()
+
+    def kept(self, buffer: Buffer, index: Expr, d: DType) -> _Kept | None:
+        """What this block has stored to, or loaded from, a place of a buffer on the stack, if the place is a constant and nothing else may have
+        changed it: accumulators of unrolled loops, which LLVM would take out of memory, too, but only after it has read all that."""
+        if buffer not in self.own:
+            return None
+        self._enter()
+        at = index.base if isinstance(index, Ramp) else index
+        if not isinstance(at, Const) or not (index is at or is_contiguous(index)):
+            self.lost(buffer)
+            return None
+        kind = d, int(at.value) % d.lanes
+        if buffer not in self._kept or self._kept[buffer][0] != kind:  # places of another kind may overlap
+            self._kept[buffer] = kind, {}
+        return self._kept[buffer][1].setdefault(int(at.value), _Kept())
 
     def value(self, e: Expr) -> ir.Value:
         raise NotImplementedError
@@ -83,6 +122,16 @@ class MemoryEmitter:
         base = self.buffers[buffer]
         return self.once((buffer, key_of(index)), lambda: self.builder.gep(base, [index], source_etype=t))
 
+    def place(self, buffer: Buffer, index: Expr) -> ir.Value:
+        """Pointer to the element at an index. Copies of unrolled loops, whose indices differ in what is added last, share the rest."""
+        if isinstance(index, (Add, Sub)) and isinstance(index.b, Const):
+            base = self.place(buffer, index.a)
+            offset = int(index.b.value) * (-1 if isinstance(index, Sub) else 1)
+            t = memory_type(buffer.dtype)
+            key = ("beside", key_of(base), offset, buffer.dtype)
+            return self.once(key, lambda: self.builder.gep(base, [ir.Constant(I64, offset)], source_etype=t))
+        return self.address(buffer, self.value(index))
+
     def plain_load(self, buffer: Buffer, at: ir.Value, d: DType) -> ir.Value:
         """A load without a mask, as it lies in memory."""
 
@@ -93,6 +142,19 @@ class MemoryEmitter:
 
     def load(self, e: Load) -> ir.Value:
         (index,) = e.indices
+        kept = self.kept(e.buffer, index, e.dtype) if e.mask is None else None
+        if kept is None:
+            self.lost(e.buffer)
+            return self.load_anew(e, index)
+        if kept.value is None:
+            kept.value = self.load_anew(e, index)
+        return kept.value
+
+    def lost(self, buffer: Buffer) -> None:
+        """Forget what is kept of a buffer."""
+        self._kept.pop(buffer, None)
+
+    def load_anew(self, e: Load, index: Expr) -> ir.Value:
         d = e.dtype
         mask = None if e.mask is None else self.value(e.mask)
         if d.lanes == 1:
@@ -100,7 +162,7 @@ class MemoryEmitter:
         t = memory_type(d)
         align = ir.Constant(I32, d.itemsize)
         if is_contiguous(index):
-            at = self.address(e.buffer, self.value(index.base))
+            at = self.place(e.buffer, index.base)
             if mask is None:
                 return self.from_memory(self.plain_load(e.buffer, at, d), d)
             args = [at, align, self.splat(mask, d.lanes), self.zero(t)]
@@ -111,7 +173,7 @@ class MemoryEmitter:
         return self.from_memory(self.intrinsic(name, t, [pointers, align, lanes, self.zero(t)]), d)
 
     def load_scalar(self, e: Load, mask: ir.Value | None) -> ir.Value:
-        at = self.address(e.buffer, self.value(e.indices[0]))
+        at = self.place(e.buffer, e.indices[0])
         if mask is None:
             return self.plain_load(e.buffer, at, e.dtype)
         # without a branch: where the mask is off, a zero is read instead
@@ -130,14 +192,24 @@ class MemoryEmitter:
     def store(self, s: Store) -> None:
         (index,) = s.indices
         d = s.value.dtype
-        value = self.to_memory(self.value(s.value), d)
+        result = self.value(s.value)
+        value = self.to_memory(result, d)
+        kept = self.kept(s.buffer, index, d) if s.mask is None else None
+        if s.mask is not None:
+            self.lost(s.buffer)
+        if kept is not None:
+            if kept.store is not None:  # which nobody has read from memory
+                self._useless.add(kept.store)
+            at = self.place(s.buffer, index.base if isinstance(index, Ramp) else index)
+            kept.value, kept.store = result, self.builder.store(value, at, align=d.itemsize)
+            return
         if index.dtype.lanes == 1:
-            self.builder.store(value, self.address(s.buffer, self.value(index)), align=d.itemsize)
+            self.builder.store(value, self.place(s.buffer, index), align=d.itemsize)
             return
         mask = None if s.mask is None else self.value(s.mask)
         align = ir.Constant(I32, d.itemsize)
         if is_contiguous(index):
-            at = self.address(s.buffer, self.value(index.base))
+            at = self.place(s.buffer, index.base)
             if mask is None:
                 self.builder.store(value, at, align=d.itemsize)
             else:
@@ -165,7 +237,7 @@ class MemoryEmitter:
 
     def prefetch(self, s: Prefetch) -> None:
         """To be read soon, kept in all caches from that level on; an address outside of memory does no harm."""
-        at = self.address(s.buffer, self.value(s.indices[0]))
+        at = self.place(s.buffer, s.indices[0])
         args = [at, ir.Constant(I32, 0), ir.Constant(I32, 4 - s.level), ir.Constant(I32, 1)]
         self.intrinsic("llvm.prefetch.p0", ir.VoidType(), args)
 
