@@ -46,11 +46,11 @@ def applies(func: PrimFunc, target: CpuTarget) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The facts of a kernel: extents of the result, channels last; bytes of an accumulator, and of the largest input."""
+    """The facts of a kernel: extents of the result, channels last; bytes of an accumulator, and of the largest input and the result."""
 
     extents: tuple[int, ...]
     itemsize: int
-    input_bytes: int
+    image_bytes: int
     work: Work
 
 
@@ -59,7 +59,8 @@ def problem_of(func: PrimFunc) -> Problem:
     block = func.blocks[reductions(func)[0]]
     return Problem(
         tuple(int_of(it.extent) for it in block.spatial),
-        max(b.dtype.itemsize for b in writes(block)), max(map(nbytes, func.inputs)), Work.of(func),
+        max(b.dtype.itemsize for b in writes(block)), max(map(nbytes, func.inputs)) + sum(map(nbytes, func.outputs)),
+        Work.of(func),
     )  # fmt: skip
 
 
@@ -83,13 +84,13 @@ def _lanes(p: Problem, target: CpuTarget) -> int:
 
 
 def plan(p: Problem, target: CpuTarget) -> WindowPlan:
-    """Some rows of the result and some vectors of channels at a time; an image beyond L2 with all its channels, since memory likes
-    to be read in order."""
+    """Some rows of the result and some vectors of channels at a time; images beyond L2, both together, with all their channels, since memory
+    likes to be read in order."""
     lanes = _lanes(p, target)
     parallel = p.work.is_worth_threads(target)
     rows = min(ROWS, max(1, prod(p.extents[:-2]) // (4 * target.num_cores))) if parallel else ROWS
     columns = ceil(p.extents[-1] / lanes)
-    is_large = p.input_bytes > target.l2_bytes_per_core
+    is_large = p.image_bytes > target.l2_bytes_per_core
     vectors = columns if is_large else next(v for v in (4, 3, 2, 1) if columns % v == 0)
     pixels = _pixels(p.extents[-2], target)
     return WindowPlan(min(rows, p.extents[-3]), pixels, vectors, lanes, parallel)
