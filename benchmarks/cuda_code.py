@@ -91,7 +91,7 @@ def executable(model: str, target: CudaTarget) -> Any:
     module = task.model()
     module.train()
     batch = task.batch(np.random.default_rng(0))
-    return compile_step(module, nn.SoftmaxLoss(), task.optimizer(module.parameters()), batch, str(target)).executable
+    return compile_step(module, nn.SoftmaxLoss(), task.optimizer(module.parameters()), batch, target.text).executable
 
 
 def codes(model: str, arch: str) -> list[Code]:

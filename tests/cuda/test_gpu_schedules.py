@@ -147,9 +147,24 @@ def seven_threads(sch: Schedule) -> None:
     sch.bind(sch.split(k, [None, 7])[1], "threadIdx.x")
 
 
+def sums_apart(sch: Schedule) -> None:
+    """Threads add up parts of a sum whose other parts come after all rows."""
+    i, k = sch.get_loops("S")
+    k0, k1 = sch.split(k, [None, 32])
+    sch.reorder(k0, i, k1)
+    sch.bind(k1, "threadIdx.x")
+
+
+def nothing_to_buffer(sch: Schedule) -> None:
+    tiled(sch)
+    sch.pragma(sch.get_loops("C")[-1], "double_buffer", 1)
+
+
 @pytest.mark.parametrize(
     ("make", "change", "why"),
     [
+        (rows, sums_apart, "do not stand together"),
+        (product, nothing_to_buffer, "do not begin with copies to shared memory"),
         (product, late_block, "stands inside a loop that is not bound"),
         (product, two_owners, "do not agree which thread has which element"),
         (product, other_runs, "do not agree which thread has which element"),
@@ -167,6 +182,38 @@ def test_what_a_gpu_cannot_do_is_refused(
     change(sch)
     with pytest.raises(UnsupportedError, match=why):
         tcomp.compile(sch, target=EMULATOR)
+
+
+@pytest.mark.parametrize("n", [16, 64, 70])
+def test_slices_are_loaded_while_others_are_in_use(n: int, rng: np.random.Generator) -> None:
+    """One barrier an iteration is left, and one before the first; of a single slice there is nothing to load ahead."""
+    sch = product(n)
+    tiled(sch)
+    sch.pragma(sch.get_loops("C")[2], "double_buffer", 1)
+    exe = tcomp.compile(sch, target=EMULATOR)
+    text = exe.ir("cuda")
+    assert text.count("__syncthreads") == (1 if n == 16 else 2) and ("A_shared_next" in text) == (n > 16)
+    a, b = (rng.standard_normal((n, n)).astype("float32") for _ in "ab")
+    for order in ("forward", "backward", "shuffled"):
+        exe.library.driver.order = order
+        np.testing.assert_allclose(exe(a, b), a.astype("float64") @ b, atol=1e-4)
+
+
+@pytest.mark.parametrize(("columns", "is_alike"), [(64, True), (60, True), (62, False), (61, False)])
+def test_conditions_that_are_alike_in_all_lanes_are_no_masks(
+    columns: int, is_alike: bool, rng: np.random.Generator
+) -> None:
+    a = te.placeholder((5, columns), name="A")
+    sch = Schedule(te.create_prim_func([a, te.compute((5, columns), lambda i, j: a[i, j] * 2.0, name="B")], "twice"))
+    i, j = sch.get_loops("B")
+    _, thread, lane = sch.split(j, [None, 32, 4])
+    sch.vectorize(lane)
+    sch.bind(i, "blockIdx.x")
+    sch.bind(thread, "threadIdx.x")
+    exe = tcomp.compile(sch, target=EMULATOR)
+    assert ("_if(" not in exe.ir("cuda")) == is_alike
+    x = rng.standard_normal((5, columns)).astype("float32")
+    np.testing.assert_array_equal(exe(x), 2 * x)
 
 
 def test_targets() -> None:

@@ -58,7 +58,9 @@ def _rewrite(func: PrimFunc, b: Block, bound: Sequence[For]) -> PrimFunc:
         hint = "split the loop by a power of two, or a multiple of 32"
         raise UnsupportedError(what, why=f"{count} threads are neither part of a warp nor whole ones", hint=hint)
     store, chain = b.body, _reduce_chain(func, b)
-    if not isinstance(store, Store) or not isinstance(b.init, Store) or thread not in chain:
+    reducing = {v for it in b.reduce for v in free_vars(it.binding)}
+    is_whole = all(s in chain for s in loops_around(func, b) if s.var in reducing)
+    if not isinstance(store, Store) or not isinstance(b.init, Store) or not is_whole:
         raise UnsupportedError(
             what,
             why="its loops over reduce axes, init included, do not stand together",
