@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 
 import tcomp
-from frontend import nn
 from frontend.train import compile_step
 from tcomp.codegen.cuda.accesses import Accesses, accesses_of
 from tcomp.codegen.cuda.launches import launches_of
@@ -31,7 +30,7 @@ from tcomp.runtime.device.grid import GridKernel
 from tcomp.target import CudaTarget, Target
 
 from . import zoo
-from .train import TASKS
+from .train import TASKS, loss_of
 
 OUT = Path(__file__).parent / "out"
 REGISTER_GRAIN = 256
@@ -91,7 +90,8 @@ def executable(model: str, target: CudaTarget) -> Any:
     module = task.model()
     module.train()
     batch = task.batch(np.random.default_rng(0))
-    return compile_step(module, nn.SoftmaxLoss(), task.optimizer(module.parameters()), batch, target.text).executable
+    step = compile_step(module, loss_of, task.optimizer(module.parameters()), batch, target.text)
+    return step.compile(list(batch)).exe
 
 
 def codes(model: str, arch: str) -> list[Code]:

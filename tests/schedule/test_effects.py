@@ -216,6 +216,18 @@ def test_the_next_panel_is_fetched_share_by_share(rows: int, together: int) -> N
     check(sch, func)
 
 
+def test_runs_that_a_loop_inside_counts_are_not_fetched() -> None:
+    """Which run it is, only a loop around can say."""
+    a, b = te.placeholder((3, 32), name="A"), te.placeholder((8, 16, 32), name="B")
+    k = te.reduce_axis(32, "k")
+    c = te.compute((3, 8), lambda i, j: te.sum(a[i, k] * b[j, k // 2, k % 2], axis=k), name="C")
+    func = te.create_prim_func([a, b, c], "f")
+    sch = Schedule(func)
+    sch.pragma(sch.get_loops("C")[1], "prefetch_next", 2)
+    assert not any(isinstance(s, Prefetch) for s in walk_statements(lower(sch.func).body))
+    check(sch, func)
+
+
 def test_prefetch_inside_vectors_asks_for_the_first_lane() -> None:
     func = matmul(3, 32, 2)
     sch = Schedule(func)

@@ -105,7 +105,8 @@ def _shares(loop: For, runs: int) -> list[Stmt]:
     found: dict[Buffer, Stmt] = {}
     for buffer, index in _loads(loop):
         form, per_line = linear(index, {}), LINE // buffer.dtype.itemsize
-        counts = {x.a for x in walk(index) if isinstance(x, FloorDiv) and x.b == const(runs) and isinstance(x.a, Var)}
+        quotients = [x.a for x in walk(index) if isinstance(x, FloorDiv) and x.b == const(runs)]
+        counts = {v for v in quotients if isinstance(v, Var) and v not in start}  # of the loops around
         step = form.terms.get(loop.var, 0)
         if step >= per_line and len(counts) == 1:
             (f,) = counts
