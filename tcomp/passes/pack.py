@@ -118,6 +118,9 @@ class PackWeights:
         left, right = call.attrs["transposed"]
         if not right and self.layout.is_turned(w.type.extents, w.type.dtype):
             return g.again(call, x, g.op("transpose", w, axes=(1, 0)), transposed=(left, True))
+        source = g.definition(x, "transpose") if self.layout.reads_turned and x.type.ndim == 2 else None
+        if source is not None:
+            return g.again(call, source.args[0], w, transposed=(not left, right))
         return self.panels(g, "packed_matmul", x, w, w, type_, {"out_dtype": call.attrs["out_dtype"]})
 
     def pack_conv(self, g: Rewriter, call: OpCall, type_: TensorType) -> Operand | None:

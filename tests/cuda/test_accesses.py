@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
 import tcomp
@@ -12,6 +13,7 @@ from tcomp.codegen.cuda.generator import CudaGenerator
 from tcomp.codegen.cuda.launches import launches_of
 from tcomp.ir.module import IRModule
 from tcomp.ops import GraphBuilder
+from tcomp.ops.reference import evaluate
 from tcomp.schedule import Schedule
 from tcomp.target import CudaTarget, Target
 
@@ -127,6 +129,38 @@ def graph(name: str) -> IRModule:
         case _:
             y = g.op("slice", x, begin=(3, 16), end=(60, 128), strides=None)
     return g.build(y)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
+def test_products_read_operands_as_they_lie(rows: int, turned: tuple[bool, bool], rng: np.random.Generator) -> None:
+    """No transpose is a launch of its own; a constant with an odd number of columns is kept with its rows as columns."""
+    w = rng.standard_normal((64, 131)).astype("float32")
+    g = GraphBuilder()
+    x = g.input("x", (64, rows) if turned[0] else (rows, 64))
+    left = g.transpose(x, axes=(1, 0)) if turned[0] else x
+    right = g.transpose(g.input("w", (131, 64)), axes=(1, 0)) if turned[1] else g.constant(w)
+    module = g.build(g.matmul(left, right))
+    exe = tcomp.compile(module, target="cuda -device=emulator")
+    assert exe.num_kernels == 1
+    inputs = [rng.standard_normal(v.type.shape).astype("float32") for v in module.main.params]
+    exact = evaluate(module, inputs, exact=True)[0]
+    assert np.linalg.norm(exe(*inputs) - exact) <= 1e-6 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("shape", [(1000, 1000), (3, 70000), (77,), (5,), (2, 300, 400), (1, 1)])
+@pytest.mark.parametrize("op", ["sum", "max"])
+def test_reductions_to_few_numbers(shape: tuple[int, ...], op: str, rng: np.random.Generator) -> None:
+    """Long rows have parts, one a block, whose results a second launch adds up."""
+    x = rng.standard_normal(shape).astype("float32")
+    for axes in ((len(shape) - 1,), tuple(range(len(shape)))):
+        g = GraphBuilder()
+        module = g.build(g.op(op, g.input("x", shape), axes=axes))
+        exe = tcomp.compile(module, target="cuda -device=emulator")
+        exact = evaluate(module, [x], exact=True)[0]
+        np.testing.assert_allclose(exe(x), exact, rtol=1e-4, atol=1e-4)
+        launches = sum(len(launches_of(k.lowered).launches) for k in exe.stages.kernels.values())
+        assert launches == (2 if np.prod(shape) > 100_000 and np.prod([shape[a] for a in axes]) > 10_000 else 1)
 
 
 CASES: Sequence[str] = (
