@@ -83,7 +83,7 @@ def _to_threads(sch: Schedule, name: str, threads: int, lanes: int) -> Var | Non
 
 
 def write_back(sch: Schedule, name: str) -> str:
-    """Keep a product's result in registers; the block that writes it back, with what follows element by element if that has the same
+    """Keep a reduction's result in registers; the block that writes it back, with what follows element by element if that has the same
     axes."""
     block = sch.func.blocks[name]
     if not is_output(sch.func, block):
