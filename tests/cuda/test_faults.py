@@ -101,7 +101,9 @@ def is_noticed(library: GpuLibrary, source: str, run: object, want: np.ndarray) 
     return False
 
 
-@pytest.mark.parametrize("make", KERNELS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "make", [pytest.param(f, marks=[pytest.mark.slow] if f is attention else [], id=f.__name__) for f in KERNELS]
+)
 def test_planted_faults_are_noticed(make: object) -> None:
     exe, inputs, want = compiled(make)
     library = exe.library

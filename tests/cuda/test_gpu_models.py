@@ -111,7 +111,9 @@ def test_models(make: Any, rng: np.random.Generator) -> None:
         assert np.linalg.norm(exe(x) - want) <= 1e-5 * np.linalg.norm(want)
 
 
-@pytest.mark.parametrize("make", TRAINED, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "make", [pytest.param(f, marks=[pytest.mark.slow] if f is digits else [], id=f.__name__) for f in TRAINED]
+)
 def test_training_steps(make: Any) -> None:
     losses = {}
     for target in ("cpu", EMULATOR):
@@ -127,7 +129,9 @@ NVCC = shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(sys.executable
 
 
 @pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
-@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize(
+    "arch", [pytest.param("sm_75", marks=pytest.mark.slow), "sm_80", pytest.param("sm_90", marks=pytest.mark.slow)]
+)
 def test_the_vendors_compiler_takes_the_kernels(arch: str, tmp_path: Path, rng: np.random.Generator) -> None:
     for make in MODELS:
         model, x, _ = batch(make, rng)
