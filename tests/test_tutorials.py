@@ -24,8 +24,8 @@ HAS_MODELS = all(
 """Whether the packages are there whose models tutorial 11 runs."""
 
 
-LONG = ("06_train_cnn", "08_transformer", "10_sequence_to_sequence")
-"""What they are about, compiled training, 07 and 09 run as well."""
+LONG = ("06_train_cnn", "08_transformer", "10_sequence_to_sequence", "14_autotuning")
+"""What they are about, other tests run as well: compiled training (and tutorials 07 and 09), tuning."""
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ def transpose(g: GraphBuilder) -> object:
 
 
 KERNELS = (matmul, convolution, rms_norm, layer_norm, batched, attention, transpose)
+LONG = (convolution, batched, attention)
+"""For `make test-all`: each fault is a program to compile."""
 
 
 RULES = (
@@ -102,7 +104,7 @@ def is_noticed(library: GpuLibrary, source: str, run: object, want: np.ndarray) 
 
 
 @pytest.mark.parametrize(
-    "make", [pytest.param(f, marks=[pytest.mark.slow] if f is attention else [], id=f.__name__) for f in KERNELS]
+    "make", [pytest.param(f, marks=[pytest.mark.slow] if f in LONG else [], id=f.__name__) for f in KERNELS]
 )
 def test_planted_faults_are_noticed(make: object) -> None:
     exe, inputs, want = compiled(make)

@@ -100,7 +100,9 @@ def batch(make: Any, rng: np.random.Generator) -> tuple[nn.Module, np.ndarray, n
     return model, x, rng.integers(0, 5, count)
 
 
-@pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "make", [pytest.param(f, marks=[pytest.mark.slow] if f is resnet18 else [], id=f.__name__) for f in MODELS]
+)
 def test_models(make: Any, rng: np.random.Generator) -> None:
     model, x, _ = batch(make, rng)
     model.eval()
@@ -112,7 +114,7 @@ def test_models(make: Any, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [pytest.param(f, marks=[pytest.mark.slow] if f is digits else [], id=f.__name__) for f in TRAINED]
+    "make", [pytest.param(f, marks=[pytest.mark.slow] if f in (cnn, digits) else [], id=f.__name__) for f in TRAINED]
 )
 def test_training_steps(make: Any) -> None:
     losses = {}
