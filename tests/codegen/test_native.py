@@ -207,3 +207,18 @@ def test_inlining_changes_no_bit(target: str, vector: int, rng: np.random.Genera
         results.append(tcomp.compile(sch, target=target)(*arrays))
     assert np.array_equal(results[1], twice)
     assert np.array_equal(results[0], twice if target.endswith("x86-64") else once)
+
+
+def test_what_other_threads_write_is_read_again() -> None:
+    """Sums begin as zeros in straight code, which keeps what it stored at hand; threads add to them, and straight code reads them."""
+    a, k = te.placeholder((4, 9), name="A"), te.reduce_axis(9, "k")
+    s = te.compute((4,), lambda i: te.sum(a[i, k], axis=k), name="S")
+    func = te.create_prim_func([a, te.compute((4,), lambda i: s[i] + 1.0, name="B")], "sums")
+    sch = tcomp.Schedule(func)
+    i, k = sch.get_loops("S")
+    init = sch.decompose_reduction("S", i)
+    for block in (init, "B"):
+        sch.unroll(sch.get_loops(block)[0])
+    sch.parallel(i)
+    x = np.arange(36, dtype=np.float32).reshape(4, 9)
+    np.testing.assert_array_equal(tcomp.compile(sch)(x), x.sum(1) + 1)

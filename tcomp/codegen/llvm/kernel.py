@@ -199,6 +199,7 @@ class _KernelEmitter(ExprEmitter):
         self._outline(body, s, variables, buffers, context_type)
         runtime = self.declare(PARALLEL_FOR, ir.FunctionType(ir.VoidType(), [I64, PTR, PTR]))
         self.builder.call(runtime, [self.scalar(s.extent), opaque(self.builder, body), context])
+        self.hand_over()
 
     def _field(self, context: ir.Value, t: ir.Type, i: int, builder: ir.IRBuilder | None = None) -> ir.Value:
         at = [ir.Constant(ir.IntType(32), 0), ir.Constant(ir.IntType(32), i)]

@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 
 from ...dtype import DType
-from ...ir.expr import Add, Buffer, Const, Expr, Load, Ramp, Sub, Var
+from ...ir.expr import Add, BinaryExpr, Buffer, Const, Expr, Load, Ramp, Sub, Var
 from ...ir.stmt import Prefetch, Store
 from .types import I1, I8, I32, I64, PTR, key_of, literal, mangled, memory_type, opaque, undefined
 
@@ -49,6 +49,7 @@ class MemoryEmitter:
         self._known: dict[tuple[Any, ...], ir.Value] = {}
         self._kept: dict[Buffer, tuple[tuple[DType, int], dict[int, _Kept]]] = {}
         self._useless: set[ir.Instruction] = set()
+        self._held: list[BinaryExpr] = []
 
     def once(self, key: tuple[Any, ...], make: Callable[[], ir.Value]) -> ir.Value:
         """A value that depends on nothing but its key; one of the same key that was made in this block serves again.
@@ -66,7 +67,12 @@ class MemoryEmitter:
         """Forget what was known in another block."""
         if self._block is not self.builder.block:
             self.leave()
-            self._block, self._known, self._kept = self.builder.block, {}, {}
+            self._block, self._known, self._kept, self._held = self.builder.block, {}, {}, []
+
+    def held(self, e: BinaryExpr) -> BinaryExpr:
+        """An expression that lives as long as the block is known, since its identity stands for it there."""
+        self._held.append(e)
+        return e
 
     def leave(self) -> None:
         """Take the stores out of the last block that others behind them have made useless."""
@@ -149,6 +155,10 @@ class MemoryEmitter:
         if kept.value is None:
             kept.value = self.load_anew(e, index)
         return kept.value
+
+    def hand_over(self) -> None:
+        """Others read and write the function's own buffers now: what was stored counts, and nothing that is kept."""
+        self._kept = {}
 
     def lost(self, buffer: Buffer) -> None:
         """Forget what is kept of a buffer."""
