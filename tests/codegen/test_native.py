@@ -222,3 +222,13 @@ def test_what_other_threads_write_is_read_again() -> None:
     sch.parallel(i)
     x = np.arange(36, dtype=np.float32).reshape(4, 9)
     np.testing.assert_array_equal(tcomp.compile(sch)(x), x.sum(1) + 1)
+
+
+def test_whole_numbers_that_change_are_read_again() -> None:
+    """Copies of an unrolled loop are the same expression of int64: no index, and not the same value."""
+    a, k = te.placeholder((4,), "int64", name="A"), te.reduce_axis(5, "k")
+    func = te.create_prim_func([a, te.compute((4,), lambda i: te.sum(a[i] + k * 0, axis=k), name="S")], "sums")
+    sch = tcomp.Schedule(func)
+    sch.unroll(sch.get_loops("S")[1])
+    x = np.arange(4) + 7
+    np.testing.assert_array_equal(tcomp.compile(sch)(x), 5 * x)

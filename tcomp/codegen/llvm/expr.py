@@ -150,8 +150,8 @@ class ExprEmitter(NarrowFloats):
 
     def arithmetic(self, e: BinaryExpr) -> ir.Value:
         d = e.dtype
-        if d == int64:  # indices, which the copies of unrolled loops share
-            return self.once(("expr", id(e)), lambda: self.binary(self.held(e), self.value(e.a), self.value(e.b), d))
+        if d == int64 and self.is_fixed(e):  # indices, which the copies of unrolled loops share
+            return self.once(("expr", id(e)), lambda: self.binary(e, self.value(e.a), self.value(e.b), d))
         if isinstance(e, (Add, Sub)) and d.is_float and not is_narrow(d):
             fused = self.multiply_add(e, d)
             if fused is not None:

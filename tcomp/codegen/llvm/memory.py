@@ -10,6 +10,7 @@ from llvmlite import ir
 
 from ...dtype import DType
 from ...ir.expr import Add, BinaryExpr, Buffer, Const, Expr, Load, Ramp, Sub, Var
+from ...ir.node import walk
 from ...ir.stmt import Prefetch, Store
 from .types import I1, I8, I32, I64, PTR, key_of, literal, mangled, memory_type, opaque, undefined
 
@@ -49,7 +50,7 @@ class MemoryEmitter:
         self._known: dict[tuple[Any, ...], ir.Value] = {}
         self._kept: dict[Buffer, tuple[tuple[DType, int], dict[int, _Kept]]] = {}
         self._useless: set[ir.Instruction] = set()
-        self._held: list[BinaryExpr] = []
+        self._fixed: dict[int, tuple[BinaryExpr, bool]] = {}
 
     def once(self, key: tuple[Any, ...], make: Callable[[], ir.Value]) -> ir.Value:
         """A value that depends on nothing but its key; one of the same key that was made in this block serves again.
@@ -67,12 +68,15 @@ class MemoryEmitter:
         """Forget what was known in another block."""
         if self._block is not self.builder.block:
             self.leave()
-            self._block, self._known, self._kept, self._held = self.builder.block, {}, {}, []
+            self._block, self._known, self._kept, self._fixed = self.builder.block, {}, {}, {}
 
-    def held(self, e: BinaryExpr) -> BinaryExpr:
-        """An expression that lives as long as the block is known, since its identity stands for it there."""
-        self._held.append(e)
-        return e
+    def is_fixed(self, e: BinaryExpr) -> bool:
+        """Whether an expression reads no memory, and so has one value in a block. It is held as long as the block is known, since its identity
+        stands for it there."""
+        self._enter()
+        if id(e) not in self._fixed:
+            self._fixed[id(e)] = e, not any(isinstance(x, Load) for x in walk(e))
+        return self._fixed[id(e)][1]
 
     def leave(self) -> None:
         """Take the stores out of the last block that others behind them have made useless."""
