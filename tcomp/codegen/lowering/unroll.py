@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import is_
+from typing import Any
 
 from ...dtype import int64
 from ...ir.arith import Linear, dims_env, simplify
@@ -34,11 +36,13 @@ class _Copier:
 
     Attributes:
         sums: indices by identity, as sums: their copies, of which there may be thousands, differ in one number, and share the rest as one object.
+        ways: by identity, an expression, which is held as long as that stands for it, and how it is copied.
     """
 
     def __init__(self) -> None:
         self.loops: set[Var] = set()
         self.sums: dict[int, _Sum | None] = {}
+        self.ways: dict[int, tuple[Expr, Callable[[Any, Env], Expr]]] = {}
 
     def copies(self, loop: For, env: Env) -> Stmt:
         """A loop written out.
@@ -66,12 +70,32 @@ class _Copier:
 
     def expr(self, e: Expr, env: Env) -> Expr:
         """An expression where the unrolled loops have one value each."""
+        known = self.ways.get(id(e))
+        if known is None:
+            known = self.ways[id(e)] = e, self.way(e)
+        return known[1](e, env)
+
+    def way(self, e: Expr) -> Callable[[Any, Env], Expr]:
         if e.dtype == int64:
-            return self.index(e, env)
-        is_plain = isinstance(e, (Ramp, Broadcast)) or (isinstance(e, Load) and e.mask is None)
-        if is_plain or (isinstance(e, BinaryExpr) and not isinstance(e, CompareExpr) and e.dtype.is_float):
-            return map_children(e, lambda x: self.expr(x, env) if isinstance(x, Expr) else x)
-        return simplify(e, env)
+            return self.index
+        if isinstance(e, Load):
+            return self.load if e.mask is None else simplify
+        if isinstance(e, (Ramp, Broadcast)):
+            return self.whole
+        if isinstance(e, BinaryExpr) and not isinstance(e, CompareExpr) and e.dtype.is_float:
+            return self.binary
+        return simplify
+
+    def load(self, e: Load, env: Env) -> Expr:
+        indices = tuple([self.expr(i, env) for i in e.indices])
+        return e if all(map(is_, indices, e.indices)) else Load(e.buffer, indices)
+
+    def binary(self, e: BinaryExpr, env: Env) -> Expr:
+        a, b = self.expr(e.a, env), self.expr(e.b, env)
+        return e if a is e.a and b is e.b else type(e)(a, b)
+
+    def whole(self, e: Expr, env: Env) -> Expr:
+        return map_children(e, lambda x: self.expr(x, env))
 
     def index(self, e: Expr, env: Env) -> Expr:
         if isinstance(e, Const):
