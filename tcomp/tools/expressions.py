@@ -20,13 +20,15 @@ class _Random(random.Random):
     """A source of choices, and of extents that are numbers or, now and then, known only at run time."""
 
     symbolic = False
+    most = 17
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         self.sizes: dict[Var, int] = {}
 
     def extent(self) -> Any:
-        value = 0 if self.random() < 0.04 else self.choice((1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17))
+        extents = [e for e in (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17) if e <= self.most]
+        value = 0 if self.random() < 0.04 else self.choice(extents)
         if not self.symbolic or self.random() < 0.4:
             return value
         v = te.var(f"n{len(self.sizes)}")
@@ -313,9 +315,14 @@ NEWER: tuple[tuple[int, tuple[_Build, ...]], ...] = ((280_000_000, (_scatter, _s
 """Builders that seeds from some number on choose from, too: earlier ones keep their kernels, so that versions can be compared."""
 
 
-def random_kernel(seed: int, symbolic: float = 0.25) -> tuple[PrimFunc, dict[Var, int]]:
-    """The kernel of a seed, and the run-time values of its symbolic extents; some have such, by a given chance."""
+def random_kernel(seed: int, symbolic: float = 0.25, most: int = 17) -> tuple[PrimFunc, dict[Var, int]]:
+    """The kernel of a seed, and the run-time values of its symbolic extents; some have such, by a given chance.
+
+    Args:
+        most: the largest extent, about.
+    """
     rng = _Random(seed)
+    rng.most = most
     d = rng.choice(NUMBERS)
     if rng.random() < 0.5:
         d = NUMBERS[-2]  # float32, the commonest, half of the time

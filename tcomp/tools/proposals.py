@@ -179,6 +179,25 @@ def _recipe_tile(sch: Schedule, p: _Picker) -> Iterator[Step]:
     yield "vectorize", (loops[3],)
 
 
+def _recipe_straight(sch: Schedule, p: _Picker) -> Iterator[Step]:
+    """Sums that begin and are read in code without loops, and grow in loops between, of threads or not, or in copies of their body."""
+    name = p.block.name
+    around, before = _loops(sch, name), set(sch.func.blocks)
+    if not around:
+        return
+    yield "decompose_reduction", (p.block, around[0 if p.n[4] % 2 else p.n[1] % len(around)])
+    inits = set(sch.func.blocks) - before
+    users = [b.name for b in sch.func.blocks.values() if set(reads(b)) & set(writes(sch.func.blocks[name]))]
+    for block in (*inits, *users, *([name] if p.n[2] % 2 else [])):
+        if block != name or p.n[2] % 4 == 1:
+            for loop in _loops(sch, block):
+                yield "unroll", (loop,)
+        else:
+            yield "unroll", (_loops(sch, block)[-1],)
+    if p.n[3] % 2 and _loops(sch, name):
+        yield "parallel", (_loops(sch, name)[0],)
+
+
 RECIPES: dict[str, Recipe] = {
     "recipe_tensorize": _recipe_tensorize,
     "recipe_rolling": _recipe_rolling,
@@ -189,6 +208,8 @@ RECIPES: dict[str, Recipe] = {
     "recipe_tile": _recipe_tile,
 }
 """Several steps that random choice would hardly ever put together."""
+LATER_RECIPES: dict[str, Recipe] = {"recipe_straight": _recipe_straight}
+"""Others, which a draw of its own chooses: the cases of the seeds that were found before them stay as they are."""
 
 WEIGHTS = {
     "split": 5, "reorder": 4, "fuse": 2, "vectorize": 3, "parallel": 2, "compute_at": 4, "rfactor": 3, "compute_inline": 2,
@@ -330,8 +351,9 @@ _WITHOUT_LOOPS = {
 
 def proposals(sch: Schedule, choice: Choice) -> Iterator[Step]:
     """The steps of a choice: one, or those of a recipe."""
-    if choice.method in RECIPES:
-        yield from RECIPES[choice.method](sch, _Picker(sch, choice.numbers))
+    recipe = RECIPES.get(choice.method) or LATER_RECIPES.get(choice.method)
+    if recipe is not None:
+        yield from recipe(sch, _Picker(sch, choice.numbers))
         return
     args = arguments(sch, choice)
     if args is not None:
