@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import NamedTuple
 
-from ..ir.arith import Env, simplify
+from ..ir.arith import Env, linear, simplify
 from ..ir.expr import Add, BinaryExpr, Buffer, Expr, Load, Mul, Var
 from ..ir.node import Node, substitute
 from ..ir.query import free_vars
@@ -15,11 +16,20 @@ class MismatchError(Exception):
     """Where the loops differ from the description."""
 
 
+class Operand(NamedTuple):
+    """What stands for a buffer of the description: a buffer, the index of the first element that is used, and, of a flat one, the elements from
+    one row to the next (0 where the description tells them)."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    step: int
+
+
 class _Matcher:
-    def __init__(self, env: Env) -> None:
-        self.env = dict(env)
+    def __init__(self, env: Env, apart: frozenset[str]) -> None:
+        self.env, self.apart = dict(env), apart
         self.loops: dict[Var, Expr] = {}
-        self.found: dict[Buffer, tuple[Buffer, tuple[Expr, ...]]] = {}
+        self.found: dict[Buffer, Operand] = {}
 
     def stmt(self, want: Stmt, have: Stmt) -> None:
         if isinstance(want, For) and isinstance(have, For):
@@ -37,10 +47,12 @@ class _Matcher:
     def access(self, want: Buffer, wi: tuple[Expr, ...], have: Buffer, hi: tuple[Expr, ...]) -> None:
         if want.dtype != have.dtype:
             raise MismatchError(f"{have.name} is {have.dtype}, the description's {want.name} is {want.dtype}")
-        rank = len(wi)
+        rank, step = len(wi), 0
+        if want.name in self.apart and len(hi) == 1:
+            hi, step = self.in_rows(want, wi, have, hi[0])
         if len(hi) < rank:
             raise MismatchError(f"{have.name} has fewer dimensions than the description's {want.name}")
-        if have.shape[len(hi) - rank + 1 :] != want.shape[1:]:
+        if want.name not in self.apart and have.shape[len(hi) - rank + 1 :] != want.shape[1:]:
             raise MismatchError(
                 f"{have.name} does not lie in memory as the description's {want.name}: other inner extents"
             )
@@ -51,8 +63,18 @@ class _Matcher:
         inner = set(self.loops.values())
         if any(free_vars(b) & inner for b in base):
             raise MismatchError(f"{have.name} is not used along the loops as the description's {want.name}")
-        if self.found.setdefault(want, (have, tuple(base))) != (have, tuple(base)):
+        here = Operand(have, tuple(base), step)
+        if self.found.setdefault(want, here) != here:
             raise MismatchError(f"{have.name} is used at another place than the description's {want.name}")
+
+    def in_rows(self, want: Buffer, wi: tuple[Expr, ...], have: Buffer, offset: Expr) -> tuple[tuple[Expr, ...], int]:
+        """A flat index as a row and the offset without it, and how far the rows are apart."""
+        row = substitute(wi[0], self.loops)
+        form = linear(offset, self.env)
+        step = form.terms.get(row, 0)
+        if step <= 0:
+            raise MismatchError(f"{have.name} has no rows as the description's {want.name}")
+        return (row, form.without(row).expr()), step
 
     def expr(self, want: Expr, have: Expr) -> bool:
         if isinstance(want, Load) and isinstance(have, Load) and have.mask is None:
@@ -82,12 +104,15 @@ class _Matcher:
         return True
 
 
-def match(description: Stmt, stmt: Stmt, env: Env) -> dict[str, tuple[Buffer, tuple[Expr, ...]]]:
-    """The buffers that stand for the description's, by name, and the index of the first element that is used.
+def match(description: Stmt, stmt: Stmt, env: Env, apart: frozenset[str] = frozenset()) -> dict[str, Operand]:
+    """What stands for the description's buffers, by their names.
+
+    Args:
+        apart: buffers of two dimensions whose rows may lie any number of elements apart.
 
     Raises:
         MismatchError: the statement computes something else, or over operands that lie otherwise in memory.
     """
-    matcher = _Matcher(env)
+    matcher = _Matcher(env, apart)
     matcher.stmt(description, stmt)
-    return {want.name: place for want, place in matcher.found.items()}
+    return {want.name: operand for want, operand in matcher.found.items()}

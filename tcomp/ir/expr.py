@@ -290,8 +290,8 @@ class Buffer(Node):
     Attributes:
         shape: extents, as int64 expressions.
         strides: in elements; None means row-major without gaps.
-        scope: "global" (any thread sees it), "shared" (the threads of one GPU block do), or "local" (private to the innermost
-            place that uses it).
+        scope: "global" (any thread sees it), "shared" (the threads of one GPU block do), "warp" (the lanes of one warp hold it together, as tiles
+            of matrix instructions), or "local" (private to the innermost place that uses it).
         align: bytes that the base address is a multiple of.
         stride_rules: (axis, factor, offset): lowering pads that axis' stride to offset modulo factor.
         reused: elements take one value after another (a ring, a pair of tiles), so its users may not move.

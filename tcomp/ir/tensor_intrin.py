@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..dtype import DType, bfloat16, float32, float64, int8, int32, uint8
 from ..errors import ScheduleError
@@ -15,8 +16,17 @@ from .expr import Add, BinaryExpr, Broadcast, Buffer, Call, Const, Expr, Load, M
 from .node import walk
 from .stmt import For, Stmt, Store
 
-Places = Mapping[str, tuple[Buffer, Expr]]
-"""By the description's buffer names: the flat buffer that stands for it, and the offset of its first element."""
+
+class Place(NamedTuple):
+    """Where an operand lies: the flat buffer, the offset of its first element, and the elements from one row to the next."""
+
+    buffer: Buffer
+    offset: Expr
+    step: Expr
+
+
+Places = Mapping[str, Place]
+"""By the description's buffer names."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -26,14 +36,16 @@ class TensorIntrin:
     Attributes:
         name: under which it is registered.
         description: loops with one store: what it computes, over small buffers without gaps.
+        apart: names of buffers of two dimensions whose rows may lie any number of elements apart.
         implementation: given where the buffers are, the statement that does the same.
-        feature: the CPU feature that it needs, in LLVM's words; "" for none.
+        feature: what the target must have: a CPU's in LLVM's words, "tensor cores" of a GPU; "" for nothing special.
     """
 
     name: str
     description: Stmt
     implementation: Callable[[Places], Stmt]
     feature: str = ""
+    apart: frozenset[str] = frozenset()
 
 
 _REGISTRY: dict[str, TensorIntrin] = {}
@@ -87,7 +99,7 @@ def _dot(op: str, lanes: int, group: int) -> Callable[[Places], Stmt]:
     """acc[lanes] += the group of A, repeated, times the lanes of B: one instruction."""
 
     def write(places: Places) -> Stmt:
-        (a, at_a), (b, at_b), (c, at_c) = (places[n] for n in "ABC")
+        (a, at_a, _), (b, at_b, _), (c, at_c, _) = (places[n] for n in "ABC")
         here = Ramp(at_c, const(1), lanes)
         few = Load(a, (Ramp(at_a, const(1), group),))
         word = Call("bitcast", (few,), int32)
@@ -117,7 +129,7 @@ def _across(op: type[BinaryExpr], d: DType, lanes: int) -> TensorIntrin:
     vector, out, k = Buffer("A", (const(lanes),), d), Buffer("C", (), d), Var("k")
 
     def write(places: Places) -> Stmt:
-        (a, at_a), (c, at_c) = places["A"], places["C"]
+        (a, at_a, _), (c, at_c, _) = places["A"], places["C"]
         lanes_of_a = Load(a, (Ramp(at_a, const(1), lanes),))
         combined = Call(f"lanes_{op.__name__.lower()}", (lanes_of_a,), d)
         return Store(c, (at_c,), op(Load(c, (at_c,)), combined))

@@ -27,9 +27,11 @@ STATIC_SHARED = 48 * 1024
 """Bytes of shared memory that a block gets without asking the driver for more."""
 DEFAULT_ARCH = "sm_80"
 """Where neither the text nor a device tells."""
-_OPTION = re.compile(r"-(arch|device|sms|fma-lanes|threads|registers|block-shared|sm-shared|l2|bandwidth)=(\S+)$")
+_OPTION = re.compile(
+    r"-(arch|device|sms|fma-lanes|tensor-lanes|threads|registers|block-shared|sm-shared|l2|bandwidth)=(\S+)$"
+)
 _OPTIONS = (
-    "-arch=sm_80, -device=0 (or emulator), -sms=, -fma-lanes=, -threads=, -registers=, -block-shared=, -sm-shared=, -l2= (bytes, or 48K, 2M), "
+    "-arch=sm_80, -device=0 (or emulator), -sms=, -fma-lanes=, -tensor-lanes=, -threads=, -registers=, -block-shared=, -sm-shared=, -l2= (bytes, or 48K, 2M), "
     "-bandwidth= (GB/s)"
 )
 _SIZES = ("block_shared", "sm_shared", "l2")
@@ -46,7 +48,7 @@ class CudaTarget(Target):
         threads, registers: that an SM has; registers of 32 bits.
         block_shared, sm_shared: bytes of shared memory of a block, at most, and of an SM.
         l2: bytes of the cache that all SMs share. bandwidth: of the device's memory, in GB/s.
-        tensor_cores: operand types of its matrix instructions.
+        tensor_lanes: multiply-adds of 16-bit floats that an SM's matrix instructions do in a cycle. tensor_cores: operand types of these.
     """
 
     arch: str
@@ -59,6 +61,7 @@ class CudaTarget(Target):
     sm_shared: int
     l2: int
     bandwidth: int
+    tensor_lanes: int
     tensor_cores: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -73,7 +76,10 @@ class CudaTarget(Target):
     def text(self) -> str:
         """What `Target.parse` makes this target of, on any machine."""
         where = "emulator" if self.is_emulated else self.device
-        told = {n: getattr(self, n) for n in ("sms", "fma_lanes", "threads", "registers", *_SIZES, "bandwidth")}
+        told = {
+            n: getattr(self, n)
+            for n in ("sms", "fma_lanes", "tensor_lanes", "threads", "registers", *_SIZES, "bandwidth")
+        }
         return f"cuda -arch={self.arch} -device={where} " + " ".join(
             f"-{n.replace('_', '-')}={v}" for n, v in told.items()
         )

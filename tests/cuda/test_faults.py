@@ -45,8 +45,13 @@ def transpose(g: GraphBuilder) -> object:
     return g.transpose(g.input("x", (70, 45)), axes=(1, 0))
 
 
-KERNELS = (matmul, convolution, rms_norm, layer_norm, batched, attention, transpose)
-LONG = (convolution, batched, attention)
+def tensor_cores(g: GraphBuilder) -> object:
+    x = g.matmul(g.input("x", (45, 70), "float16"), g.input("w", (70, 40), "float16"), out_dtype="float32")
+    return g.add(x, g.input("b", (40,)))
+
+
+KERNELS = (matmul, convolution, rms_norm, layer_norm, batched, attention, transpose, tensor_cores)
+LONG = (convolution, batched, attention, tensor_cores)
 """For `make test-all`: each fault is a program to compile."""
 
 
@@ -65,6 +70,9 @@ RULES = (
     ("slice moved", r"(p\d_shared\[)([^\]]*\]\s*=)", r"\g<1>1 + \2"),
     ("half of a pair taken for the other", r"\((\w+|\(\w+ \+ 1\)) & 1\) \*", r"(1 - (\1 & 1)) *"),
     ("one half of a pair for both", r"\((\w+|\(\w+ \+ 1\)) & 1\) \*", r"0 *"),
+    ("another tile", r"(tile_load_\w+\(&\w+\[[^\]]*\], &\w+\[)", r"\g<1>16 + "),
+    ("rows of a tile further apart", r"(tile_(?:load|store)_\w+\(.*), (\d+)\);", r"\1, \2 + 8);"),
+    ("product of tiles left out", r"tile_multiply\w+\([^;]*;", ";"),
     ("next slice left out", r"if \((\w+) \+ 1 < (\d+)\) \{", r"if (\1 + 2 < \2) {"),
 )
 """What is done, where, and what stands there then."""
@@ -86,7 +94,7 @@ def compiled(make: object) -> tuple[Executable, list[np.ndarray], np.ndarray]:
     module = g.build(make(g))
     rng = np.random.default_rng(3)
     kinds = [(v.type.shape, v.type.dtype) for v in module.main.params]
-    inputs = [rng.random(s) < 0.5 if d.is_bool else rng.standard_normal(s).astype("float32") for s, d in kinds]
+    inputs = [rng.random(s) < 0.5 if d.is_bool else rng.standard_normal(s).astype(d.numpy) for s, d in kinds]
     return tcomp.compile(module, target="cuda -device=emulator"), inputs, evaluate(module, inputs, exact=True)[0]
 
 

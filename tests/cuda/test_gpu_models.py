@@ -127,6 +127,15 @@ def test_training_steps(make: Any) -> None:
     np.testing.assert_allclose(losses[EMULATOR], losses["cpu"], rtol=1e-5)
 
 
+def test_attention_to_one_feature(rng: np.random.Generator) -> None:
+    """Sums of one product have no loop to tile."""
+    g = tcomp.GraphBuilder()
+    module = g.build(g.attention(*(g.input(n, (2, 9, 1)) for n in "qkv")))
+    arrays = [rng.standard_normal((2, 9, 1)).astype("float32") for _ in "qkv"]
+    want = tcomp.compile(module, target="reference")(*arrays)
+    np.testing.assert_allclose(tcomp.compile(module, target=EMULATOR)(*arrays), want, rtol=1e-5, atol=1e-6)
+
+
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(sys.executable).parent))
 
 
@@ -135,10 +144,16 @@ NVCC = shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(sys.executable
     "arch", [pytest.param("sm_75", marks=pytest.mark.slow), "sm_80", pytest.param("sm_90", marks=pytest.mark.slow)]
 )
 def test_the_vendors_compiler_takes_the_kernels(arch: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    programs = {}
     for make in MODELS:
         model, x, _ = batch(make, rng)
-        exe = tcomp.compile(model.eval(), [x], target=f"cuda -arch={arch}")
-        source = tmp_path / f"{make.__name__}.cu"
+        programs[make.__name__] = tcomp.compile(model.eval(), [x], target=f"cuda -arch={arch}")
+    for d in ("float16", "bfloat16"):
+        g = tcomp.GraphBuilder()
+        x = g.matmul(g.input("x", (250, 768), d), g.transpose(g.input("w", (500, 768), d), axes=(1, 0)))
+        programs[d] = tcomp.compile(g.build(g.relu(x)), target=f"cuda -arch={arch}")
+    for name, exe in programs.items():
+        source = tmp_path / f"{name}.cu"
         source.write_text(exe.library.source)
         words = [
             str(NVCC),

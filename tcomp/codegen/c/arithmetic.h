@@ -71,6 +71,7 @@ INLINE uint16_t bf16_from_f32(float x) {
   if (x != x) return (uint16_t)(bits >> 16 | 0x40);
   return (uint16_t)((bits + (bits >> 16 & 1) + 0x7fff) >> 16);
 }
+#ifndef HAS_F16_CONVERSIONS
 /* The exponent is moved to its place by a product, which turns subnormal numbers into normal ones as well. */
 INLINE float f32_from_f16(uint16_t a) {
   uint32_t size = (uint32_t)(a & 0x7fff) << 13, sign = (uint32_t)(a & 0x8000) << 16;
@@ -85,6 +86,7 @@ INLINE uint16_t f16_from_f32(float x) {
   if (size < 0x38800000) return (uint16_t)(sign | (u32_of_f32(f32_of_u32(size) + 0.5f) - 0x3f000000));
   return (uint16_t)(sign | ((size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13));
 }
+#endif
 /* float64 to float32 such that rounding once more is right: what is not exact is truncated and gets an odd last bit. */
 INLINE float f32_odd_from_f64(double x) {
   float near = (float)x;

@@ -29,11 +29,12 @@ from ...ir.expr import (
     Sub,
     Var,
 )
+from ...ir.matrix_intrin import SIDE
 from ...ir.node import walk
 from ...ir.query import as_int
 from ...ir.stmt import For, If, Let, Stmt, Store, sub_statements
 from ...target.cuda import WARP
-from .launches import AXES, GridLaunch
+from .launches import AXES, GridLaunch, is_of_warp
 
 SECTOR = 32
 """Bytes that memory and the L2 cache hand over at once."""
@@ -86,6 +87,7 @@ class _One:
 
     Attributes:
         known: what variables around it stand for: the number of a thread along an axis, or an expression.
+        step: of a tile that a warp moves together, the elements from row to row; 0 of what each thread does by itself.
     """
 
     buffer: Buffer
@@ -94,6 +96,7 @@ class _One:
     lanes: int
     times: int
     known: Known
+    step: int = 0
 
 
 Known = Mapping[Var, int | Expr]
@@ -113,7 +116,9 @@ def _each(s: Stmt, times: int, known: Known) -> Iterator[_One]:
     elif isinstance(s, Let):
         known = {**known, s.var: s.value}
     roots: Sequence[Expr] = ()
-    if isinstance(s, Store):
+    if is_of_warp(s):
+        yield from _of_tile(s, times, known)
+    elif isinstance(s, Store):
         roots = (*s.indices, s.value, *(() if s.mask is None else (s.mask,)))
         yield _One(s.buffer, s.indices[0], s.mask, s.value.dtype.lanes, times, known)
     elif isinstance(s, Let):
@@ -130,9 +135,36 @@ def _each(s: Stmt, times: int, known: Known) -> Iterator[_One]:
         yield from _each(inner, times, known)
 
 
+def _of_tile(s: Stmt, times: int, known: Known) -> Iterator[_One]:
+    """What a warp moves from memory to a tile, or back."""
+    assert isinstance(s, Store) and isinstance(s.value, Call)
+    last = s.value.args[-1]
+    step = int(last.value) if isinstance(last, Const) else 0
+    for x in (s, *s.value.args):
+        if isinstance(x, (Store, Load)) and x.buffer.scope != "warp":
+            yield _One(x.buffer, x.indices[0], None, 1, times, known, step)
+
+
+def _told_tile(one: _One, threads: int) -> Accesses:
+    """By runs of 16 bytes, the rows side by side first, as instructions that load matrices take them."""
+    size, first = one.buffer.dtype.itemsize, _number(one.index, (0, 0, 0), one.known)
+    run, warps = WIDEST // size, threads // WARP
+    starts = [(first + row * one.step + column) * size for column in range(0, SIDE, run) for row in range(SIDE)]
+    nbytes = SIDE * SIDE * size
+    if one.buffer.scope == "shared":
+        least = nbytes // (BANKS * BANK_BYTES)
+        cycles = _wavefronts([(at, WIDEST) for at in starts])
+        return Accesses(wavefronts=cycles * one.times * warps, least=least * one.times * warps)
+    sectors = {at // SECTOR for start in starts for at in (start, start + WIDEST - 1)}
+    total = nbytes * one.times * warps
+    return Accesses(total, total, len(sectors) * SECTOR * one.times * warps)
+
+
 def _told(one: _One, block: tuple[int, ...], threads: int) -> Accesses:
     if one.buffer.scope == "local":
         return Accesses()
+    if one.step:
+        return _told_tile(one, threads)
     size, lanes = one.buffer.dtype.itemsize, max(one.index.dtype.lanes, 1)
     width = _width(one, size)
     warp = range(min(WARP, prod(block)))

@@ -7,13 +7,17 @@ from functools import reduce
 from math import prod
 from pathlib import Path
 
-from ...errors import UnsupportedError
+from ...analysis.regions import loops_around
+from ...errors import TargetError, UnsupportedError
 from ...ir.arith import simplify
-from ...ir.expr import Buffer, Expr, const
+from ...ir.expr import Buffer, Expr, Load, const
+from ...ir.matrix_intrin import FEATURE
 from ...ir.names import plain_name, printable_name
+from ...ir.node import walk
 from ...ir.primfunc import PrimFunc
 from ...ir.query import as_int
 from ...ir.stmt import Allocate, walk_statements
+from ...ir.tensor_intrin import tensor_intrin
 from ...runtime.device.grid import Grid, GridKernel, Parameter
 from ...target.cuda import BLOCK_THREADS, GRID_YZ, STATIC_SHARED, WARP, CudaTarget
 from ..build import LoweringStep
@@ -22,7 +26,7 @@ from ..c.types import element_type
 from ..extents import code_of
 from ..lowering.gpu import STEPS
 from .kernel import CudaPrinter
-from .launches import GridLaunch, exchanges_values, launches_of, with_body
+from .launches import GridLaunch, exchanges_values, is_of_warp, launches_of, with_body
 from .vectors import CudaVectors
 
 
@@ -42,6 +46,7 @@ class CudaGenerator:
         Raises:
             UnsupportedError: a block has too many threads, or takes too much shared memory.
         """
+        self._check_matrices(scheduled)
         limit = min(self.target.block_shared, STATIC_SHARED)
         for launch in launches_of(lowered).launches:
             threads = prod(launch.block)
@@ -49,6 +54,12 @@ class CudaGenerator:
                 raise UnsupportedError(
                     f"cannot launch kernel {scheduled.name}",
                     why=f"{threads} threads in a block, at most {BLOCK_THREADS}",
+                )
+            if launch.block[0] != WARP and any(is_of_warp(s) for s in walk_statements(launch.body)):
+                raise UnsupportedError(
+                    f"cannot launch kernel {scheduled.name}",
+                    why=f"its blocks have {launch.block[0]} threads along threadIdx.x; where warps hold tiles, these are the {WARP} of a warp",
+                    hint="bind a loop of 32 to threadIdx.x, and warps to threadIdx.y and z",
                 )
             if any(as_int(e, 1) > GRID_YZ for e in launch.grid[1:]):
                 raise UnsupportedError(
@@ -70,6 +81,27 @@ class CudaGenerator:
                     f"cannot launch kernel {scheduled.name}: its blocks take {sum(taken.values())} bytes of shared memory",
                     why=f"a block has {limit}; {told}",
                     hint="smaller tiles",
+                )
+
+    def _check_matrices(self, scheduled: PrimFunc) -> None:
+        """Refuse matrix instructions that the target lacks, and those that not all lanes of a warp come to."""
+        for block in scheduled.blocks.values():
+            intrin = tensor_intrin(str(block.annotations.get("tensor_intrin", "")))
+            if intrin is None or not intrin.feature:
+                continue
+            kinds = {x.dtype.name for x in walk(intrin.description) if isinstance(x, Load)} - {"float32"}
+            if intrin.feature != FEATURE or not kinds <= set(self.target.tensor_cores):
+                raise TargetError(
+                    f"cannot compile block {block.name} for {self.target}",
+                    why=f"it is tensorized with {intrin.name}; the target has {', '.join(self.target.tensor_cores) or 'no such instructions'}",
+                    hint="leave tensorize out for this target",
+                )
+            lanes = next((s for s in loops_around(scheduled, block) if s.thread == "threadIdx.x"), None)
+            if lanes is not None:
+                raise UnsupportedError(
+                    f"cannot compile block {block.name}",
+                    why=f"all lanes of a warp do it together, and loop {lanes.var.name} around it is bound to threadIdx.x",
+                    hint="bind warps to threadIdx.y and z",
                 )
 
     def check_schedule(self, scheduled: PrimFunc) -> None:

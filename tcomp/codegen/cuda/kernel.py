@@ -7,7 +7,7 @@ from math import prod
 
 from ...dtype import DType, int64
 from ...errors import UnsupportedError
-from ...ir.arith import dims_env, interval
+from ...ir.arith import dims_env, interval, simplify
 from ...ir.expr import (
     Add,
     BinaryExpr,
@@ -28,13 +28,14 @@ from ...ir.expr import (
 )
 from ...ir.node import children
 from ...ir.primfunc import PrimFunc
-from ...ir.stmt import Allocate, For, Let, Prefetch, Stmt, Sync, sub_statements
+from ...ir.stmt import Allocate, For, Let, Prefetch, Stmt, Store, Sync, sub_statements
 from ..c.expr import Code
 from ..c.kernel import WORDS, KernelPrinter
 from ..c.types import element_type
 from ..lowering.common import Env, extend
 from .accesses import run_bytes
-from .vectors import CudaVectors
+from .launches import is_of_warp
+from .vectors import TILE_SIZE, CudaVectors
 
 _RESERVED = re.compile(
     WORDS + r"|threadIdx|blockIdx|blockDim|gridDim|warpSize|class|template|new|delete|this|bool|float\d|int\d|__.*"
@@ -96,16 +97,41 @@ class CudaPrinter(KernelPrinter):
 
     def allocate(self, s: Allocate) -> None:
         b, (size,) = s.buffer, s.buffer.shape
-        if not isinstance(size, Const) or b.scope not in ("local", "shared"):
+        if not isinstance(size, Const) or b.scope not in ("local", "warp", "shared"):
             raise UnsupportedError(
                 f"kernel {self.func.name} cannot keep {b.name} in {b.scope} memory",
                 why="its size is known only when the kernel runs", hint="split its loops by constants",
             )  # fmt: skip
         word = self._name(b.name)
         self.buffers[b] = word
+        if b.scope == "warp":
+            self.line(f"{self.cuda.tile(s)} {word}[{max(size.value // TILE_SIZE, 1)}];")
+            self.stmt(s.body)
+            return
         place = "SHARED " if b.scope == "shared" else ""
         self.line(f"{place}{element_type(b.dtype)} {word}[{max(size.value, 1)}];")
         self.stmt(s.body)
+
+    def store(self, s: Store) -> None:
+        if not is_of_warp(s):
+            super().store(s)
+            return
+        assert isinstance(s.value, Call)
+        args = [self.operand(e) for e in s.value.args if not (isinstance(e, Load) and e.buffer is s.buffer)]
+        self.line(f"{s.value.op}({', '.join([self.tile(s.buffer, s.indices[0]), *args])});")
+        self.forget()
+
+    def operand(self, e: Expr) -> str:
+        """An argument of a function on tiles: the place of a load, the value of anything else."""
+        return self.tile(e.buffer, e.indices[0]) if isinstance(e, Load) else self.text(e)
+
+    def tile(self, buffer: Buffer, index: Expr) -> str:
+        """Where a tile is: in registers, or its first element in memory."""
+        self.forget()
+        first = index.base if isinstance(index, Ramp) else index
+        if buffer.scope == "warp":
+            first = simplify(first // TILE_SIZE, {})
+        return self.address(buffer, first)
 
     # expressions
 

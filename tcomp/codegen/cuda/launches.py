@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...errors import UnsupportedError
 from ...ir.expr import Buffer, Call, Expr, Load, Var, const
+from ...ir.matrix_intrin import TILE
 from ...ir.node import walk, with_fields
 from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, as_int, equal
@@ -145,9 +146,15 @@ def _is_for_one(s: Stmt) -> bool:
     """Whether a thread can run a statement alone: it does something, waits for nobody and binds no loop to threads."""
     parts = list(walk_statements(s))
     is_shared = any(
-        isinstance(x, Sync) or (isinstance(x, For) and x.kind == "bound") or exchanges_values(x) for x in parts
+        isinstance(x, Sync) or (isinstance(x, For) and x.kind == "bound") or exchanges_values(x) or is_of_warp(x)
+        for x in parts
     )
     return not is_shared and any(isinstance(x, Store) for x in parts)
+
+
+def is_of_warp(s: Stmt) -> bool:
+    """Whether the lanes of a warp do a statement together, with tiles that they hold together."""
+    return isinstance(s, Store) and isinstance(s.value, Call) and s.value.op.startswith(TILE)
 
 
 def exchanges_values(s: Stmt) -> bool:

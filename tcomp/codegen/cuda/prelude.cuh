@@ -12,6 +12,19 @@
 #define UNROLL _Pragma("unroll")
 #define VECTOR(t, n, name) \
   typedef struct __align__((n) * sizeof(t) > 16 ? 16 : (n) * sizeof(t)) { t at[n]; } name
+
+/* Conversions of float16 are instructions: here, and not the ones of arithmetic.h. */
+#define HAS_F16_CONVERSIONS
+INLINE float f32_from_f16(uint16_t a) {
+  float r;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(a));
+  return r;
+}
+INLINE uint16_t f16_from_f32(float x) {
+  uint16_t r;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(x));
+  return r;
+}
 #endif
 #define ALIGNED
 #define RESTRICT __restrict__

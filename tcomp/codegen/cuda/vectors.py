@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ...dtype import DType
+from ...errors import UnsupportedError
+from ...ir.expr import Call, Load
+from ...ir.matrix_intrin import SIDE, TILE
+from ...ir.node import walk
+from ...ir.stmt import Allocate, Store
 from ..c.types import element_type, scalar_type, short_name
 from ..c.vectors import Vectors
 
 WARP = 32
+TILE_SIZE = SIDE * SIDE
+_DEVICE = {"f16": "__half", "bf16": "__nv_bfloat16"}
+"""CUDA's names of the types that tiles are multiplied of."""
 _COMBINE = {"add": "{a} + {b}", "mul": "{a} * {b}", "max": "{e}_max({a}, {b})", "min": "{e}_min({a}, {b})"}
 
 
@@ -70,6 +80,30 @@ class CudaVectors(Vectors):
             ]
         self._texts[name] = "\n".join([*lines, "  return v;", "}"])
         return name
+
+    def tile(self, s: Allocate) -> str:
+        """The type of the tiles in a buffer of scope "warp", as the functions that write them tell.
+
+        Raises:
+            UnsupportedError: something else than matrix instructions uses them, or different ones do.
+        """
+        b = s.buffer
+        uses = [x for x in walk(s.body) if isinstance(x, (Load, Store)) and x.buffer is b]
+        calls = [x for x in walk(s.body) if isinstance(x, Store) and isinstance(x.value, Call)]
+        by_tiles = [x for c in calls if c.value.op.startswith(TILE) for x in (c, *c.value.args)]
+        made = {c.value.op for c in calls if c.buffer is b and c.value.op.startswith(TILE)}
+        kinds = {f"tile_{op.removeprefix('tile_load_')}" if "load" in op else "tile_f32" for op in made}
+        if len(kinds) != 1 or not all(any(u is x for x in by_tiles) for u in uses):
+            raise UnsupportedError(
+                f"a warp cannot hold {b.name}", why="something else than matrix instructions of one kind uses it",
+                hint="tensorize all blocks that read or write it, with the intrinsics whose names begin with wmma",
+            )  # fmt: skip
+        (kind,) = kinds
+        self._texts.setdefault("tiles", (Path(__file__).parent / "tiles.cuh").read_text(encoding="utf-8"))
+        d = kind.rsplit("_", 1)[1]
+        if d in _DEVICE:
+            self._texts.setdefault(f"tiles of {d}", f"TILES({d}, {_DEVICE[d]})")
+        return kind
 
 
 def _is_wide(d: DType, how: str, is_masked: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...analysis.match import match
 from ...analysis.regions import accesses, writes
 from ...ir.arith import dims_env, linear, simplify
 from ...ir.expr import EQ, LT, Buffer, Const, Expr, FloorDiv, FloorMod, Load, Select, Var, const
@@ -10,22 +11,36 @@ from ...ir.primfunc import PrimFunc
 from ...ir.query import all_of, conjuncts, free_vars, is_const
 from ...ir.reduction import start_empty
 from ...ir.stmt import EMPTY, Block, For, If, Let, Stmt, Store, map_statements, seq, walk_statements
+from ...ir.tensor_intrin import tensor_intrin
 from .common import Env, extend
 
 
 def operands_of_instructions(func: PrimFunc) -> dict[Buffer, int]:
     """Buffers that must lie in memory as instructions expect them: how many leading dimensions may shrink.
 
-    An instruction fixes the steps between the elements that it takes: the extents behind the first index that moves in it.
+    An instruction fixes the steps between the elements that it takes: the extents behind the first index that moves in it; but for operands whose
+    rows may lie apart.
     """
     free: dict[Buffer, int] = {}
     for b in func.blocks.values():
         if "tensor_intrin" in b.annotations:
             moving = {s.var for s in walk_statements(b.body) if isinstance(s, For)}
+            apart = _rows_apart(b)
             for a in accesses(b):
+                if a.buffer in apart:
+                    continue
                 first = next((d for d, i in enumerate(a.indices) if free_vars(i) & moving), a.buffer.ndim - 1)
                 free[a.buffer] = min(free.get(a.buffer, a.buffer.ndim), first + 1)
     return free
+
+
+def _rows_apart(b: Block) -> set[Buffer]:
+    """The operands of a tensorized block whose rows may lie apart."""
+    intrin = tensor_intrin(str(b.annotations["tensor_intrin"]))
+    if intrin is None or not intrin.apart:
+        return set()
+    operands = match(intrin.description, b.body, {}, intrin.apart)
+    return {operands[name].buffer for name in intrin.apart}
 
 
 def lower_blocks(func: PrimFunc) -> PrimFunc:

@@ -29,6 +29,9 @@ from .storage import place_storage
 from .syncs import place_syncs
 from .vectorize import vectorize_loops
 
+OWN = ("local", "warp")
+"""Scopes of what lies in registers."""
+
 
 def choose_scopes(func: PrimFunc) -> PrimFunc:
     """Decide where intermediate buffers live: in registers of a thread, shared memory of a block, or the device's memory.
@@ -104,6 +107,11 @@ def _scope(b: Buffer, by_thread: bool, by_block: bool) -> str:
             f"buffer {b.name} cannot be shared", why="blocks of threads, or several launches, use it",
             hint="compute it inside the loop that is bound to blockIdx (compute_at)",
         )  # fmt: skip
+    if b.scope == "warp" and not (by_thread or by_block):
+        raise UnsupportedError(
+            f"buffer {b.name} cannot be a warp's", why="blocks of threads, or several launches, use it",
+            hint="compute it inside the loop that is bound to blockIdx (compute_at)",
+        )  # fmt: skip
     if b.scope == "local":
         return "local" if by_thread or by_block else "global"
     if b.scope == "global" and (
@@ -115,7 +123,7 @@ def _scope(b: Buffer, by_thread: bool, by_block: bool) -> str:
 
 def _may_enter(scope: str, thread: str) -> bool:
     """Whether a buffer may live inside of a loop: nothing that threads share lives in one of them."""
-    if scope == "local":
+    if scope in OWN:
         return True
     return scope == "shared" and not thread.startswith("threadIdx")
 
@@ -151,7 +159,7 @@ def distribute_registers(func: PrimFunc) -> PrimFunc:
             here = extend(env, s)
             is_inside = inside or (isinstance(s, For) and s.thread.startswith("threadIdx"))
             return map_statements(s, lambda x: visit(x, here, is_inside))
-        if isinstance(s, Allocate) and s.buffer.scope == "local" and not inside:
+        if isinstance(s, Allocate) and s.buffer.scope in OWN and not inside:
             s = _distributed(s, env)
         return map_statements(s, lambda x: visit(x, env, inside))
 

@@ -139,7 +139,7 @@ def _touches(s: Stmt, names: dict[str, Var], scope: str) -> Iterator[_Touch]:
         env = loop_env(loops)
         threads = tuple(sorted(((x.thread, x.extent) for x in around), key=lambda t: t[0]))
         for a in accesses(block):
-            if a.buffer.scope != "local":
+            if a.buffer.scope not in ("local", "warp"):
                 parts = [part_of(i, around, env, names) for i in resolve(block, a.indices)]
                 whose = tuple(p.whose for p in parts if p is not None)
                 used = {v for part in whose for term, _ in part for v in free_vars(term)}

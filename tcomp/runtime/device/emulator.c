@@ -222,6 +222,19 @@ uint64_t emulated_exchange(unsigned lanes, uint64_t own, int mask, int line) {
   return found;
 }
 
+int emulated_lane(void) { return (int)(thread_number() % WARP); }
+
+void emulated_fault(const char *what) { fail("thread %u of block %u: %s", thread_number(), block_number, what); }
+
+void emulated_meet(int line) { wait_as(EXCHANGING, line); }
+
+void emulated_gather(const void *own, const void **all, int line) {
+  current->value = (uint64_t)own;
+  wait_as(EXCHANGING, line);
+  for (unsigned lane = 0; lane < WARP; lane++) all[lane] = (const void *)fibers[thread_number() / WARP * WARP + lane].value;
+  wait_as(EXCHANGING, -line); /* until all have read */
+}
+
 static void run_thread(void) {
   kernel(arguments);
   wait_as(DONE, 0);
@@ -314,15 +327,13 @@ const char *emulated_launch(void (*function)(void **), void **args, const unsign
                             char **buffers, const uint64_t *sizes, int order, uint64_t seed) {
   unsigned count = block[0] * block[1] * block[2];
   if (count > MAX_THREADS || !count) return "a block has from 1 to 1024 threads";
-  if (!stacks) {
-    char *memory = mmap(NULL, STACK * MAX_THREADS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) return "there is no memory for the threads' stacks";
-    stacks = memory;
-  }
+  stacks = mmap(NULL, STACK * count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (stacks == MAP_FAILED) return "there is no memory for the threads' stacks";
   failed = add_region(__start_shared_memory, (size_t)(__stop_shared_memory - __start_shared_memory)); /* regions[0] */
   for (unsigned i = 0; i < num_buffers && !failed; i++) failed = add_region(buffers[i], sizes[i]);
   if (failed) {
     drop_regions();
+    munmap(stacks, STACK * count);
     return "there is no memory to watch the buffers with";
   }
   kernel = function, arguments = args;
@@ -337,5 +348,6 @@ const char *emulated_launch(void (*function)(void **), void **args, const unsign
     run_block(count, order, &seed);
   }
   drop_regions();
+  munmap(stacks, STACK * count); /* each program has an emulator of its own */
   return failed ? message : NULL;
 }

@@ -15,6 +15,12 @@ extern struct emulated_indices {
 void emulated_barrier(int line);
 /* The 8 bytes of a lane whose number differs in the bits of a mask. */
 uint64_t emulated_exchange(unsigned lanes, uint64_t own, int mask, int line);
+/* The number of a thread in its warp. */
+int emulated_lane(void);
+/* Wait for the lanes of a warp, all of which must come; gather: and learn where each has its own. */
+void emulated_meet(int line);
+void emulated_gather(const void *own, const void **all, int line);
+void emulated_fault(const char *what);
 
 #define threadIdx emulated.thread
 #define blockIdx emulated.block

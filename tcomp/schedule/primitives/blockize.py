@@ -159,7 +159,7 @@ def check_tensorize(func: PrimFunc, place: Var | BlockRef, intrin: str) -> Refus
     if vector is not None:
         return Refusal(what, f"loop {vector.var.name} around it is vectorized", {vector: "vectorized"})
     try:
-        match(known.description, b.body, dims_env(func.dims))
+        match(known.description, b.body, dims_env(func.dims), known.apart)
     except MismatchError as error:
         return Refusal(what, str(error), {b: "this block"}, "blockize the loops of the description, in its order")
     return None
@@ -190,7 +190,7 @@ def apply_tensorize(func: PrimFunc, place: Var | BlockRef, intrin: str) -> tuple
     if isinstance(place, Var):
         func, place = apply_blockize(func, place)
     b, known = func.blocks[place.name], tensor_intrin(intrin)
-    assert known is not None and match(known.description, b.body, dims_env(func.dims))
+    assert known is not None and match(known.description, b.body, dims_env(func.dims), known.apart)
     marked = with_fields(b, annotations=b.annotations.with_(tensor_intrin=intrin))
     return replace(func, b, marked), place
 

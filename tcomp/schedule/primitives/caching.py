@@ -32,7 +32,7 @@ from .placement import (
     check_reverse_compute_at,
 )
 
-SCOPES = ("global", "shared", "local")
+SCOPES = ("global", "shared", "warp", "local")
 
 
 def _copy_nest(source: Buffer, target: Buffer, name: str) -> Stmt:

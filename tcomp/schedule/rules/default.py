@@ -14,7 +14,7 @@ from ..schedule import Schedule
 from ..source import Found
 from .cpu import attention, elementwise, rows, scatter, streams, tiled_reduction, windows, winograd
 from .cuda import attention as cuda_attention
-from .cuda import plain, products, transposes
+from .cuda import plain, products, tensor_products, transposes
 from .cuda import rows as cuda_rows
 from .plan import Rule
 
@@ -23,7 +23,7 @@ WHOLE: tuple[Rule, ...] = (winograd, attention, cuda_attention)
 RULES: tuple[Rule, ...] = (scatter, elementwise, streams, windows, tiled_reduction, rows)
 """Rules for kernels of any kind, elementwise stages inlined, in order of preference."""
 CPU_RULES: tuple[Rule, ...] = (winograd, attention, *RULES)
-CUDA_RULES: tuple[Rule, ...] = (cuda_attention, products, cuda_rows, transposes, plain)
+CUDA_RULES: tuple[Rule, ...] = (cuda_attention, tensor_products, products, cuda_rows, transposes, plain)
 """Those of GPUs."""
 
 

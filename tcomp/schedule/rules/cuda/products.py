@@ -56,7 +56,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class _Roles:
+class Roles:
     """Which spatial iterators of a product one operand has, the other one, or both."""
 
     rows: tuple[Var, ...]
@@ -65,7 +65,7 @@ class _Roles:
     operands: tuple[Buffer, Buffer]
 
 
-def _roles(b: Block) -> _Roles | None:
+def roles_of(b: Block) -> Roles | None:
     """Those of a block that sums up products of two operands; None of others."""
     s = b.body
     if not b.reduce or not isinstance(s, Store) or not isinstance(s.value, Add) or not b.spatial:
@@ -82,14 +82,14 @@ def _roles(b: Block) -> _Roles | None:
     of = [tuple(it.var for it in b.spatial if it.var in used[i] and it.var not in used[1 - i]) for i in (0, 1)]
     both = tuple(it.var for it in b.spatial if it.var in used[0] and it.var in used[1])
     operands = (names[1 - second], names[second])
-    return _Roles(of[1 - second], of[second], both, operands) if of[1 - second] else None
+    return Roles(of[1 - second], of[second], both, operands) if of[1 - second] else None
 
 
-def _products(func: PrimFunc) -> list[str]:
+def product_blocks(func: PrimFunc) -> list[str]:
     """The blocks that are worth tiles."""
     found = []
     for b in func.blocks.values():
-        roles = _roles(b)
+        roles = roles_of(b)
         if roles is not None and as_int(b.reduce[-1].extent, SMALLEST) > 1:
             extents = {it.var: as_int(it.extent, SMALLEST) for it in b.iters}
             if min(prod(extents[v] for v in side) for side in (roles.rows, roles.columns)) >= SMALLEST:
@@ -98,13 +98,13 @@ def _products(func: PrimFunc) -> list[str]:
 
 
 def applies(func: PrimFunc, target: CudaTarget) -> bool:
-    return bool(_products(func))
+    return bool(product_blocks(func))
 
 
 def problem_of(func: PrimFunc) -> Problem:
     """The facts of the kernel's first product."""
-    b = func.blocks[_products(func)[0]]
-    roles = _roles(b)
+    b = func.blocks[product_blocks(func)[0]]
+    roles = roles_of(b)
     assert roles is not None
     extents = {it.var: as_int(it.extent, 1 << 10) for it in b.iters}
     return Problem(
@@ -169,7 +169,7 @@ def cost(p: Problem, plan: ProductPlan, target: CudaTarget) -> float:
 def apply(sch: Schedule, plan: ProductPlan) -> None:
     """Each product a launch of its own, with what follows element by element; the other stages spread over threads."""
     inline_elementwise(sch)
-    products = _products(sch.func)
+    products = product_blocks(sch.func)
     others = [b for b in sch.func.blocks if b not in products]  # whose operands' copies take such things along
     inline_cheap(sch, others)
     done: set[str] = set()
@@ -187,7 +187,7 @@ def tile(sch: Schedule, name: str, plan: ProductPlan, around: Sequence[Var] = ()
         around: loops over blocks of threads that hold it already, and in which its tiles follow each other; none to make each tile a block.
     """
     product = sch.func.blocks[name]
-    roles = _roles(product)
+    roles = roles_of(product)
     assert roles is not None
     write = write_back(sch, name)
     extents = [as_int(sch.get_extent(v), 1 << 10) for v in sch.get_loops(write)[len(around) :]]
@@ -199,6 +199,8 @@ def tile(sch: Schedule, name: str, plan: ProductPlan, around: Sequence[Var] = ()
     own = _split_tile(sch, name, blocks, tiles)
     block = sch.func.blocks[name]
     reduce = [v for it in block.reduce for v in sch.get_loops(name) if v in free_vars(it.binding)]
+    if not reduce:
+        raise ScheduleError(f"block {name} has no loop over what it adds up")
     steps, step = sch.split(reduce[-1], [None, plan.depth])
     slices = [*reduce[:-1], steps]
     threads = [v for v, index in own.items() if index]
@@ -236,7 +238,7 @@ Tile = Sequence[tuple[int, str]]
 """The parts into which an axis is split, outermost first: (extent, the index that it is bound to, or "" for registers)."""
 
 
-def _tiles(extents: Mapping[Var, int], roles: _Roles, plan: ProductPlan) -> list[Tile]:
+def _tiles(extents: Mapping[Var, int], roles: Roles, plan: ProductPlan) -> list[Tile]:
     """How each axis of the result is split inside of a tile. Where rows are short, as those of small images, the axis before them gives
     threads, too."""
     row, column = roles.rows[-1], roles.columns[-1]
@@ -288,27 +290,10 @@ def _in_order(parts: Sequence[tuple[Var, str]]) -> dict[Var, str]:
 def _bring(
     sch: Schedule, name: str, buffer: Buffer, steps: Var, plan: ProductPlan, counts: Mapping[str, int], is_rows: bool
 ) -> str:
-    """Copy the part of an operand that a step of the reduction reads to shared memory, by all threads."""
-    made = [b.name for b in producers(sch.func, buffer) if not b.is_reduction]
-    is_turned = not is_rows and _is_turned(sch.func.blocks[name], buffer)
+    """Copy the part of an operand that a step of the reduction reads to shared memory; columns along which threads lie side by side."""
+    is_turned = not is_rows and is_transposed(sch.func.blocks[name], buffer)
     copy = sch.cache_read(name, buffer, "shared").name
-    sch.compute_at(copy, steps)
-    for b in made:  # such as the border around an image
-        if sch.why_not("compute_inline", BlockRef(b)) is None:
-            sch.compute_inline(b)
-    loops = sch.get_loops(copy)
-    inner = loops[loops.index(steps) + 1 :]
-    last = sch.get_extent(inner[-1]) if inner else 0
-    row = as_int(buffer.shape[-1], 1)  # of which runs begin at multiples only if it is a multiple, too
-    lanes = plan.lanes if isinstance(last, int) and last % plan.lanes == 0 and row % plan.lanes == 0 else 1
-    whole = fuse_all(sch, inner)
-    if whole is None:
-        raise ScheduleError(f"block {copy} has nothing to bring")
-    _, *parts = sch.split(whole, [None, *counts.values(), lanes])
-    for v, index in zip(parts, counts):
-        sch.bind(v, index)
-    if lanes > 1:
-        sch.vectorize(parts[-1])
+    bring(sch, copy, buffer, steps, plan.lanes, counts)
     axes = len(sch.func.blocks[copy].spatial)
     if is_turned:  # threads side by side read what lies side by side
         params = tuple(Var(f"i{d}") for d in range(axes))
@@ -318,7 +303,33 @@ def _bring(
     return copy
 
 
-def _is_turned(block: Block, buffer: Buffer) -> bool:
+def bring(sch: Schedule, copy: str, buffer: Buffer, steps: Var, most: int, counts: Mapping[str, int]) -> None:
+    """Let all threads make a copy of an operand in each step of a loop, and compute there what is cheap.
+
+    Args:
+        most: neighbours that a thread brings at once. counts: of threads along each index, z before y before x.
+    """
+    made = [b.name for b in producers(sch.func, buffer) if not b.is_reduction]
+    sch.compute_at(copy, steps)
+    for b in made:  # such as the border around an image
+        if sch.why_not("compute_inline", BlockRef(b)) is None:
+            sch.compute_inline(b)
+    loops = sch.get_loops(copy)
+    inner = loops[loops.index(steps) + 1 :]
+    last = sch.get_extent(inner[-1]) if inner else 0
+    row = as_int(buffer.shape[-1], 1)  # of which runs begin at multiples only if it is a multiple, too
+    lanes = most if isinstance(last, int) and last % most == 0 and row % most == 0 else 1
+    whole = fuse_all(sch, inner)
+    if whole is None:
+        raise ScheduleError(f"block {copy} has nothing to bring")
+    _, *parts = sch.split(whole, [None, *counts.values(), lanes])
+    for v, index in zip(parts, counts):
+        sch.bind(v, index)
+    if lanes > 1:
+        sch.vectorize(parts[-1])
+
+
+def is_transposed(block: Block, buffer: Buffer) -> bool:
     """Whether the reduction walks along an operand's neighbours, and the columns across them."""
     (indices,) = {i for b, i in loaded(block) if b is buffer}
     kinds = {it.var: it.kind for it in block.iters}
