@@ -137,11 +137,11 @@ def graph_fuzz(
 
 
 @app.command("plan-fuzz")
-def plan_fuzz_command(cases: int = 200, seed: int = 0, jobs: int = 2) -> None:
-    """Random decisions of the default rules over random kernels: each is refused, or right."""
+def plan_fuzz_command(cases: int = 200, seed: int = 0, jobs: int = 2, target: str = "") -> None:
+    """Random decisions of the default rules over random kernels: each is refused, or right. For CPUs drawn by chance, or --target "cuda -device=emulator"."""
     kinds: collections.Counter[tuple[str, str]] = collections.Counter()
     failed = 0
-    for outcome in track(plan_fuzz.outcomes(seed, cases, jobs), "fuzzing plans", cases, transient=True):
+    for outcome in track(plan_fuzz.outcomes(seed, cases, jobs, target), "fuzzing plans", cases, transient=True):
         kinds.update(outcome.kinds)
         if outcome.wrong:
             failed += 1

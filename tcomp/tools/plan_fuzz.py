@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
@@ -63,7 +63,7 @@ def _extent(r: random.Random, most: int = 130) -> int:
     return min(most, max(1, round(2 ** r.uniform(0, 7.1)) + r.choice((0, 0, 0, -1, 1))))
 
 
-def operator_graph(seed: int) -> tuple[IRModule, list[np.ndarray], list[float]]:
+def operator_graph(seed: int, kinds: Sequence[Kind] = ()) -> tuple[IRModule, list[np.ndarray], list[float]]:
     """One operator of a kind that has a rule of its own, with extents of any size, and often one that follows it."""
     r, rng, g = random.Random(seed), np.random.default_rng(seed), GraphBuilder()
     inputs: list[np.ndarray] = []
@@ -75,7 +75,7 @@ def operator_graph(seed: int) -> tuple[IRModule, list[np.ndarray], list[float]]:
         inputs.append(array)
         return g.input(f"x{len(inputs)}", shape)
 
-    y = r.choice(_KINDS)(r, g, leaf)
+    y = r.choice(kinds or _KINDS)(r, g, leaf)
     if r.random() < 0.4:
         y = g.relu(y)
     module = g.build(y)
@@ -156,9 +156,29 @@ def _attention(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
     return g.attention(leaf(stack, rows, features), other(), other(), causal=r.random() < 0.3)
 
 
+def _halves(r: random.Random, g: GraphBuilder, leaf: Leaf) -> Operand:
+    """A product of 16-bit floats, its operands turned or not, and large enough for matrix instructions more often than not."""
+    m, k, n = (r.randrange(10, 120) for _ in range(3))
+    stack, kind = r.choice(((), (), (r.randrange(1, 4),))), r.choice(("float16", "bfloat16"))
+
+    def operand(rows: int, columns: int) -> Operand:
+        if r.random() < 0.5:
+            return g.op("cast", leaf(*stack, rows, columns), dtype=kind)
+        axes = (*range(len(stack)), len(stack) + 1, len(stack))
+        return g.transpose(g.op("cast", leaf(*stack, columns, rows), dtype=kind), axes=axes)
+
+    return g.op("cast", g.matmul(operand(m, k), operand(k, n), out_dtype="float32"), dtype="float32")
+
+
 _KINDS: tuple[Kind, ...] = (
     _matmul, _few_rows, _few_rows, _sum_of_rows, _conv, _conv, _conv3x3, _conv3x3, _pool, _rows, _rows, _move, _attention,
 )  # fmt: skip
+
+
+_GPU_KINDS: tuple[Kind, ...] = (
+    _matmul, _halves, _halves, _halves, _conv, _pool, _rows, _rows, _move, _attention, _sum_of_rows,
+)  # fmt: skip
+"""Kinds for a GPU's rules."""
 
 
 def _candidate(space: Space, rng: np.random.Generator) -> Candidate:
@@ -180,17 +200,23 @@ def _layouts(module: IRModule, target: CpuTarget, rng: np.random.Generator, told
     return records
 
 
-def run_case(seed: int) -> Outcome:
-    """A graph of a seed, its kernels scheduled by random decisions."""
+def run_case(seed: int, gpu: str = "") -> Outcome:
+    """A graph of a seed, its kernels scheduled by random decisions.
+
+    Args:
+        gpu: the target, if it is one; by default CPUs are drawn by chance.
+    """
     rng = np.random.default_rng(seed)
-    module, inputs, eps = random_graph(seed) if rng.random() < 0.3 else operator_graph(seed)
+    kinds = _GPU_KINDS if gpu else _KINDS
+    module, inputs, eps = random_graph(seed) if rng.random() < 0.3 else operator_graph(seed, kinds)
     usable = [t for t in map(Target.parse, TARGETS) if isinstance(t, CpuTarget) and not t.missing_here()]
-    target = usable[int(rng.integers(len(usable)))]
+    target = Target.parse(gpu) if gpu else usable[int(rng.integers(len(usable)))]
     if module.main.dims:
         return Outcome()
     found, traces = Outcome(), {}
     told: dict[str, Candidate] = {}
-    records = _layouts(module, target, rng, told) if rng.random() < 0.5 else Database()
+    has_layouts = isinstance(target, CpuTarget) and rng.random() < 0.5
+    records = _layouts(module, target, rng, told) if has_layouts else Database()
     lowered = lower(lambda: module, backend_of(target), True, tuned=TunedSchedules(records))
     for name, func in lowered.module.kernels.items():
         space = Space(func, target)
@@ -206,7 +232,7 @@ def run_case(seed: int) -> Outcome:
         exe = compile(module, target=target, num_threads=int(rng.integers(1, 3)), schedules=traces, database=records)
     except TcompError as error:
         if isinstance(error, InternalError):
-            return Outcome(found.kinds, _named(seed, f"{error.what}: {error.why}", told))
+            return Outcome(found.kinds, _named(seed, f"{error.what}: {error.why}", told, gpu))
         found.kinds.update((c.rule, "unfit") for c in told.values())
         return found
     guards = Guards()
@@ -215,22 +241,23 @@ def run_case(seed: int) -> Outcome:
     for got, want, e in zip(out, evaluate(module, inputs, exact=True), eps):
         wrong = differs(got, np.asarray(want).astype(got.dtype), e) or guards.damage()
         if wrong:
-            return Outcome(found.kinds, _named(seed, wrong, told))
+            return Outcome(found.kinds, _named(seed, wrong, told, gpu))
     found.kinds.update((c.rule, "right") for c in told.values())
     return found
 
 
-def _named(seed: int, wrong: str, told: dict[str, Candidate]) -> str:
+def _named(seed: int, wrong: str, told: dict[str, Candidate], gpu: str) -> str:
     plans = "".join(f"\n  {name}: {c.to_json()}" for name, c in told.items())
-    return f"seed {seed}: {wrong}{plans}\n  replay: python -m tcomp.tools plan-fuzz --cases 1 --seed {seed}"
+    target = f" --target '{gpu}'" if gpu else ""
+    return f"seed {seed}: {wrong}{plans}\n  replay: python -m tcomp.tools plan-fuzz --cases 1 --seed {seed}{target}"
 
 
-def outcomes(first: int, count: int, jobs: int) -> Iterator[Outcome]:
+def outcomes(first: int, count: int, jobs: int, gpu: str = "") -> Iterator[Outcome]:
     """Those of consecutive seeds, in processes that may be lost: what takes too long is counted, a crash is wrong."""
     with LocalExecutor(jobs, LIMIT_S, MEMORY) as workers:
         waiting: dict[Future[Outcome], int] = {}
         for seed in range(first, first + count):
-            waiting[workers.submit(run_case, seed)] = seed
+            waiting[workers.submit(run_case, seed, gpu)] = seed
             if len(waiting) >= 4 * jobs:
                 yield from _ended(waiting)
         while waiting:

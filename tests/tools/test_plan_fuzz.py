@@ -18,6 +18,15 @@ def test_random_decisions_are_refused_or_right(count: int) -> None:
     assert len({rule for rule, _ in kinds}) >= 3
 
 
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
+def test_random_decisions_for_a_gpu(count: int) -> None:
+    kinds: Counter[tuple[str, str]] = Counter()
+    for outcome in outcomes(8, count, 1, "cuda -device=emulator"):
+        assert not outcome.wrong
+        kinds.update(outcome.kinds)
+    assert kinds["tensor_product", "right"] and kinds["plain", "right"] >= count
+
+
 def test_what_is_wrong_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operators that say something else than what is computed."""
     exact = plan_fuzz.evaluate
