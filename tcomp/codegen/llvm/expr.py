@@ -197,9 +197,15 @@ class ExprEmitter(NarrowFloats):
         """Maximum or minimum; NaN where either side is NaN. One instruction where one side is a literal."""
         if not d.is_float:
             return self.builder.select(self.compare("<", b, a, d) if greater else self.compare("<", a, b, d), a, b)
-        op = ">" if greater else "<"
         if b_is_number:
-            return self.builder.select(self.builder.fcmp_ordered(op, b, a), b, a)
+            return self.builder.select(self.builder.fcmp_ordered(">" if greater else "<", b, a), b, a)
+        if d.lanes > 1:
+            # not by selects, of which LLVM makes one with two comparisons; the second is what is new in a reduction: it alone is tested for
+            # NaN, and the accumulator does not wait for that
+            name = f"llvm.{'maximum' if greater else 'minimum'}.{mangled(d)}"
+            function = self.declare(name, ir.FunctionType(a.type, [a.type, a.type]))
+            return self.builder.call(function, [b, a], fastmath=("nsz",))
+        op = ">" if greater else "<"  # LLVM forgets of scalars that the sign of zeros does not matter
         picked = self.builder.select(self.builder.fcmp_ordered(op, a, b), a, b)
         return self.builder.select(self.builder.fcmp_unordered("uno", a, a), a, picked)
 
