@@ -110,7 +110,7 @@ def codes(model: str, arch: str) -> list[Code]:
     pattern = r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?"
     for function, spilled, registers, shared in re.findall(pattern, told, re.S):
         name, rule, grid, accesses = launches[function]
-        numbers = prod(grid.threads), int(registers), int(shared or 0)
+        numbers = prod(grid.threads), int(registers), int(shared or 0) + grid.pool
         busy = occupancy(target, *numbers)
         found.append(Code(name, rule, numbers[0], numbers[1], int(spilled), numbers[2], busy, accesses))
     return found

@@ -90,6 +90,7 @@ class InterpretedLibrary:
     device = CpuDevice()
     lacking: tuple[str, ...] = ()
     objects: tuple[bytes, ...] = ()
+    on_device = None
 
     def __init__(self, functions: Mapping[str, PrimFunc]) -> None:
         self._functions = functions

@@ -11,6 +11,7 @@ import numpy as np
 from ..config import memory_bytes
 from ..dtype import dtype
 from ..errors import InputError
+from .device.arrays import DeviceArray
 from .extents import Extent, evaluate_shape
 
 
@@ -109,13 +110,13 @@ def check_bounds(dims: Sequence[int], names: Sequence[str], largest: Sequence[in
             )
 
 
-def as_array(value: Any, spec: Spec) -> np.ndarray:
-    """An argument as an array over its own memory.
+def as_array(value: Any, spec: Spec) -> Any:
+    """An argument as an array over its own memory, on the host or a device.
 
     Raises:
         InputError: it is no array, or not of the spec's dtype, number of axes and layout.
     """
-    array = _from(value, spec)
+    array = value if isinstance(value, DeviceArray) else _from(value, spec)
     if array.dtype != dtype(spec.dtype).numpy:
         raise InputError(
             f"input {spec.name!r} has dtype {array.dtype}",
@@ -124,7 +125,7 @@ def as_array(value: Any, spec: Spec) -> np.ndarray:
         )
     if array.ndim != len(spec.shape):
         raise InputError(f"input {spec.name!r} has shape {list(array.shape)}", why=f"expected {spec}")
-    if not array.flags.c_contiguous:
+    if isinstance(array, np.ndarray) and not array.flags.c_contiguous:
         raise InputError(
             f"input {spec.name!r} is not C-contiguous",
             why=f"its strides are {array.strides}; inputs are read in place, never copied behind your back",
@@ -234,10 +235,11 @@ def check_indices(checks: Sequence[IndexCheck], specs: Sequence[Spec], arrays: S
         InputError: one is out of range; nothing has been written yet.
     """
     for c in checks:
-        place = first_outside(arrays[c.input], c.low, c.high)
+        array = np.asarray(arrays[c.input])
+        place = first_outside(array, c.low, c.high)
         if place is not None:
             raise InputError(
-                f"input {specs[c.input].name!r} holds {arrays[c.input][place]} at {list(place)}",
+                f"input {specs[c.input].name!r} holds {array[place]} at {list(place)}",
                 why=f"{c.reader} needs {c.low} <= place <= {c.high} there",
                 hint="compile(..., check_indices=False) moves such places to the nearest end instead",
             )

@@ -41,6 +41,7 @@ class ArtifactLibrary:
 
     lacking: tuple[str, ...] = ()
     objects: tuple[bytes, ...] = ()
+    on_device = None
     variant = 0
     """Which of the codes for several kinds of CPUs runs here."""
 

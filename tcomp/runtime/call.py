@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from ..errors import OutOfMemoryError, TargetError
 from .arguments import check_indices
-from .device.base import Library
+from .device.arrays import DeviceArray
+from .device.base import Library, OnDevice
 from .program import Program
 from .results import address_of
 
@@ -58,13 +59,10 @@ class Runner:
             OutOfMemoryError: there is no memory for what a kernel keeps while it runs; the results are not to be used.
         """
         if self._program.checks:
-            check_indices(self._program.checks, self._program.inputs, arrays)
+            self._check(arrays)
         self.prepare()
         extents = (ctypes.c_int64 * len(dims))(*dims) if dims else None
-        try:
-            frame = self._frames.pop()
-        except IndexError:  # the first call, or others are under way
-            frame = _Frame(self._program, self.library)
+        frame = self._frame()
         table, position = frame.table, 0
         for group in (arrays, results):
             for a in group:
@@ -76,6 +74,55 @@ class Runner:
             self._frames.append(frame)
         if failed:
             raise OutOfMemoryError("cannot run the model", why="there is no memory for a buffer inside a kernel")
+
+    def run_on_device(
+        self, arrays: Sequence[np.ndarray | DeviceArray], results: Sequence[DeviceArray], dims: Sequence[int]
+    ) -> None:
+        """Compute results that stay on the device; inputs of the host are copied there. Results may lie where inputs do that the program
+        updates."""
+        device = self._on_device
+        self._check(arrays)
+        inputs = [device.copied(a) if isinstance(a, np.ndarray) else a for a in arrays]
+        frame = self._frame()
+        try:
+            addresses = [a.address for a in (*inputs, *results)]
+            device.entry(self._program)(addresses, self._const_table, frame.arena_address, dims)
+        finally:
+            self._frames.append(frame)
+
+    def captured(
+        self, arrays: Sequence[DeviceArray], results: Sequence[DeviceArray], dims: Sequence[int]
+    ) -> Callable[[], None]:
+        """Such a run on the same arrays each time, with a workspace of its own, as one launch.
+
+        Raises:
+            UnsupportedError: what is launched depends on values that the run computes.
+        """
+        frame = _Frame(self._program, self.library)
+        addresses = [a.address for a in (*arrays, *results)]
+        replay = self._on_device.captured(self._program, addresses, self._const_table, frame.arena_address, tuple(dims))
+
+        def run(held: object = (frame, self)) -> None:
+            self._check(arrays)
+            replay()
+
+        return run
+
+    def _check(self, arrays: Sequence[np.ndarray | DeviceArray]) -> None:
+        if self._program.checks:
+            check_indices(self._program.checks, self._program.inputs, arrays)
+
+    @property
+    def _on_device(self) -> OnDevice:
+        found = self.library.on_device
+        assert found is not None
+        return found
+
+    def _frame(self) -> _Frame:
+        try:
+            return self._frames.pop()
+        except IndexError:  # the first call, or others are under way
+            return _Frame(self._program, self.library)
 
     def run_apart(self, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray], dims: Sequence[int]) -> None:
         """A run whose results may lie where inputs do: those are computed elsewhere first."""

@@ -10,11 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import InputError, TcompError
+from ..errors import InputError, TcompError, UnsupportedError
 from . import threads
 from .arguments import Spec, bind, check_bounds, check_outputs, check_scratch, result_shapes
 from .call import Runner
-from .device.base import Library
+from .device.arrays import DeviceArray
+from .device.base import Library, OnDevice
+from .graph import Graph
 from .profile import profile_kernels, time_runs
 from .program import Program
 from .report import Memory, Profile, Timing
@@ -125,27 +127,93 @@ class Executable:
 
         Args:
             args, named: one array for each input, in order or by name: NumPy arrays, or anything with `__dlpack__` or the
-                buffer protocol. They are read in place.
+                buffer protocol. They are read in place. For a GPU, arrays of its own memory, too, such as Torch's and CuPy's.
             out: an array (or a sequence, for several outputs) to write the result into. It may share memory with an input: the
                 result is then computed elsewhere and copied.
 
         Returns:
-            A NumPy array, or a tuple of them where the model has several results.
+            A NumPy array, or a tuple of them where the model has several results. DeviceArrays, where an argument is on a GPU: its results
+            stay there, and this does not wait for them.
 
         Raises:
             InputError: an argument is missing, too many, not of the expected type, or holds an index that is out of range.
             OutOfMemoryError: there is no memory for what a kernel keeps while it runs.
         """
-        if self._updates:
-            return self._run_updates(args, out, named)
-        if out is None and not named and self._fits(args):
+        if out is None and not named and not self._updates and self._fits(args):
             results = [self._results.array(i, *f) for i, f in enumerate(self._fresh)]
             self._runner.run(args, results, ())
         else:
+            device = self.library.on_device
+            if device is not None:
+                args, named = [_viewed(device, a) for a in args], {n: _viewed(device, a) for n, a in named.items()}
+                if any(isinstance(a, DeviceArray) for a in (*args, *named.values())):
+                    return self._run_on_device(device, args, named, out)
+            if self._updates:
+                return self._run_updates(args, out, named)
             arrays, dims = self._bind(args, named, out)
             results = self._outputs(out, dims)
             self._runner.run_apart(arrays, results, dims)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _run_on_device(self, device: OnDevice, args: Sequence[Any], named: Mapping[str, Any], out: Any) -> Any:
+        """A call with arrays of the device."""
+        arrays, dims = self._bind(args, named)
+        results = self._device_results(device, arrays, dims)
+        self._runner.run_on_device(arrays, results, dims)
+        if out is not None:
+            given = [_viewed(device, a) for a in (out if isinstance(out, (list, tuple)) else [out])]
+            fits = len(given) == len(results) and all(
+                isinstance(a, DeviceArray) and a.shape == r.shape and a.dtype == r.dtype for a, r in zip(given, results)
+            )
+            if not fits:
+                wanted = ", ".join(map(str, self.outputs))
+                raise InputError("the output arrays do not fit", why=f"on the device are wanted {wanted}")
+            for target, result in zip(given, results):
+                device.write(target, result)
+            results = given
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _device_results(self, device: OnDevice, arrays: Sequence[Any], dims: Sequence[int]) -> list[DeviceArray]:
+        """Arrays for results: new ones, and the inputs that the model updates."""
+        specs = self.program.outputs
+        shapes = result_shapes(specs, dims, self.program.dims)
+        host = [self.program.inputs[n].name for n in self._updates.values() if not isinstance(arrays[n], DeviceArray)]
+        if host:
+            raise InputError(
+                "the model changes inputs in place", why=f"{', '.join(host)}: they must be on the device, as others are"
+            )
+        return [
+            arrays[self._updates[i]] if i in self._updates else device.empty(shape, numpy_dtype(spec))
+            for i, (shape, spec) in enumerate(zip(shapes, specs))
+        ]
+
+    def on_device(self, array: Any) -> DeviceArray:
+        """A copy of an array in the memory of the GPU that this is compiled for: to be an argument more than once.
+
+        Raises:
+            UnsupportedError: it is compiled for a CPU.
+        """
+        return self._needed_device("keep arrays there").copied(np.ascontiguousarray(array))
+
+    def graph(self, *args: Any, **named: Any) -> Graph:
+        """The model's run on these inputs, captured: a call of the result launches all kernels at once, on the same memory each time, as a
+        CUDA graph does.
+
+        Raises:
+            UnsupportedError: it is compiled for a CPU; or what is launched depends on values that the run computes. InputError: as for a call.
+        """
+        device = self._needed_device("capture a run")
+        args, named = [_viewed(device, a) for a in args], {n: _viewed(device, a) for n, a in named.items()}
+        arrays, dims = self._bind(args, named)
+        own = [device.copied(np.asarray(a)) for a in arrays]
+        results = self._device_results(device, own, dims)
+        return Graph(self.inputs, tuple(own), tuple(results), device, self._runner.captured(own, results, dims))
+
+    def _needed_device(self, what: str) -> OnDevice:
+        device = self.library.on_device
+        if device is None:
+            raise UnsupportedError(f"cannot {what}", why="the model is not compiled for a GPU", hint='target="cuda"')
+        return device
 
     def _run_updates(self, args: Sequence[Any], out: Any, named: Mapping[str, Any]) -> Any:
         """A call of a model that changes inputs: they are its results, too."""
@@ -280,3 +348,9 @@ class Executable:
     def schedule(self, kernel: str) -> str:
         """The schedule of a kernel as Python over a Schedule named `sch`: to read, copy and change."""
         return self.ir("schedule", kernel)
+
+
+def _viewed(device: OnDevice, value: Any) -> Any:
+    """What a caller gave: an array of the device, where it is one."""
+    found = device.view(value)
+    return value if found is None else found

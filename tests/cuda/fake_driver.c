@@ -96,13 +96,64 @@ int cuModuleGetFunction(void **made, void *module, const char *name) {
 int cuFuncSetBlockShape(void *f, int x, int y, int z) { return SUCCESS; }
 int cuFuncSetSharedSize(void *f, unsigned n) { return SUCCESS; }
 int cuFuncGetAttribute(int *value, int attribute, void *f) { return *value = 0, SUCCESS; }
-int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream,
-                   void **parameters, void **extra) {
-  if (context_depth < 1 || parameters || !extra || (uintptr_t)extra[0] != 1) return INVALID_VALUE;
-  unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
-  const char *wrong = ((function *)f)->launch(((function *)f)->stub, extra[1], grid, block, num_blocks, blocks, sizes, 0, 0);
+
+/* Streams do what they are given at once, but while they are captured; a graph is what was noted then. */
+typedef struct {
+  function *launched; /* NULL for a copy, or for zeros where `from` is 0 */
+  unsigned grid[3], block[3];
+  void *words;
+  pointer to, from;
+  size_t n;
+} record;
+static record records[256];
+static unsigned num_records;
+static int is_captured, stream;
+
+static int done(const record *r) {
+  if (!r->launched) {
+    if (r->from) memmove((void *)r->to, (void *)r->from, r->n);
+    else memset((void *)r->to, 0, r->n);
+    return SUCCESS;
+  }
+  const char *wrong = r->launched->launch(r->launched->stub, r->words, r->grid, r->block, num_blocks, blocks, sizes, 0, 0);
   if (wrong) fprintf(stderr, "%s\n", wrong);
   return wrong ? LAUNCH_FAILED : SUCCESS;
 }
+static int noted(record r, size_t nbytes) {
+  if (!is_captured) return done(&r);
+  if (num_records == 256) return OUT_OF_MEMORY;
+  if (r.words) r.words = memcpy(malloc(nbytes), r.words, nbytes);
+  return records[num_records++] = r, SUCCESS;
+}
+int cuStreamCreate(void **made, unsigned flags) { return *made = &stream, SUCCESS; }
+int cuStreamDestroy_v2(void *of) { return SUCCESS; }
+int cuStreamSynchronize(void *of) { return SUCCESS; }
+int cuStreamBeginCapture_v2(void *of, int mode) { return is_captured = 1, num_records = 0, of == &stream ? SUCCESS : INVALID_VALUE; }
+int cuStreamEndCapture(void *of, void **graph) {
+  record *kept = calloc(num_records + 1, sizeof *kept);
+  memcpy(kept, records, num_records * sizeof *kept);
+  kept[num_records].n = (size_t)-1;
+  return *graph = kept, is_captured = 0, SUCCESS;
+}
+int cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long flags) { return *exec = graph, SUCCESS; }
+int cuGraphDestroy(void *graph) { return SUCCESS; }
+int cuGraphExecDestroy(void *exec) { return SUCCESS; }
+int cuGraphLaunch(void *exec, void *on) {
+  for (record *r = exec; r->n != (size_t)-1; r++)
+    if (done(r)) return LAUNCH_FAILED;
+  return SUCCESS;
+}
+int cuMemcpyDtoDAsync_v2(pointer to, pointer from, size_t n, void *on) { return noted((record){.to = to, .from = from, .n = n}, 0); }
+int cuMemsetD8Async(pointer to, unsigned char value, size_t n, void *on) {
+  return value ? INVALID_VALUE : noted((record){.to = to, .n = n}, 0);
+}
+int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream_of_launch,
+                   void **parameters, void **extra) {
+  if (context_depth < 1 || parameters || !extra || (uintptr_t)extra[0] != 1) return INVALID_VALUE;
+  if (is_captured != (stream_of_launch == &stream)) return INVALID_VALUE; /* beside the capture */
+  record r = {.launched = f, .grid = {gx, gy, gz}, .block = {bx, by, bz}, .words = extra[1]};
+  return noted(r, *(size_t *)extra[3]);
+}
+int cuFuncSetAttribute(void *f, int attribute, int value) { return SUCCESS; }
 int cuGetErrorString(int error, const char **text) { return *text = "it is the fake driver's error", SUCCESS; }
 int cuGetErrorName(int error, const char **text) { return *text = "FAKE", SUCCESS; }

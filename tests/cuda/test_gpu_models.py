@@ -148,6 +148,8 @@ def test_the_vendors_compiler_takes_the_kernels(arch: str, tmp_path: Path, rng: 
     for make in MODELS:
         model, x, _ = batch(make, rng)
         programs[make.__name__] = tcomp.compile(model.eval(), [x], target=f"cuda -arch={arch}")
+    g = tcomp.GraphBuilder()
+    programs["rows"] = tcomp.compile(g.build(g.softmax(g.input("x", (30, 15_000)))), target=f"cuda -arch={arch}")
     for d in ("float16", "bfloat16"):
         g = tcomp.GraphBuilder()
         x = g.matmul(g.input("x", (250, 768), d), g.transpose(g.input("w", (500, 768), d), axes=(1, 0)))

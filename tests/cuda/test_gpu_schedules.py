@@ -9,6 +9,7 @@ import pytest
 import tcomp
 from tcomp import te
 from tcomp.errors import DeviceError, TargetError, TcompError, UnsupportedError
+from tcomp.runtime.device.grid import GridKernel
 from tcomp.schedule import Schedule
 from tcomp.target import CudaTarget, Target
 from tcomp.target.cuda import archs
@@ -181,7 +182,7 @@ def test_what_a_gpu_cannot_do_is_refused(
     sch = make()
     change(sch)
     with pytest.raises(UnsupportedError, match=why):
-        tcomp.compile(sch, target=EMULATOR)
+        tcomp.compile(sch, target=f"{EMULATOR} -block-shared=48K")
 
 
 @pytest.mark.parametrize("n", [16, 64, 70])
@@ -266,7 +267,7 @@ def test_a_default_schedule_that_does_not_fit_gives_way_to_another() -> None:
     """A norm whose rows are longer than shared memory."""
     g = tcomp.GraphBuilder()
     exe = tcomp.compile(g.build(g.softmax(g.input("x", (2, 50_000)))), target=EMULATOR)
-    assert "row_reduction does not fit" in exe.explain() and "a block has 49152" in exe.explain()
+    assert "row_reduction does not fit" in exe.explain() and "a block has 166912" in exe.explain()
     x = np.random.default_rng(0).standard_normal((2, 50_000)).astype("float32")
     assert np.abs(exe(x).sum(1) - 1).max() < 1e-4
 
@@ -274,6 +275,19 @@ def test_a_default_schedule_that_does_not_fit_gives_way_to_another() -> None:
 def test_what_threads_exchange_counts_as_shared_memory() -> None:
     """A row that fills shared memory to the last byte leaves no room for the warps' sums."""
     g = tcomp.GraphBuilder()
-    exe = tcomp.compile(g.build(g.softmax(g.input("x", (2, 11_264)))), target="cuda -arch=sm_80")
-    other = tcomp.compile(g.build(g.softmax(g.input("y", (2, 12_288)))), target="cuda -arch=sm_80")
+    exe = tcomp.compile(g.build(g.softmax(g.input("x", (2, 11_264)))), target="cuda -arch=sm_80 -block-shared=48K")
+    other = tcomp.compile(g.build(g.softmax(g.input("y", (2, 12_288)))), target="cuda -arch=sm_80 -block-shared=48K")
     assert "does not fit" not in exe.explain() and "exchanges 128" in other.explain()
+
+
+@pytest.mark.parametrize(("columns", "is_pooled"), [(11_264, False), (13_312, True), (40_960, True)])
+def test_more_shared_memory_than_code_may_declare(columns: int, is_pooled: bool) -> None:
+    """It is asked for at the launch."""
+    g = tcomp.GraphBuilder()
+    module = g.build(g.softmax(g.input("x", (3, columns))))
+    exe = tcomp.compile(module, target=EMULATOR)
+    (launch,) = (x for k in exe.library.objects for x in GridKernel.from_json(k).launches)
+    assert (launch.pool > 4 * columns) == (launch.pool > 0) == is_pooled
+    assert ("POOLED(float" in exe.ir("cuda")) == is_pooled and launch.pool % 128 == 0
+    x = np.random.default_rng(0).standard_normal((3, columns)).astype("float32")
+    np.testing.assert_allclose(exe(x), tcomp.compile(module)(x), rtol=1e-5)

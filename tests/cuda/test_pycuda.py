@@ -25,6 +25,11 @@ exe = tcomp.compile(module, target="cuda")
 want = tcomp.compile(module, target="reference")(x)
 for _ in range(2):
     assert np.abs(exe(x) - want).max() < 1e-6
+there = exe(exe.on_device(x))
+assert np.array_equal(there.numpy(), exe(x)) and there.__cuda_array_interface__["shape"] == (20, 30)
+captured = exe.graph(x)
+for scale in (1, -2):
+    assert np.array_equal(captured(x * np.float32(scale)).numpy(), exe(x * np.float32(scale)))
 assert len(exe.profile(x, repeat=2).rows) == len(exe.program.kernels)
 target = tcomp.Target.parse("cuda")
 assert (target.arch, target.sms, target.device) == ("sm_80", 46, 0), target

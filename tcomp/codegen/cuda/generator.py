@@ -29,6 +29,12 @@ from .kernel import CudaPrinter
 from .launches import GridLaunch, exchanges_values, is_of_warp, launches_of, with_body
 from .vectors import CudaVectors
 
+EXCHANGES = 1024
+"""Bytes of shared memory that exchanges of threads may declare besides."""
+DECLARED = STATIC_SHARED - EXCHANGES
+POOL_ALIGN = 128
+"""Bytes of which the places of shared buffers are multiples."""
+
 
 @dataclass(frozen=True, slots=True)
 class CudaGenerator:
@@ -47,7 +53,7 @@ class CudaGenerator:
             UnsupportedError: a block has too many threads, or takes too much shared memory.
         """
         self._check_matrices(scheduled)
-        limit = min(self.target.block_shared, STATIC_SHARED)
+        limit = self.target.block_shared
         for launch in launches_of(lowered).launches:
             threads = prod(launch.block)
             if threads > BLOCK_THREADS:
@@ -67,11 +73,7 @@ class CudaGenerator:
                     why=f"a grid has at most {GRID_YZ} blocks along y and z, not {' x '.join(str(as_int(e, 0)) for e in launch.grid)}",
                     hint="fuse the loops, and bind them to blockIdx.x",
                 )
-            taken = {
-                s.buffer.name: prod(as_int(e, 0) for e in s.buffer.shape) * s.buffer.dtype.itemsize
-                for s in walk_statements(launch.body)
-                if isinstance(s, Allocate) and s.buffer.scope == "shared"
-            }
+            taken = {b.name: -(-n // POOL_ALIGN) * POOL_ALIGN for b, n in shared_buffers(launch).items()}
             exchanges = {s.value.op for s in walk_statements(launch.body) if exchanges_values(s)}
             if threads > WARP and exchanges:  # a value of each warp, for each kind of exchange
                 taken["exchanges"] = len(exchanges) * -(-threads // WARP) * 8
@@ -115,16 +117,17 @@ class CudaGenerator:
         for i, launch in enumerate(found.launches):
             name = f"{symbol}_{plain_name(lowered.name).replace('.', '_')}" + (f"_{i}" if i else "")
             comment = f"{lowered.name}: blocks of {' x '.join(map(str, launch.block))} threads"
-            printer = CudaPrinter(with_body(lowered, launch), name, vectors, launch.block)
+            pool, nbytes = _pool(launch)
+            printer = CudaPrinter(with_body(lowered, launch), name, vectors, launch.block, pool)
             texts.append(printer.function_text(printable_name(comment)))
-            grids.append(self._grid(lowered, launch, name, found.scratch))
+            grids.append(self._grid(lowered, launch, name, found.scratch, nbytes))
         sizes = [_nbytes(b) for b in (*lowered.buffers, *found.scratch)]
         codes = tuple(code_of(e, lowered.dims) for e in sizes)
         count = len(lowered.buffers)
         kernel = GridKernel(symbol, codes[:count], tuple(grids), codes[count:], vectors.functions, "\n".join(texts))
         return kernel.to_json()
 
-    def _grid(self, func: PrimFunc, launch: GridLaunch, name: str, scratch: tuple[Buffer, ...]) -> Grid:
+    def _grid(self, func: PrimFunc, launch: GridLaunch, name: str, scratch: tuple[Buffer, ...], pool: int) -> Grid:
         def parameter(b: Buffer) -> Parameter:
             kind, among = ("scratch", scratch) if b in scratch else ("given", func.buffers)
             return Parameter(kind, among.index(b), f"{element_type(b.dtype)} *")
@@ -132,7 +135,7 @@ class CudaGenerator:
         count = len(func.buffers)
         extents = (Parameter("given", count + func.dims.index(v), "int64_t") for v in launch.dims)
         blocks = tuple(code_of(simplify(e), func.dims) for e in launch.grid)
-        return Grid(name, blocks, launch.block, (*map(parameter, launch.buffers), *extents))
+        return Grid(name, blocks, launch.block, (*map(parameter, launch.buffers), *extents), pool)
 
     def code(self, text: str) -> bytes:
         """The same: it is compiled with the other kernels of its program."""
@@ -140,6 +143,26 @@ class CudaGenerator:
 
     def assembly(self, text: str) -> str:
         return source_of(text)
+
+
+def shared_buffers(launch: GridLaunch) -> dict[Buffer, int]:
+    """The buffers that the threads of a block share, and their bytes."""
+    return {
+        s.buffer: prod(as_int(e, 0) for e in s.buffer.shape) * s.buffer.dtype.itemsize
+        for s in walk_statements(launch.body)
+        if isinstance(s, Allocate) and s.buffer.scope == "shared"
+    }
+
+
+def _pool(launch: GridLaunch) -> tuple[dict[Buffer, int], int]:
+    """Where each shared buffer lies in memory that a block asks for, and its bytes; nothing where code may declare them all."""
+    sizes = shared_buffers(launch)
+    if sum(sizes.values()) <= DECLARED:
+        return {}, 0
+    places, end = {}, 0
+    for b, nbytes in sizes.items():
+        places[b], end = end, end + -(-nbytes // POOL_ALIGN) * POOL_ALIGN
+    return places, end
 
 
 def source_of(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from math import prod
 
 from ...dtype import DType, int64
@@ -48,12 +49,16 @@ class CudaPrinter(KernelPrinter):
 
     Args:
         func: what the launch runs, its parameters what it uses. block: threads along x, y, z.
+        pool: places of shared buffers, where they are more than code may declare.
     """
 
     reserved = _RESERVED
 
-    def __init__(self, func: PrimFunc, name: str, vectors: CudaVectors, block: tuple[int, ...]) -> None:
+    def __init__(
+        self, func: PrimFunc, name: str, vectors: CudaVectors, block: tuple[int, ...], pool: Mapping[Buffer, int]
+    ) -> None:
         super().__init__(func, name, vectors)
+        self.pool = pool
         self.cuda = vectors
         self.threads = block
         self.indices: set[Var] = set()
@@ -108,8 +113,11 @@ class CudaPrinter(KernelPrinter):
             self.line(f"{self.cuda.tile(s)} {word}[{max(size.value // TILE_SIZE, 1)}];")
             self.stmt(s.body)
             return
-        place = "SHARED " if b.scope == "shared" else ""
-        self.line(f"{place}{element_type(b.dtype)} {word}[{max(size.value, 1)}];")
+        count = max(int(size.value), 1)
+        if b in self.pool:
+            self.line(f"POOLED({element_type(b.dtype)}, {count}, {word}, {self.pool[b]});")
+        else:
+            self.line(f"{'SHARED ' if b.scope == 'shared' else ''}{element_type(b.dtype)} {word}[{count}];")
         self.stmt(s.body)
 
     def store(self, s: Store) -> None:

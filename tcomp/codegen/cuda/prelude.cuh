@@ -8,7 +8,10 @@
 #ifdef __CUDACC__
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 #define INLINE static __device__ __forceinline__
-#define SHARED __shared__ __align__(16)
+#define SHARED __shared__ __align__(32)
+/* Shared memory beyond what code may declare: parts of what a block is given when it is launched. */
+extern __shared__ __align__(128) unsigned char shared_pool[];
+#define POOLED(t, n, name, at) t *const name = (t *)(shared_pool + (at))
 #define UNROLL _Pragma("unroll")
 #define VECTOR(t, n, name) \
   typedef struct __align__((n) * sizeof(t) > 16 ? 16 : (n) * sizeof(t)) { t at[n]; } name

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..program import Program
+from .arrays import DeviceArray
 
 
 class Device(Protocol):
@@ -41,12 +42,39 @@ class Device(Protocol):
         """Wait for all launches."""
 
 
+class OnDevice(Protocol):
+    """Runs whose arguments and results lie in a device's own memory."""
+
+    def view(self, value: Any) -> DeviceArray | None:
+        """What a caller gave, if it lies on the device."""
+
+    def empty(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> DeviceArray:
+        """A new array."""
+
+    def copied(self, array: np.ndarray) -> DeviceArray:
+        """A new array that holds what one of the host does."""
+
+    def write(self, target: DeviceArray, source: np.ndarray | DeviceArray) -> None:
+        """Copy the elements of an array of the same shape and dtype."""
+
+    def entry(self, program: Program) -> Callable[[Sequence[int], Any, int, Sequence[int]], None]:
+        """Run the whole program: (addresses of arguments, table of constants, workspace, sizes of extents)."""
+
+    def captured(self, program: Program, *arguments: Any) -> Callable[[], None]:
+        """A run with these arguments, as for an entry, that can be repeated at once.
+
+        Raises:
+            UnsupportedError: what is launched depends on values that the run computes.
+        """
+
+
 class Library(Protocol):
     """The linked code of a program; it stays loaded as long as this object lives.
 
     Attributes:
         lacking: features that the code needs and this machine lacks: it must not be run.
         objects: what it was linked from, to be linked again elsewhere, that of the entry last; none where it cannot be.
+        on_device: None where kernels read the host's memory.
     """
 
     @property
@@ -57,6 +85,9 @@ class Library(Protocol):
 
     @property
     def objects(self) -> tuple[bytes, ...]: ...
+
+    @property
+    def on_device(self) -> OnDevice | None: ...
 
     def entry(self, program: Program) -> Callable[[int, Any, int, Any], Any]:
         """Run the whole program, whose code this is: (table of arguments, table of constants, workspace, table of extents or None), all addresses. It returns 0, or

@@ -74,6 +74,7 @@ class CpuLibrary:
     """Object files linked into this process (a `Library`)."""
 
     device = CpuDevice()
+    on_device = None
 
     def __init__(self, engine: Any, lacking: Sequence[str] = (), objects: Sequence[bytes] = ()) -> None:
         self._engine = engine
@@ -111,6 +112,7 @@ class ForeignLibrary:
     """
 
     device = CpuDevice()
+    on_device = None
 
     def __init__(self, objects: Sequence[bytes], lacking: Sequence[str]) -> None:
         self.objects, self.lacking = tuple(objects), tuple(lacking)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from threading import local
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
 from ...errors import DeviceError, InternalError, MissingPackageError, OutOfMemoryError
 from ...lazy import lazy_module
+from .cuda_graphs import CudaGraph
 from .grid import Grid, GridKernel
 
 driver = lazy_module("pycuda.driver")
 compiler = lazy_module("pycuda.compiler")
+tools = lazy_module("pycuda.tools")
 
 
 @cache
@@ -49,6 +53,8 @@ class CudaDriver:
         self._index, self._arch = index, arch
         self._functions: dict[str, Any] = {}
         self._module: Any = None
+        self._pool: Any = None
+        self._thread = local()
 
     @contextmanager
     def _current(self) -> Iterator[None]:
@@ -76,12 +82,23 @@ class CudaDriver:
             for grid in (g for k in kernels for g in k.launches):
                 function = self._module.get_function(grid.function)
                 function.prepare("".join("P" if p.is_buffer else "q" for p in grid.parameters))
+                if grid.pool:
+                    asked = driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+                    function.set_attribute(asked, grid.pool)
                 self._functions[grid.function] = function
 
+    @property
+    def _stream(self) -> Any:
+        """Where this thread's work goes; None for the default."""
+        return getattr(self._thread, "stream", None)
+
     def allocate(self, nbytes: int) -> Any:
+        """Memory of a pool: what was freed serves again, which the driver would make all launches wait for."""
         with self._current():
             try:
-                return driver.mem_alloc(max(nbytes, 1))
+                if self._pool is None:
+                    self._pool = tools.DeviceMemoryPool()
+                return self._pool.allocate(max(nbytes, 1))
             except driver.MemoryError as error:
                 free, total = driver.mem_get_info()
                 raise OutOfMemoryError(
@@ -106,19 +123,55 @@ class CudaDriver:
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         with self._current():
-            driver.memcpy_dtod(target, source, nbytes)
+            if self._stream is None:
+                driver.memcpy_dtod(target, source, nbytes)
+            else:
+                driver.memcpy_dtod_async(target, source, nbytes, self._stream)
 
     def clear(self, target: int, nbytes: int) -> None:
         with self._current():
-            driver.memset_d8(target, 0, nbytes)
+            if self._stream is None:
+                driver.memset_d8(target, 0, nbytes)
+            else:
+                driver.memset_d8_async(target, 0, nbytes, self._stream)
 
     def launch(self, grid: Grid, blocks: Sequence[int], values: Sequence[int], sizes: Sequence[int]) -> None:
         with self._current():
-            self._functions[grid.function].prepared_call(tuple(blocks), grid.threads, *values)
+            function, shape = self._functions[grid.function], (tuple(blocks), grid.threads)
+            if self._stream is None:
+                function.prepared_call(*shape, *values, shared_size=grid.pool)
+            else:
+                function.prepared_async_call(*shape, self._stream, *values, shared_size=grid.pool)
 
     def synchronize(self) -> None:
         with self._current():
             driver.Context.synchronize()
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        """As a CUDA graph.
+
+        Raises:
+            DeviceError: the driver refuses.
+        """
+        with self._current():
+            stream = driver.Stream()
+            self._thread.stream = stream
+            try:
+                graph = CudaGraph(stream.handle, run)
+            finally:
+                self._thread.stream = None
+
+        def replay() -> None:
+            with self._current():
+                graph.launch(stream.handle)
+                stream.synchronize()
+
+        finalize(replay, self._close, graph)
+        return replay
+
+    def _close(self, graph: CudaGraph) -> None:
+        with self._current():
+            graph.close()
 
 
 @cache

@@ -31,6 +31,7 @@ void emulated_fault(const char *what);
 #define KERNEL(threads) static void
 #define INLINE static inline __attribute__((unused))
 #define SHARED static __attribute__((section("shared_memory"), aligned(64)))
+#define POOLED(t, n, name, at) SHARED t name[n]
 #define UNROLL
 #define UNWATCHED __attribute__((no_sanitize("thread")))
 #define VECTOR(t, n, name) \

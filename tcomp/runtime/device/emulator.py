@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -40,6 +40,7 @@ class Emulator:
     def __init__(self, order: str = "forward", seed: int = 0) -> None:
         self.order, self.seed = order, seed
         self._lock = Lock()
+        self._recording: list[Callable[[], None]] | None = None
         self._library: Any = None
         self._stubs: dict[str, Any] = {}
 
@@ -71,10 +72,28 @@ class Emulator:
         ctypes.memmove(array.ctypes.data, source, array.nbytes)
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
-        ctypes.memmove(target, source, nbytes)
+        self._do(lambda: ctypes.memmove(target, source, nbytes))
 
     def clear(self, target: int, nbytes: int) -> None:
-        ctypes.memset(target, 0, nbytes)
+        self._do(lambda: ctypes.memset(target, 0, nbytes))
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        """What is launched meanwhile, by this thread, is noted; no other thread uses the emulator then."""
+        recorded: list[Callable[[], None]] = []
+        self._recording = recorded
+        try:
+            run()
+        finally:
+            self._recording = None
+
+        def replay() -> None:
+            for step in recorded:
+                step()
+
+        return replay
+
+    def _do(self, step: Callable[[], Any]) -> None:
+        step() if self._recording is None else self._recording.append(step)
 
     def launch(self, grid: Grid, blocks: Sequence[int], values: Sequence[int], sizes: Sequence[int]) -> None:
         """Run a launch.
@@ -91,15 +110,19 @@ class Emulator:
         count = max(len(buffers), 1)
         begins, ends = (ctypes.c_void_p * count)(*buffers), (ctypes.c_uint64 * count)(*buffers.values())
         stub = self._stubs[grid.function]
-        how = ORDERS[self.order], ctypes.c_uint64(self.seed)
-        with self._lock:
-            wrong = self._library.emulated_launch(stub, words, *shape, len(buffers), begins, ends, *how)
-        if wrong is not None:
-            raise DeviceError(
-                f"kernel {grid.function} went wrong on the emulator",
-                why=wrong.decode(),
-                hint=f"it ran in {list(blocks)} blocks of {list(grid.threads)} threads",
-            )
+
+        def run() -> None:
+            how = ORDERS[self.order], ctypes.c_uint64(self.seed)
+            with self._lock:
+                wrong = self._library.emulated_launch(stub, words, *shape, len(buffers), begins, ends, *how)
+            if wrong is not None:
+                raise DeviceError(
+                    f"kernel {grid.function} went wrong on the emulator",
+                    why=wrong.decode(),
+                    hint=f"it ran in {list(blocks)} blocks of {list(grid.threads)} threads",
+                )
+
+        self._do(run)
 
     def synchronize(self) -> None:
         """Launches have returned when they are done."""

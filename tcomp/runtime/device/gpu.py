@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
 from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
 
-from ...memory import kept
+from ...errors import UnsupportedError
+from ...memory import kept as kept_copy
 from ..arguments import Spec, result_shapes
 from ..extents import computed, evaluate_shape
-from ..program import Launch, Program
+from ..program import Branch, Launch, Loop, Program, Step
 from ..results import numpy_dtype
 from ..steps import StepRunner
+from .arrays import DeviceArray, foreign_array
 from .grid import Grid, GridKernel
 
 
@@ -56,6 +58,9 @@ class GpuDriver(Protocol):
     def synchronize(self) -> None:
         """Wait for all launches."""
 
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        """What a function launches, copies and clears on the device, to be repeated at once. It does none of that yet."""
+
 
 class _Owned:
     """Memory of a device, freed with this object. It is asked for when its address is.
@@ -94,7 +99,7 @@ class GpuDevice:
         return _Owned(self._driver, nbytes)
 
     def upload(self, array: np.ndarray) -> _Owned:
-        return _Owned(self._driver, array.nbytes, kept(array))
+        return _Owned(self._driver, array.nbytes, kept_copy(array))
 
     def argument(self, array: np.ndarray) -> _Owned:
         return _Owned(self._driver, array.nbytes, np.ascontiguousarray(array))
@@ -150,19 +155,38 @@ class GpuLibrary:
             helpers.update({name: text for name, text in k.helpers.items() if name not in helpers})
         return "\n".join([self._source, *helpers.values(), "", *(k.source for k in self._kernels.values())])
 
-    def entry(self, program: Program) -> Callable[[int, Any, int, Any], None]:
-        kernels = {s.symbol: self.kernel(s.symbol, [a.kind for a in s.arguments]) for s in program.kernels}
+    @property
+    def on_device(self) -> OnGpu:
+        return OnGpu(self)
 
-        def launch(step: Launch, values: list[int]) -> None:
-            kernels[step.symbol](*values)
+    def entry(self, program: Program) -> Callable[[int, Any, int, Any], None]:
+        run_steps = self.steps(program)
 
         def run(args: int, consts: Any, arena: int, dims: Any) -> None:
             sizes = list(dims or ())
             call = _Call(self.device, self.driver, program, args, sizes)
-            table = (ctypes.c_size_t * len(program.constants)).from_address(ctypes.addressof(consts))
-            addresses = {"args": call.addresses, "consts": table, "dims": sizes}
-            StepRunner(program, self.device, addresses, arena, launch).run()
+            run_steps(call.addresses, consts, arena, sizes)
             call.bring_back()
+
+        return run
+
+    def steps(
+        self, program: Program, kept: list[Any] | None = None
+    ) -> Callable[[Sequence[int], Any, int, Sequence[int]], None]:
+        """Run a program on memory of the device: (addresses of arguments, table of constants, workspace, sizes of extents).
+
+        Args:
+            kept: gets the memory that kernels need while they run; by default it is given back when they are done.
+        """
+
+        def launch(step: Launch, values: list[int]) -> None:
+            self.ensure_loaded()
+            self._run(self._kernels[step.symbol], values, kept)
+
+        def run(arguments: Sequence[int], consts: Any, arena: int, sizes: Sequence[int]) -> None:
+            table = (ctypes.c_size_t * len(program.constants)).from_address(ctypes.addressof(consts))
+            addresses: dict[str, Sequence[int]] = {"args": arguments, "consts": table, "dims": sizes}  # type: ignore[dict-item]
+            StepRunner(program, self.device, addresses, arena, launch).run()
 
         return run
 
@@ -170,7 +194,7 @@ class GpuLibrary:
         k = self._kernels[symbol]
 
         def run(*values: int) -> None:
-            self._ensure_loaded()
+            self.ensure_loaded()
             self._run(k, values)
 
         return run
@@ -181,7 +205,8 @@ class GpuLibrary:
             self.driver.load(source, self._kernels.values())
             self._is_loaded = True
 
-    def _ensure_loaded(self) -> None:
+    def ensure_loaded(self) -> None:
+        """Compile the kernels, if nothing has yet."""
         if self._is_loaded:
             return
         with self._lock:
@@ -189,7 +214,7 @@ class GpuLibrary:
                 self.driver.load(self.source, self._kernels.values())
                 self._is_loaded = True
 
-    def _run(self, k: GridKernel, values: Sequence[int]) -> None:
+    def _run(self, k: GridKernel, values: Sequence[int], kept: list[Any] | None = None) -> None:
         dims = values[len(k.buffers) :]
         sizes = [*(computed(b, dims) for b in k.buffers), *(0 for _ in dims)]
         own_sizes = [computed(s, dims) for s in k.scratch]
@@ -200,8 +225,63 @@ class GpuLibrary:
                 continue  # there is nothing to do
             given = [(values[p.index], sizes[p.index]) if p.kind == "given" else (scratch[p.index].address, own_sizes[p.index]) for p in grid.parameters]  # fmt: skip
             self.driver.launch(grid, blocks, [v for v, _ in given], [n for _, n in given])
-        if scratch:
+        if kept is not None:
+            kept += scratch
+        elif scratch:
             self.driver.synchronize()
+
+
+class OnGpu:
+    """Runs of a library's program on arrays of its device (an `OnDevice`)."""
+
+    def __init__(self, library: GpuLibrary) -> None:
+        self._library, self._driver = library, library.driver
+
+    def view(self, value: Any) -> DeviceArray | None:
+        return foreign_array(value, self._driver)
+
+    def empty(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> DeviceArray:
+        memory = self._library.device.allocate(prod(shape) * kind.itemsize)
+        return DeviceArray(memory.address, shape, kind, memory, self._driver)
+
+    def copied(self, array: np.ndarray) -> DeviceArray:
+        memory = self._library.device.argument(array)
+        return DeviceArray(memory.address, array.shape, array.dtype, memory, self._driver)
+
+    def write(self, target: DeviceArray, source: np.ndarray | DeviceArray) -> None:
+        if not target.nbytes:
+            return
+        if isinstance(source, DeviceArray):
+            self._driver.copy(target.address, source.address, target.nbytes)
+        else:
+            self._driver.to_device(target.address, np.ascontiguousarray(source))
+
+    def entry(self, program: Program) -> Callable[[Sequence[int], Any, int, Sequence[int]], None]:
+        return self._library.steps(program)
+
+    def captured(self, program: Program, *arguments: Any) -> Callable[[], None]:
+        if any(
+            isinstance(s, Branch) or (isinstance(s, Loop) and s.count is not None) for s in _all_steps(program.steps)
+        ):
+            raise UnsupportedError(
+                "cannot capture the model", why="what is launched depends on values that it computes on the way", hint="call it"
+            )  # fmt: skip
+        self._library.ensure_loaded()
+        kept: list[Any] = []
+        run = self._library.steps(program, kept)
+        replay = self._driver.capture(lambda: run(*arguments))
+
+        def again(held: object = (self._library, kept)) -> None:
+            replay()
+
+        return again
+
+
+def _all_steps(steps: Sequence[Step]) -> Iterator[Step]:
+    for s in steps:
+        yield s
+        if isinstance(s, Loop):
+            yield from _all_steps(s.steps)
 
 
 class _Call:

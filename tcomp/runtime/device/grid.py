@@ -35,12 +35,14 @@ class Grid:
 
     Attributes:
         blocks: along x, y, z, computed of the symbolic extents. threads: of a block, along x, y, z.
+        pool: bytes of shared memory that a block asks the driver for, besides what its code declares.
     """
 
     function: str
     blocks: tuple[Code, ...]
     threads: tuple[int, ...]
     parameters: tuple[Parameter, ...]
+    pool: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class GridKernel:
             "symbol": self.symbol,
             "buffers": self.buffers,
             "launches": [
-                [g.function, g.blocks, g.threads, [[p.kind, p.index, p.type] for p in g.parameters]]
+                [g.function, g.blocks, g.threads, [[p.kind, p.index, p.type] for p in g.parameters], g.pool]
                 for g in self.launches
             ],
             "scratch": self.scratch,
@@ -93,12 +95,12 @@ _MANY = 1 << 16
 
 def _kernel(data: Any) -> GridKernel:
     launches = []
-    for function, blocks, threads, parameters in data["launches"]:
+    for function, blocks, threads, parameters, pool in data["launches"]:
         found = tuple(Parameter(str(kind), int(index), str(t)) for kind, index, t in parameters)
         if any(p.kind not in ("given", "scratch") for p in found):
             raise ValueError(f"unknown parameter of {function}")
         grid = tuple(checked_code(b, _MANY) for b in blocks)
-        launches.append(Grid(str(function), grid, tuple(map(int, threads)), found))
+        launches.append(Grid(str(function), grid, tuple(map(int, threads)), found, int(pool)))
     buffers, scratch = (tuple(checked_code(s, _MANY) for s in data[name]) for name in ("buffers", "scratch"))
     helpers = {str(k): str(v) for k, v in data["helpers"].items()}
     return GridKernel(str(data["symbol"]), buffers, tuple(launches), scratch, helpers, str(data["source"]))

@@ -49,7 +49,7 @@ def applies(func: PrimFunc, target: CudaTarget) -> bool:
     if not has_role(func, PRODUCT) or has_role(func, PACKED):
         return False
     p = problem_of(func)
-    return p.keys > 1 and _shared(p, 1) <= _room(target)
+    return p.keys > 1 and _shared(p, 1) <= target.block_shared
 
 
 def problem_of(func: PrimFunc) -> Problem:
@@ -80,16 +80,14 @@ COLUMN_THREADS, DEPTH = 16, 16
 
 
 def plan(p: Problem, target: CudaTarget) -> AttentionPlan:
-    """As many queries as have room for their scores: each reads all keys and values once for all of them."""
-    queries = next((n for n in QUERIES if n <= max(p.queries, 1) and _shared(p, n) <= _room(target)), 1)
+    """As many queries as have room for their scores: each reads all keys and values once for all of them. Several blocks may share an SM, unless
+    the keys are too many for that."""
+    room = min(target.block_shared, STATIC_SHARED)
+    queries = next((n for n in QUERIES if n <= max(p.queries, 1) and _shared(p, n) <= room), 1)
     row_threads = min(queries, 16)
     features = next((n for n in (4, 2) if COLUMN_THREADS * n <= p.features), 1)
     lanes = max(WIDEST // p.operand_size, 1)
     return AttentionPlan(row_threads, queries // row_threads, COLUMN_THREADS, 4, features, DEPTH, min(lanes, 4), 2)
-
-
-def _room(target: CudaTarget) -> int:
-    return min(target.block_shared, STATIC_SHARED)
 
 
 def _shared(p: Problem, queries: int) -> int:

@@ -20,7 +20,7 @@ from ....ir.primfunc import PrimFunc
 from ....ir.query import as_int, free_vars
 from ....ir.stmt import Block
 from ....target import CudaTarget
-from ....target.cuda import STATIC_SHARED, WARP
+from ....target.cuda import WARP
 from ...library import fuse_all, inline_elementwise, is_output, loaded
 from ...schedule import Schedule
 from ..plan import decision
@@ -34,6 +34,10 @@ INDICES = ("threadIdx.z", "threadIdx.y", "threadIdx.x")
 """Warps along rows, warps along columns, the lanes of a warp."""
 WARPS = 8
 """That keep an SM busy."""
+OTHER_REGISTERS, MOST_REGISTERS = 48, 255
+"""Of a thread: for addresses and the like; at all."""
+ROUNDING = 512
+"""Bytes of shared memory that lie between buffers, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +132,28 @@ def plan(p: Problem, target: CudaTarget) -> TensorPlan:
 
 def cost(p: Problem, plan: TensorPlan, target: CudaTarget) -> float:
     """Cycles of 16 steps of the reduction in all tiles: of the matrix instructions, of the tiles that warps load from shared memory, and of what the
-    L2 cache hands an SM meanwhile. An SM that has few warps to choose from waits; infinite where a block takes too much shared memory."""
+    L2 cache hands an SM meanwhile. An SM that has few warps to choose from waits; infinite where a block takes too much shared memory, or a thread too
+    many registers."""
     rows, columns = plan.row_warps * plan.rows * SIDE, plan.column_warps * plan.columns * SIDE
     slices = plan.buffers * (rows * (plan.depth + PADDING) + plan.depth * (columns + PADDING)) * 2
     nbytes = slices + 4 * rows * (columns + PADDING)
-    if nbytes > min(target.block_shared, STATIC_SHARED):
+    if nbytes > target.block_shared - ROUNDING:
         return float("inf")
     tiles = ceil(p.rows / rows) * ceil(p.columns / columns) * p.batch
     warps = plan.row_warps * plan.column_warps
+    in_tiles = 8 * (
+        plan.rows * plan.columns + plan.rows + plan.columns
+    )  # 32 lanes hold a tile of sums, or of operands twice
+    on_the_way = (plan.buffers - 1) * (rows + columns) * plan.depth * 2 // (4 * warps * WARP)
+    registers = in_tiles + on_the_way + OTHER_REGISTERS
+    if registers > min(MOST_REGISTERS, target.registers // (warps * WARP)):
+        return float("inf")
     products = warps * plan.rows * plan.columns * SIDE**3 / target.tensor_lanes
     shared = warps * (plan.rows + plan.columns) * SIDE * SIDE * 2 / 128  # bytes that shared memory gives in a cycle
     far = (rows + columns) * SIDE * 2 / L2_BYTES
     per_sm = ceil(tiles / target.sms)
-    resident = min(per_sm, target.sm_shared // nbytes) * warps
+    blocks = min(target.sm_shared // nbytes, target.registers // (registers * warps * WARP))
+    resident = min(per_sm, blocks) * warps
     return per_sm * max(products, shared, far) / min(1.0, resident / WARPS)
 
 
