@@ -163,8 +163,7 @@ class CudaDriver:
 
         def replay() -> None:
             with self._current():
-                graph.launch(stream.handle)
-                stream.synchronize()
+                graph.launch(stream.handle)  # what uses the default stream later waits for it
 
         finalize(replay, self._close, graph)
         return replay
