@@ -9,9 +9,6 @@ python -m benchmarks.cuda_code --models resnet50,minilm_128,train_mlp --arch sm_
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import tempfile
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -26,6 +23,7 @@ import tcomp
 from frontend.train import compile_step
 from tcomp.codegen.cuda.accesses import Accesses, accesses_of
 from tcomp.codegen.cuda.launches import launches_of
+from tcomp.codegen.cuda.nvcc import occupancy, resources
 from tcomp.runtime.device.grid import GridKernel
 from tcomp.target import CudaTarget, Target
 
@@ -33,8 +31,6 @@ from . import zoo
 from .train import TASKS, loss_of
 
 OUT = Path(__file__).parent / "out"
-REGISTER_GRAIN = 256
-"""Registers are given to warps in such portions."""
 
 
 @dataclass(frozen=True)
@@ -56,31 +52,6 @@ class Code:
     accesses: Accesses
 
 
-def occupancy(target: CudaTarget, threads: int, registers: int, shared: int) -> float:
-    """The share of an SM's threads that blocks of a kernel fill."""
-    warps = -(-threads // 32)
-    per_warp = -(-registers * 32 // REGISTER_GRAIN) * REGISTER_GRAIN
-    blocks = min(
-        target.threads // (32 * warps),
-        target.registers // (per_warp * warps),
-        target.sm_shared // shared if shared else 32,
-        32,
-    )
-    return blocks * warps * 32 / target.threads
-
-
-def compiled(source: str, arch: str) -> str:
-    """What nvcc's assembler tells of a source."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "kernels.cu"
-        file.write_text(source)
-        words = ["nvcc", f"-arch={arch}", "-cubin", "-Xptxas", "-v", "-diag-suppress", "177", "-o", f"{file}.cubin"]
-        done = subprocess.run([*words, str(file)], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return done.stderr
-
-
 def executable(model: str, target: CudaTarget) -> Any:
     """A model of the zoo, or a training step, compiled."""
     if not model.startswith("train_"):
@@ -99,7 +70,7 @@ def codes(model: str, arch: str) -> list[Code]:
     target = Target.parse(f"cuda -arch={arch}")
     assert isinstance(target, CudaTarget)
     exe = executable(model, target)
-    told = compiled(exe.library.source, arch)
+    told = resources(exe.library.source, arch)
     made = {k.symbol: k for k in map(GridKernel.from_json, exe.library.objects)}
     launches = {
         grid.function: (name, k.made.rule, grid, accesses_of(launch))
@@ -107,12 +78,11 @@ def codes(model: str, arch: str) -> list[Code]:
         for grid, launch in zip(made[k.symbol].launches, launches_of(k.lowered).launches)
     }
     found = []
-    pattern = r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?"
-    for function, spilled, registers, shared in re.findall(pattern, told, re.S):
+    for function, taken in told.items():
         name, rule, grid, accesses = launches[function]
-        numbers = prod(grid.threads), int(registers), int(shared or 0) + grid.pool
+        numbers = prod(grid.threads), taken.registers, taken.shared + grid.pool
         busy = occupancy(target, *numbers)
-        found.append(Code(name, rule, numbers[0], numbers[1], int(spilled), numbers[2], busy, accesses))
+        found.append(Code(name, rule, numbers[0], numbers[1], taken.spilled, numbers[2], busy, accesses))
     return found
 
 

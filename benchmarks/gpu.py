@@ -32,6 +32,7 @@ from tcomp.dtype import dtype
 from tcomp.ir.graph import Operand
 
 from . import zoo
+from .torch_models import as_torch
 from .train import CHECKED, TASKS, loss_of
 
 OUT = Path(__file__).parent / "out"
@@ -235,8 +236,6 @@ def training(library: str, name: str, device: str) -> tuple[Repeated, dict[str, 
 
 def _torch_step(task: Any, made: Any, batch: Any, device: str, is_compiled: bool) -> Callable[[], float]:
     import torch
-
-    from .torch_models import as_torch
 
     there = f"cuda:{device}"
     module = as_torch(made).to(there)

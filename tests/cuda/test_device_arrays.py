@@ -75,6 +75,20 @@ def test_results_are_written_where_the_caller_wants_them(rng: np.random.Generato
         exe(Foreign(x), out=Foreign(out[0]))
 
 
+@pytest.mark.parametrize("first", [1, 2, 4])
+def test_arrays_that_begin_anywhere(first: int, rng: np.random.Generator) -> None:
+    """Kernels take 16 bytes at once; what begins elsewhere is copied first, results back."""
+    exe = twice(5, 4)
+    memory, out = rng.standard_normal(24).astype("float32"), np.zeros(64, "float32")
+    x = memory[first : first + 20].reshape(5, 4)
+    results = Foreign(out[first : first + 30].reshape(5, 6)), Foreign(out[40 + first : 45 + first])
+    exe(Foreign(x), out=results)
+    for found, want in zip(results, exe(x.copy())):
+        np.testing.assert_array_equal(found.array, want)
+    np.testing.assert_array_equal(exe.graph(Foreign(x))()[0].numpy(), exe(x.copy())[0])
+    assert not out[:first].any() and not out[first + 30 : 40 + first].any() and not out[45 + first :].any()
+
+
 def test_what_does_not_fit_is_told(rng: np.random.Generator) -> None:
     exe = twice(5, 4)
     x = rng.standard_normal((5, 4)).astype("float32")

@@ -154,6 +154,8 @@ def test_the_vendors_compiler_takes_the_kernels(arch: str, tmp_path: Path, rng: 
         g = tcomp.GraphBuilder()
         x = g.matmul(g.input("x", (250, 768), d), g.transpose(g.input("w", (500, 768), d), axes=(1, 0)))
         programs[d] = tcomp.compile(g.build(g.relu(x)), target=f"cuda -arch={arch}")
+    text = programs["float16"].ir("ptx")
+    assert "wmma" in text or "mma.sync" in text
     for name, exe in programs.items():
         source = tmp_path / f"{name}.cu"
         source.write_text(exe.library.source)

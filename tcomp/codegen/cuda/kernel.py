@@ -34,7 +34,7 @@ from ..c.expr import Code
 from ..c.kernel import WORDS, KernelPrinter
 from ..c.types import element_type
 from ..lowering.common import Env, extend
-from .accesses import run_bytes
+from .accesses import WIDEST, run_bytes
 from .launches import is_of_warp
 from .vectors import TILE_SIZE, CudaVectors
 
@@ -169,6 +169,8 @@ class CudaPrinter(KernelPrinter):
         is_apart = buffer.scope == "shared" and run_bytes(index, size) == size  # else each thread would ask its address
         if not how and (buffer.scope == "local" or is_apart):  # registers have no addresses: element by element
             return "every", first, [const(1)]
+        if not how and run_bytes(index, size) == min(index.dtype.lanes * size, WIDEST):
+            return "wide", first, more
         return how, first, more
 
     def function(self, e: Call) -> Code:

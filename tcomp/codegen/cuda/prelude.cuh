@@ -13,6 +13,7 @@
 extern __shared__ __align__(128) unsigned char shared_pool[];
 #define POOLED(t, n, name, at) t *const name = (t *)(shared_pool + (at))
 #define UNROLL _Pragma("unroll")
+#define CHECK_ALIGNED(p, t)
 #define VECTOR(t, n, name) \
   typedef struct __align__((n) * sizeof(t) > 16 ? 16 : (n) * sizeof(t)) { t at[n]; } name
 

@@ -21,7 +21,8 @@ _COMBINE = {"add": "{a} + {b}", "mul": "{a} * {b}", "max": "{e}_max({a}, {b})", 
 
 
 class CudaVectors(Vectors):
-    """The types and functions in use. Neighbours in memory are moved 16 bytes at a time where the address allows that."""
+    """The types and functions in use. Neighbours in memory are moved 16 bytes at a time: where they always begin at a multiple of that ("wide"), at
+    once; else where the address allows that."""
 
     def fma(self, d: DType) -> str:
         f = "f" if d.bits == 32 else ""
@@ -35,12 +36,22 @@ class CudaVectors(Vectors):
         return self._function(f"{self.type(d)}_mul_rounded", d, [(d, "a"), (d, "b")], f"{name}({{a}}, {{b}})")
 
     def load(self, d: DType, how: str, is_masked: bool) -> str:
+        if how == "wide":
+            if is_masked or d.is_bool:
+                return super().load(d, "", is_masked)
+            name = f"{self.type(d)}_load_wide"
+            return self._once(name, "{t} {name}(const {e} *p) {{ CHECK_ALIGNED(p, {t}); return *(const {t} *)p; }}", d)
         if not _is_wide(d, how, is_masked):
             return super().load(d, how, is_masked)
         whole, each = "r = *(const {t} *)p", "AT(r, i) = p[i]"
         return self._moved(d, "load", "{t} {name}(const {e} *p) {{ {t} r;", whole, each, " return r; }}")
 
     def store(self, d: DType, how: str, is_masked: bool) -> str:
+        if how == "wide":
+            if is_masked or d.is_bool:
+                return super().store(d, "", is_masked)
+            name = f"{self.type(d)}_store_wide"
+            return self._once(name, "void {name}({e} *p, {t} v) {{ CHECK_ALIGNED(p, {t}); *({t} *)p = v; }}", d)
         if not _is_wide(d, how, is_masked):
             return super().store(d, how, is_masked)
         return self._moved(d, "store", "void {name}({e} *p, {t} v) {{", "*({t} *)p = v", "p[i] = AT(v, i)", " }}")
@@ -48,8 +59,12 @@ class CudaVectors(Vectors):
     def _moved(self, d: DType, verb: str, head: str, whole: str, each: str, end: str) -> str:
         """A function that moves a vector at once where its address allows that, else element by element."""
         name = f"{self.type(d)}_{verb}"
-        text = f"INLINE {head} if (IS_ALIGNED(p, {{t}})) {whole}; else LANES({d.lanes}, {each});{end}"
-        self._texts.setdefault(name, text.format(t=self.type(d), e=element_type(d), name=name))
+        return self._once(name, f"{head} if (IS_ALIGNED(p, {{t}})) {whole}; else LANES({d.lanes}, {each});{end}", d)
+
+    def _once(self, name: str, text: str, d: DType) -> str:
+        """A function of vectors and elements of a type."""
+        if name not in self._texts:
+            self._texts[name] = "INLINE " + text.format(t=self.type(d), e=element_type(d), name=name)
         return name
 
     def across_threads(self, op: str, d: DType, count: int, rows: int) -> str:

@@ -33,6 +33,8 @@ void emulated_fault(const char *what);
 #define SHARED static __attribute__((section("shared_memory"), aligned(64)))
 #define POOLED(t, n, name, at) SHARED t name[n]
 #define UNROLL
+#define CHECK_ALIGNED(p, t) \
+  if ((uintptr_t)(p) & ((sizeof(t) > 16 ? 16 : sizeof(t)) - 1)) emulated_fault("a vector that does not begin at a multiple of its width")
 #define UNWATCHED __attribute__((no_sanitize("thread")))
 #define VECTOR(t, n, name) \
   typedef struct { t at[n]; } __attribute__((aligned((n) * sizeof(t) > 16 ? 16 : (n) * sizeof(t)))) name

@@ -62,6 +62,10 @@ class GpuDriver(Protocol):
         """What a function launches, copies and clears on the device, to be repeated at once. It does none of that yet."""
 
 
+ALIGN = 16
+"""Bytes at multiples of which kernels expect their arguments to begin."""
+
+
 class _Owned:
     """Memory of a device, freed with this object. It is asked for when its address is.
 
@@ -217,6 +221,7 @@ class GpuLibrary:
     def _run(self, k: GridKernel, values: Sequence[int], kept: list[Any] | None = None) -> None:
         dims = values[len(k.buffers) :]
         sizes = [*(computed(b, dims) for b in k.buffers), *(0 for _ in dims)]
+        values, moved = self._aligned(values, sizes)
         own_sizes = [computed(s, dims) for s in k.scratch]
         scratch = [self.device.allocate(n) for n in own_sizes]
         for grid in k.launches:
@@ -225,10 +230,27 @@ class GpuLibrary:
                 continue  # there is nothing to do
             given = [(values[p.index], sizes[p.index]) if p.kind == "given" else (scratch[p.index].address, own_sizes[p.index]) for p in grid.parameters]  # fmt: skip
             self.driver.launch(grid, blocks, [v for v, _ in given], [n for _, n in given])
+        for place, memory, nbytes in moved:
+            self.driver.copy(place, memory.address, nbytes)
         if kept is not None:
-            kept += scratch
-        elif scratch:
+            kept += [*scratch, *(memory for _, memory, _ in moved)]
+        elif scratch or moved:
             self.driver.synchronize()
+
+    def _aligned(self, values: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], list[tuple[int, _Owned, int]]]:
+        """Arguments that begin where kernels expect it. Those that do not, such as rows of an array whose width is odd, are copied.
+
+        Returns:
+            The values, and what is to be copied back: (address, copy, bytes).
+        """
+        moved: dict[int, tuple[int, _Owned, int]] = {}
+        for at, nbytes in zip(values, sizes):
+            if nbytes and at % ALIGN and at not in moved:
+                memory = self.device.allocate(nbytes)
+                self.driver.copy(memory.address, at, nbytes)
+                moved[at] = at, memory, nbytes
+        found = [moved[at][1].address if n and at in moved else at for at, n in zip(values, sizes)]
+        return found, list(moved.values())
 
 
 class OnGpu:
