@@ -145,6 +145,7 @@ LOCAL_IMPORTS = {
     "tvm",
     "timm",
     "transformers",
+    "pycuda",
 }
 """Optional packages that may be imported inside functions."""
 
