@@ -136,6 +136,16 @@ def test_attention_to_one_feature(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(tcomp.compile(module, target=EMULATOR)(*arrays), want, rtol=1e-5, atol=1e-6)
 
 
+def test_attention_to_more_keys_than_48_kib_hold_scores_of(rng: np.random.Generator) -> None:
+    g = tcomp.GraphBuilder()
+    shapes = {"q": (1, 2, 8), "k": (1, 6500, 8), "v": (1, 6500, 8)}
+    module = g.build(g.attention(*(g.input(n, s) for n, s in shapes.items())))
+    exe = tcomp.compile(module, target=EMULATOR)
+    assert "rule: attention" in exe.explain() and "POOLED" in exe.ir("cuda")
+    arrays = [rng.standard_normal(s).astype("float32") for s in shapes.values()]
+    np.testing.assert_allclose(exe(*arrays), tcomp.compile(module)(*arrays), rtol=1e-4, atol=1e-6)
+
+
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(sys.executable).parent))
 
 

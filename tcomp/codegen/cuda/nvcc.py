@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,10 @@ WARP = 32
 _TOLD = re.compile(
     r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?", re.S
 )
+_SECTION = re.compile(r"\s*\.section\s+\.text\.(\w+)")
+_ACCESS = re.compile(r"\b(?:LDG|STG)((?:\.[A-Z0-9_]+)*)\b")
+_BYTES = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
+"""What the names of loads and stores say of their width; nothing means 4 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,20 @@ def sass(source: str, arch: str) -> str:
     if done.returncode:
         raise TargetError(f"nvdisasm cannot read code for {arch}", why=done.stderr.strip()[-500:])
     return done.stdout
+
+
+def access_widths(text: str) -> dict[str, Counter[int]]:
+    """How many loads and stores of the device's memory each function of SASS has, by the bytes that a thread moves."""
+    found: dict[str, Counter[int]] = {}
+    own: Counter[int] = Counter()
+    for line in text.splitlines():
+        begin = _SECTION.match(line)
+        if begin is not None:
+            own = found.setdefault(begin[1], Counter())
+        for modifiers in _ACCESS.findall(line):
+            words = modifiers.split(".")
+            own[next((nbytes for word, nbytes in _BYTES.items() if word in words), 4)] += 1
+    return found
 
 
 def resources(source: str, arch: str) -> dict[str, Resources]:

@@ -365,10 +365,11 @@ def _row_block(p: Problem, tile: Tile, target: CpuTarget) -> int:
 
 
 def _ahead(tile: Tile, target: CpuTarget) -> int:
-    """How many iterations ahead far weights are asked for; 0 for a stream steady enough for the hardware prefetcher."""
+    """How many iterations ahead far weights are asked for; 0 for a stream steady enough for the hardware prefetcher. An iteration takes as long as its
+    multiply-adds, or as its weights take to arrive in order."""
     cycles = prod(tile.rows) * tile.vectors / target.fma_ports
     waits = tile.vectors * target.vector_bytes / target.costs.far_bytes
-    return ceil(target.costs.prefetch_cycles / (UNROLL * max(cycles, 1))) if cycles >= waits / 2 else 0
+    return ceil(target.costs.prefetch_cycles / (UNROLL * max(cycles, waits, 1))) if cycles >= waits / 4 else 0
 
 
 def _panel_to_pack(p: Problem, tile: Tile, target: CpuTarget) -> str:
