@@ -99,7 +99,19 @@ def share(part: int, whole: int) -> str:
 MODELS = "resnet50,mobilenet_v2,minilm_128,bert_base_128,gpt2_prefill_128,train_mlp,train_resnet9,train_lstm,train_transformer"
 
 
-COLUMNS = ("kernel", "rule", "threads", "registers", "spilled", "shared", "occupancy", "wide %", "sectors %", "bank cycles", "LDG, STG of 16")
+COLUMNS = (
+    "kernel",
+    "rule",
+    "threads",
+    "registers",
+    "spilled",
+    "shared",
+    "occupancy",
+    "wide %",
+    "sectors %",
+    "bank cycles",
+    "LDG, STG of 16",
+)
 
 
 def table_of(title: str, found: list[Code]) -> Table:
