@@ -34,8 +34,8 @@ class Foreign:
 class Capsule:
     """The same through DLPack, which says that it is on a GPU."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    def __init__(self, array: np.ndarray, device: int = 0) -> None:
+        self.array, self.device = array, device
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, 0
@@ -44,7 +44,10 @@ class Capsule:
         capsule = self.array.__dlpack__()
         pointer = ctypes.pythonapi.PyCapsule_GetPointer
         pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-        ctypes.c_int32.from_address(pointer(capsule, b"dltensor") + 8).value = 2
+        if self.device < 0:
+            raise RuntimeError("it needs its gradient")
+        for at, value in ((8, 2), (12, self.device)):
+            ctypes.c_int32.from_address(pointer(capsule, b"dltensor") + at).value = value
         return capsule
 
 
@@ -100,6 +103,10 @@ def test_what_does_not_fit_is_told(rng: np.random.Generator) -> None:
         exe(Foreign(x[..., None]))
     with pytest.raises(InputError, match=r"has shape \[4, 5\]"):
         exe(Foreign(x.T.copy()))
+    with pytest.raises(InputError, match=r"lies on GPU 1[\s\S]*runs on GPU 0"):
+        exe(Capsule(x, 1))
+    with pytest.raises(InputError, match=r"not handed out[\s\S]*RuntimeError: it needs its gradient"):
+        exe(Capsule(x, -1))
     with pytest.raises(UnsupportedError, match="not compiled for a GPU"):
         twice(5, 4, target="cpu").graph(x)
 

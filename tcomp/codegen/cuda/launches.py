@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from ...errors import UnsupportedError
 from ...ir.expr import Buffer, Call, Expr, Load, Var, const
@@ -132,7 +133,9 @@ def _guarded(s: Stmt, threads: Mapping[str, Var]) -> tuple[Stmt, set[str]]:
         if isinstance(x, For) and x.kind == "bound":
             have = have | {x.thread}
         lacking = [i for i in threads if i not in have]
-        if lacking and _is_for_one(x):
+        if is_of_warp(x):  # one warp writes to memory; what warps hold is their own
+            lacking = [i for i in lacking if i != "threadIdx.x" and x.buffer.scope != "warp"]
+        if lacking and (is_of_warp(x) or _is_for_one(x)):
             needed.update(lacking)
             condition = all_of([equal(threads[i], 0) for i in lacking])
             assert condition is not None
@@ -152,7 +155,7 @@ def _is_for_one(s: Stmt) -> bool:
     return not is_shared and any(isinstance(x, Store) for x in parts)
 
 
-def is_of_warp(s: Stmt) -> bool:
+def is_of_warp(s: Stmt) -> TypeGuard[Store]:
     """Whether the lanes of a warp do a statement together, with tiles that they hold together."""
     return isinstance(s, Store) and isinstance(s.value, Call) and s.value.op.startswith(TILE)
 

@@ -61,18 +61,7 @@ def _compiled(source: str, arch: str, form: str) -> tuple[bytes, str]:
         file = Path(folder) / "kernels.cu"
         file.write_text(source, encoding="utf-8")
         made = file.with_suffix(f".{form}")
-        words = [
-            tool("nvcc"),
-            f"-arch={arch}",
-            f"-{form}",
-            "-Xptxas",
-            "-v",
-            "-diag-suppress",
-            "177",
-            "-o",
-            str(made),
-            str(file),
-        ]
+        words = [tool("nvcc"), *f"-arch={arch} -{form} -Xptxas -v -diag-suppress 177 -o".split(), str(made), str(file)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InternalError("nvcc refuses the generated code", why=done.stderr.strip()[-2000:])

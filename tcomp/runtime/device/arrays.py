@@ -14,7 +14,13 @@ from ...errors import InputError
 
 
 class Reader(Protocol):
-    """What brings a device's memory to the host."""
+    """What brings a device's memory to the host.
+
+    Attributes:
+        index: the device's number.
+    """
+
+    index: int
 
     def to_host(self, array: np.ndarray, source: int) -> None:
         """Copy bytes of the device into an array."""
@@ -81,6 +87,8 @@ def foreign_array(value: Any, reader: Reader) -> DeviceArray | None:
     told = getattr(value, "__cuda_array_interface__", None)
     if told is None:
         return None
+    if told.get("stream") is not None:  # what fills it may still be under way there
+        reader.synchronize()
     shape, kind = tuple(told["shape"]), np.dtype(told["typestr"])
     _refuse_gaps(shape, told.get("strides"), kind.itemsize)
     return DeviceArray(int(told["data"][0]), shape, kind, value, reader)
@@ -124,13 +132,18 @@ class _Tensor(ctypes.Structure):
 
 
 def _from_dlpack(value: Any, reader: Reader) -> DeviceArray:
-    capsule = value.__dlpack__()  # frees what it holds with itself, as nobody renames it
+    try:
+        capsule = value.__dlpack__()  # frees what it holds with itself, as nobody renames it
+    except Exception as error:  # whatever the other library raises
+        raise InputError("an array on the GPU is not handed out", why=f"{type(error).__name__}: {error}") from error
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     tensor = _Tensor.from_address(pointer(capsule, b"dltensor"))
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
     strides = tuple(tensor.strides[i] for i in range(tensor.ndim)) if tensor.strides else None
     _refuse_gaps(shape, strides, 1)
+    if tensor.device_id != reader.index:
+        raise InputError(f"an array lies on GPU {tensor.device_id}", why=f"the model runs on GPU {reader.index}")
     if tensor.lanes != 1 or (tensor.code not in _KINDS and tensor.code != _BFLOAT):
         raise InputError("an array on the GPU has elements of an unknown type", why=f"DLPack's code {tensor.code}")
     kind = bfloat16.numpy if tensor.code == _BFLOAT else np.dtype(f"{_KINDS[tensor.code]}{tensor.bits // 8}")

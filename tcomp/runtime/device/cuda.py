@@ -50,7 +50,7 @@ class CudaDriver:
     """
 
     def __init__(self, index: int, arch: str) -> None:
-        self._index, self._arch = index, arch
+        self.index, self._arch = index, arch
         self._functions: dict[str, Any] = {}
         self._module: Any = None
         self._pool: Any = None
@@ -58,7 +58,7 @@ class CudaDriver:
 
     @contextmanager
     def _current(self) -> Iterator[None]:
-        context = _context(self._index)
+        context = _context(self.index)
         context.push()
         try:
             yield
@@ -102,7 +102,7 @@ class CudaDriver:
             except driver.MemoryError as error:
                 free, total = driver.mem_get_info()
                 raise OutOfMemoryError(
-                    f"cannot allocate {nbytes} bytes on GPU {self._index}",
+                    f"cannot allocate {nbytes} bytes on GPU {self.index}",
                     why=f"{free} of its {total} bytes are free", hint="a smaller batch",
                 ) from error  # fmt: skip
 

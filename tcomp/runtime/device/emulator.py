@@ -37,6 +37,8 @@ class Emulator:
         seed: of the shuffled order.
     """
 
+    index = 0
+
     def __init__(self, order: str = "forward", seed: int = 0) -> None:
         self.order, self.seed = order, seed
         self._lock = Lock()

@@ -22,7 +22,13 @@ from .grid import Grid, GridKernel
 
 
 class GpuDriver(Protocol):
-    """What runs launches: a GPU through its driver, or the emulator. Addresses are integers."""
+    """What runs launches: a GPU through its driver, or the emulator. Addresses are integers.
+
+    Attributes:
+        index: the device's number.
+    """
+
+    index: int
 
     def load(self, source: str, kernels: Iterable[GridKernel]) -> None:
         """Compile CUDA C, and find the functions that the kernels launch."""
@@ -243,14 +249,15 @@ class GpuLibrary:
         Returns:
             The values, and what is to be copied back: (address, copy, bytes).
         """
-        moved: dict[int, tuple[int, _Owned, int]] = {}
+        asked: dict[int, int] = {}
         for at, nbytes in zip(values, sizes):
-            if nbytes and at % ALIGN and at not in moved:
-                memory = self.device.allocate(nbytes)
-                self.driver.copy(memory.address, at, nbytes)
-                moved[at] = at, memory, nbytes
-        found = [moved[at][1].address if n and at in moved else at for at, n in zip(values, sizes)]
-        return found, list(moved.values())
+            if nbytes and at % ALIGN:  # what is updated in place is one of them twice
+                asked[at] = max(nbytes, asked.get(at, 0))
+        moved = {at: self.device.allocate(nbytes) for at, nbytes in asked.items()}
+        for at, memory in moved.items():
+            self.driver.copy(memory.address, at, asked[at])
+        found = [moved[at].address if n and at in moved else at for at, n in zip(values, sizes)]
+        return found, [(at, memory, asked[at]) for at, memory in moved.items()]
 
 
 class OnGpu:
