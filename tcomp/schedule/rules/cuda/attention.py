@@ -29,7 +29,7 @@ PRODUCT, SCORES, TOP, WEIGHTS, TOTAL, MIXED, RESULT = (
 )  # fmt: skip
 PACKED = "attention_keys"
 """Keys in panels, which are for CPUs."""
-QUERIES = (32, 16, 8, 4, 2, 1)
+QUERIES = (32, 16, 8, 4, 2)
 """Of a block of threads: as many as there is room for."""
 
 
@@ -49,7 +49,7 @@ def applies(func: PrimFunc, target: CudaTarget) -> bool:
     if not has_role(func, PRODUCT) or has_role(func, PACKED):
         return False
     p = problem_of(func)
-    return p.keys > 1 and _shared(p, 1) <= target.block_shared
+    return min(p.keys, p.queries) > 1 and _shared(p, 2) <= target.block_shared
 
 
 def problem_of(func: PrimFunc) -> Problem:
@@ -82,8 +82,8 @@ COLUMN_THREADS, DEPTH = 16, 16
 def plan(p: Problem, target: CudaTarget) -> AttentionPlan:
     """As many queries as have room for their scores: each reads all keys and values once for all of them. Several blocks may share an SM, unless
     the keys are too many for that."""
-    room = min(target.block_shared, STATIC_SHARED)
-    queries = next((n for n in QUERIES if n <= max(p.queries, 1) and _shared(p, n) <= room), 1)
+    fit = lambda room: next((n for n in QUERIES if n <= p.queries and _shared(p, n) <= room), 0)
+    queries = fit(min(target.block_shared, STATIC_SHARED)) or fit(target.block_shared)
     row_threads = min(queries, 16)
     features = next((n for n in (4, 2) if COLUMN_THREADS * n <= p.features), 1)
     lanes = max(WIDEST // p.operand_size, 1)
