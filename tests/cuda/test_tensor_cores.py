@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 import tcomp
+from tcomp import te
+from tcomp.errors import TargetError, UnsupportedError
 from tcomp.ops import GraphBuilder
 from tcomp.ops.reference import evaluate
+from tcomp.schedule import Schedule
 
 EMULATOR = "cuda -device=emulator"
 ALLOWED = {"float16": 2e-3, "bfloat16": 1.6e-2}
@@ -91,3 +94,44 @@ def test_only_where_the_target_has_them(arch: str, d: str, has: bool) -> None:
     g = GraphBuilder()
     exe = tcomp.compile(g.build(plain(g, d)), target=f"cuda -arch={arch}")
     assert ("tile_multiply_" in exe.ir("cuda")) == has
+
+
+def by_hand(d: str = "float16") -> Schedule:
+    """One tile, and what follows it by the 32 lanes of a warp."""
+    a, b = (te.placeholder((16, 16), d, name=n) for n in "AB")
+    k = te.reduce_axis(16, "k")
+    wide = lambda x: te.cast(x, "float32")
+    c = te.compute((16, 16), lambda i, j: te.sum(wide(a[i, k]) * wide(b[k, j]), axis=k), name="C")
+    sch = Schedule(te.create_prim_func([a, b, te.compute((16, 16), lambda i, j: c[i, j] + 1.0, name="D")], "product"))
+    sch.set_scope("C", 0, "shared")
+    sums = sch.cache_write("C", 0, "warp").name
+    copies = [sch.cache_read("C", n, "warp").name for n in "AB"]
+    init = sch.decompose_reduction("C", sch.get_loops("C")[0]).name
+    names = {
+        init: "wmma_fill",
+        "C": f"wmma_a_b_{d}",
+        sums: "wmma_store",
+        **{c: f"wmma_load_{o}_{d}" for c, o in zip(copies, "ab")},
+    }
+    for block, intrin in names.items():
+        sch.tensorize(sch.get_loops(block)[0], intrin)
+    return sch
+
+
+def test_a_tile_by_hand(rng: np.random.Generator) -> None:
+    sch = by_hand()
+    _, lane = sch.split(sch.fuse(*sch.get_loops("D")), [None, 32])
+    sch.bind(lane, "threadIdx.x")
+    a, b = (rng.integers(-3, 4, (16, 16)).astype(np.float16) for _ in "ab")
+    np.testing.assert_array_equal(
+        tcomp.compile(sch, target=EMULATOR)(a, b), a.astype(np.float32) @ b.astype(np.float32) + 1
+    )
+
+
+def test_what_a_warp_cannot_do_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="1 threads along threadIdx.x"):
+        tcomp.compile(by_hand(), target=EMULATOR)
+    with pytest.raises(TargetError, match="tensorized with wmma_"):
+        tcomp.compile(by_hand("bfloat16"), target="cuda -arch=sm_70 -device=emulator")
+    with pytest.raises(TargetError, match="which needs tensor cores"):
+        tcomp.compile(by_hand(), target="cpu")

@@ -13,13 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...errors import InternalError, TargetError
-from ...target import CudaTarget
+from ...target.cuda import WARP, CudaTarget
 
 REGISTER_GRAIN = 256
 """Registers are given to warps in such portions."""
 MOST_BLOCKS = 32
 """Of an SM, at once."""
-WARP = 32
 _TOLD = re.compile(
     r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?", re.S
 )

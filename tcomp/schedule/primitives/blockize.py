@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...analysis.match import MismatchError, match
 from ...analysis.regions import loops_around
+from ...ir import matrix_intrin  # noqa: F401  registers the intrinsics of GPUs
 from ...ir.arith import dims_env, interval, linear, loop_range, simplify
 from ...ir.expr import Const, Expr, Var, const
 from ...ir.node import Node, map_children, substitute, with_fields

@@ -18,7 +18,7 @@ from ....ir.index_map import IndexMap
 from ....ir.matrix_intrin import OPERANDS, SIDE, load_name, product_name
 from ....ir.primfunc import PrimFunc
 from ....ir.query import as_int, free_vars
-from ....ir.stmt import Block
+from ....ir.stmt import Block, Store
 from ....target import CudaTarget
 from ....target.cuda import WARP
 from ...library import fuse_all, inline_elementwise, is_output, loaded
@@ -69,7 +69,7 @@ def _fits(b: Block, target: CudaTarget) -> bool:
     kinds = {x.dtype for x in roles.operands}
     extents = {it.var: as_int(it.extent, 0) for it in b.iters}
     ends = [set(_ends(b, x)) == {own[-1], k.var} for x, own in zip(roles.operands, (roles.rows, roles.columns))]
-    is_plain = all(ends) and all(isinstance(i, Var) for i in writes_at(b))
+    is_plain = all(ends) and isinstance(b.body, Store) and all(isinstance(i, Var) for i in b.body.indices)
     return (
         len(kinds) == 1
         and kinds <= OPERANDS.keys()
@@ -78,12 +78,6 @@ def _fits(b: Block, target: CudaTarget) -> bool:
         and is_plain
         and min(extents[roles.rows[-1]], extents[roles.columns[-1]], extents[k.var]) >= SIDE
     )
-
-
-def writes_at(b: Block) -> Sequence[object]:
-    """The indices at which a block's store writes."""
-    found: Sequence[object] = getattr(b.body, "indices", ())
-    return found
 
 
 def _ends(b: Block, buffer: Buffer) -> Sequence[object]:
